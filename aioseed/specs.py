@@ -1,0 +1,266 @@
+"""Specs: what an observation and an action look like, agreed once so that nothing is parsed per step.
+
+An observation is a tree of arrays: a single array, a dict of trees or a tuple of trees. Rooms between the socket and the
+network never see the tree: they carry its *leaves*, in one fixed order (dict keys sorted, tuples in order). An action is a
+single array. JSON forms are part of the wire, version 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, cast
+
+import numpy as np
+
+from aioseed.errors import SpaceError
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+"""A value that JSON can carry."""
+
+NUMERIC_DTYPES = frozenset(
+    {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64"}
+)
+"""Names of the dtypes that may appear in a spec. Others cannot be named on the wire, so nothing else can be allocated."""
+
+MAX_RANK = 8
+MAX_LEAVES = 64
+MAX_TREE_DEPTH = 8
+
+Leaf = TypeVar("Leaf")
+Tree: TypeAlias = "Leaf | dict[str, Tree[Leaf]] | tuple[Tree[Leaf], ...]"
+
+
+class ArraySpec(NamedTuple):
+    """Describe one array without its leading axes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def numpy_dtype(self) -> np.dtype[np.generic]:
+        """Return the little-endian NumPy dtype."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    @property
+    def size(self) -> int:
+        """Return the number of elements in one row."""
+        return math.prod(self.shape)
+
+    @property
+    def row_bytes(self) -> int:
+        """Return the number of bytes in one row."""
+        return self.size * np.dtype(self.dtype).itemsize
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the JSON form."""
+        return {"dtype": self.dtype, "shape": list(self.shape)}
+
+
+ObservationSpec: TypeAlias = "ArraySpec | dict[str, ObservationSpec] | tuple[ObservationSpec, ...]"
+"""A tree whose leaves are `ArraySpec`."""
+
+
+class ActionSpec(NamedTuple):
+    """Describe the action of one environment.
+
+    Attributes:
+        kind: ``discrete`` (one integer), ``multi_discrete`` (several) or ``box`` (real numbers).
+        array: dtype and shape of one action as it travels; int32 for the discrete kinds, float32 for ``box``.
+        sizes: Number of choices of each component for the discrete kinds, else empty. Actions start at 0 on the wire;
+            an actor adds the ``start`` of its own space.
+        low: Lowest value of each element of a ``box`` in C order, else empty.
+        high: Highest value of each element of a ``box`` in C order, else empty.
+    """
+
+    kind: Literal["discrete", "multi_discrete", "box"]
+    array: ArraySpec
+    sizes: tuple[int, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the JSON form; infinities become null."""
+        form: dict[str, Json] = {"kind": self.kind, **self.array.to_json()}
+        if self.kind == "box":
+            form["low"] = [value if math.isfinite(value) else None for value in self.low]
+            form["high"] = [value if math.isfinite(value) else None for value in self.high]
+        else:
+            form["sizes"] = list(self.sizes)
+        return form
+
+
+def discrete(choices: int) -> ActionSpec:
+    """Return the spec of one integer action in ``[0, choices)``."""
+    return ActionSpec("discrete", ArraySpec("int32", ()), sizes=(int(choices),))
+
+
+def multi_discrete(sizes: Sequence[int]) -> ActionSpec:
+    """Return the spec of ``len(sizes)`` integer actions, component i in ``[0, sizes[i])``."""
+    return ActionSpec("multi_discrete", ArraySpec("int32", (len(sizes),)), sizes=tuple(int(size) for size in sizes))
+
+
+def flatten(tree: Tree[Leaf]) -> list[Leaf]:
+    """Return the leaves of a tree in the one order that wire, unrolls and networks share: dict keys sorted."""
+    if isinstance(tree, dict):
+        return [leaf for key in sorted(tree) for leaf in flatten(tree[key])]
+    if isinstance(tree, tuple) and not hasattr(tree, "_fields"):
+        return [leaf for branch in tree for leaf in flatten(branch)]
+    return [cast("Leaf", tree)]
+
+
+def spec_leaves(spec: ObservationSpec) -> tuple[ArraySpec, ...]:
+    """Return the leaf specs of an observation in the order of `flatten`."""
+    if isinstance(spec, ArraySpec):
+        return (spec,)
+    branches = [spec[key] for key in sorted(spec)] if isinstance(spec, dict) else spec
+    return tuple(leaf for branch in branches for leaf in spec_leaves(branch))
+
+
+def unflatten(spec: ObservationSpec, leaves: Sequence[Leaf]) -> Tree[Leaf]:
+    """Return `leaves`, given in the order of `flatten`, as a tree of the structure of `spec`.
+
+    Raises:
+        ValueError: The number of leaves is not that of `spec`.
+    """
+    remaining = iter(leaves)
+
+    def build(node: ObservationSpec) -> Tree[Leaf]:
+        if isinstance(node, dict):
+            return {key: build(node[key]) for key in sorted(node)}
+        if isinstance(node, tuple) and not isinstance(node, ArraySpec):
+            return tuple(build(branch) for branch in node)
+        return next(remaining)
+
+    expected = len(spec_leaves(spec))
+    if len(leaves) != expected:
+        raise ValueError(f"the spec has {expected} leaves, {len(leaves)} were given")
+    return build(spec)
+
+
+def leaf_paths(spec: ObservationSpec, prefix: str = "observation") -> list[str]:
+    """Return one dotted path a leaf, for messages to the user, in the order of `flatten`."""
+    if isinstance(spec, dict):
+        return [path for key in sorted(spec) for path in leaf_paths(spec[key], f"{prefix}.{key}")]
+    if isinstance(spec, tuple) and not isinstance(spec, ArraySpec):
+        return [path for i, branch in enumerate(spec) for path in leaf_paths(branch, f"{prefix}.{i}")]
+    return [prefix]
+
+
+def observation_to_json(spec: ObservationSpec) -> Json:
+    """Return the JSON form: a leaf is ``{"dtype", "shape"}``, a dict ``{"dict": {...}}``, a tuple ``{"tuple": [...]}``."""
+    if isinstance(spec, dict):
+        return {"dict": {key: observation_to_json(spec[key]) for key in sorted(spec)}}
+    if isinstance(spec, ArraySpec):
+        return spec.to_json()
+    return {"tuple": [observation_to_json(branch) for branch in spec]}
+
+
+def observation_from_json(form: Json, *, depth: int = 0) -> ObservationSpec:
+    """Return the spec that `form` describes.
+
+    Raises:
+        SpaceError: The form is not one that `observation_to_json` makes, or it is too deep.
+    """
+    if not isinstance(form, dict) or depth > MAX_TREE_DEPTH:
+        raise SpaceError(f"an observation spec is an object at most {MAX_TREE_DEPTH} deep")
+    if "dict" in form:
+        branches = form["dict"]
+        if not isinstance(branches, dict) or not branches:
+            raise SpaceError("a dict of observations needs at least one entry")
+        return {str(key): observation_from_json(branch, depth=depth + 1) for key, branch in sorted(branches.items())}
+    if "tuple" in form:
+        items = form["tuple"]
+        if not isinstance(items, list) or not items:
+            raise SpaceError("a tuple of observations needs at least one entry")
+        return tuple(observation_from_json(branch, depth=depth + 1) for branch in items)
+    return _array_from_json(form)
+
+
+def action_from_json(form: Json) -> ActionSpec:
+    """Return the action spec that `form` describes.
+
+    Raises:
+        SpaceError: The form is not one that `ActionSpec.to_json` makes.
+    """
+    if not isinstance(form, dict):
+        raise SpaceError("an action spec is an object")
+    kind = form.get("kind")
+    array = _array_from_json(form)
+    if kind == "box":
+        low = _bounds(form.get("low"), array.size, -math.inf)
+        high = _bounds(form.get("high"), array.size, math.inf)
+        return ActionSpec("box", array, low=low, high=high)
+    sizes = form.get("sizes")
+    if kind not in ("discrete", "multi_discrete") or not isinstance(sizes, list) or array.size != len(sizes):
+        raise SpaceError(f"an action spec of kind {kind!r} cannot be read")
+    counts = tuple(_positive_int(size, "a number of choices") for size in sizes)
+    return discrete(counts[0]) if kind == "discrete" else multi_discrete(counts)
+
+
+def first_difference(
+    ours: Mapping[str, Json], theirs: Mapping[str, Json], prefix: str = ""
+) -> tuple[str, Json, Json] | None:
+    """Return (path, our value, their value) at the first place where two JSON objects differ, or None."""
+    for key in sorted({*ours, *theirs}):
+        mine, other = ours.get(key), theirs.get(key)
+        path = f"{prefix}.{key}" if prefix else key
+        if isinstance(mine, dict) and isinstance(other, dict):
+            deeper = first_difference(mine, other, path)
+            if deeper is not None:
+                return deeper
+        elif mine != other or type(mine) is not type(other):
+            return path, mine, other
+    return None
+
+
+def check_servable(observation: ObservationSpec, action: ActionSpec) -> None:
+    """Raise `SpaceError` unless wire and unrolls can carry these specs."""
+    leaves = spec_leaves(observation)
+    if not 1 <= len(leaves) <= MAX_LEAVES:
+        raise SpaceError(f"an observation has between 1 and {MAX_LEAVES} arrays, this one has {len(leaves)}")
+    for spec, path in zip([*leaves, action.array], [*leaf_paths(observation), "action"], strict=True):
+        if spec.size == 0:
+            raise SpaceError(f"{path} is empty (shape {spec.shape}): there is nothing to send")
+    if any(size < 1 for size in action.sizes):
+        raise SpaceError(f"an action with {min(action.sizes)} choices cannot be taken")
+
+
+def zeros(spec: ArraySpec, leading: tuple[int, ...]) -> np.ndarray:
+    """Return a zeroed array of shape ``leading + spec.shape``; pages are touched only when written."""
+    return np.zeros(leading + spec.shape, spec.numpy_dtype)
+
+
+def wire_dtype(dtype: np.dtype[np.generic]) -> str:
+    """Return the dtype in which an array travels: float64 becomes float32, int64 int32, bool uint8, all else stays."""
+    name = np.dtype(dtype).name
+    return {"float64": "float32", "int64": "int32", "uint64": "uint32", "bool": "uint8"}.get(name, name)
+
+
+def _array_from_json(form: Mapping[str, Json]) -> ArraySpec:
+    dtype, shape = form.get("dtype"), form.get("shape")
+    if not isinstance(dtype, str) or dtype not in NUMERIC_DTYPES:
+        raise SpaceError(f"{dtype!r} is not a dtype that can be sent")
+    if not isinstance(shape, list) or len(shape) > MAX_RANK:
+        raise SpaceError(f"a shape is a list of at most {MAX_RANK} numbers, this one is {shape!r}")
+    sizes = tuple(_positive_int(size, "a dimension") for size in shape)
+    if math.prod(sizes) > 2**31:
+        raise SpaceError(f"an array of shape {sizes} is too large to send")
+    return ArraySpec(dtype, sizes)
+
+
+def _positive_int(value: Json, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31:
+        raise SpaceError(f"{what} must be a positive integer, got {value!r}")
+    return value
+
+
+def _bounds(form: Json, size: int, missing: float) -> tuple[float, ...]:
+    if not isinstance(form, list) or len(form) != size:
+        raise SpaceError(f"a box of {size} numbers needs {size} bounds")
+    values: list[float] = []
+    for value in form:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise SpaceError(f"a bound must be a number or null, got {value!r}")
+        values.append(missing if value is None else float(value))
+    return tuple(values)

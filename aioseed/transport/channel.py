@@ -1,0 +1,140 @@
+"""The seam between messages and networks: a Channel carries whole messages, a Transport opens channels.
+
+Every transport, ours and a third party's, implements these classes and passes `aioseed.testing.transport_kit`. A message
+is `bytes`; what it means is `aioseed.wire`'s business. Foreign exceptions never cross: a transport raises only
+`ChannelClosed`, `ConnectError`, `AuthenticationError` and `ListenError`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import NamedTuple
+
+DEFAULT_MAX_MESSAGE_BYTES = 16 * 2**20
+
+
+class Channel(ABC):
+    """Carry whole messages in both directions, in order, each at most once, between two peers.
+
+    One task may receive and any number may send; all calls belong to the thread of the event loop that opened the channel.
+    """
+
+    @property
+    @abstractmethod
+    def peer(self) -> str:
+        """Return the address of the other side, for logs."""
+
+    @abstractmethod
+    def send_nowait(self, payload: bytes) -> None:
+        """Queue one message without waiting.
+
+        The caller bounds what is outstanding (one ACTION for each STEP), so this pushes nobody back.
+
+        Raises:
+            ChannelClosed: The channel has ended, or the peer reads so slowly that more than the listener's
+                `send_buffer_bytes` wait: then the channel is cut.
+        """
+
+    @abstractmethod
+    async def send(self, payload: bytes) -> None:
+        """Send one message and wait while the peer is slow to read.
+
+        Safe to cancel: the message is sent whole or not at all. Several callers are served in the order of their calls.
+
+        Raises:
+            ChannelClosed: The channel has ended.
+        """
+
+    @abstractmethod
+    async def receive(self) -> bytes:
+        """Return the next message.
+
+        Safe to cancel: no message is lost. One caller at a time; a second one raises RuntimeError. Not reading pushes the
+        peer back as far as its network does.
+
+        Raises:
+            ChannelClosed: No further message will come; those that arrived before were all handed out.
+        """
+
+    @abstractmethod
+    async def close(self, reason: str = "") -> None:
+        """Close the channel and tell the peer why (at most 120 bytes of UTF-8; longer words are cut).
+
+        Messages sent before are delivered first, within 2 seconds. Idempotent; safe to cancel, then the channel is cut.
+        """
+
+    async def __aenter__(self) -> Channel:
+        """Return the channel itself; it is closed on leaving."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class ListenOptions(NamedTuple):
+    """Bound what a listener accepts."""
+
+    token: str | None = None
+    """Secret that every peer must show; None accepts all (memory transport, loopback tests)."""
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    """Largest message that is received; a larger one closes the channel before it is allocated."""
+    send_buffer_bytes: int = 64 * 2**20
+    """Unsent bytes at which a channel whose peer does not read is cut."""
+    handshake_timeout_s: float = 5.0
+    """Longest time from an accepted connection to an open channel."""
+
+
+class DialOptions(NamedTuple):
+    """Say how to reach a listener."""
+
+    token: str | None = None
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    connect_timeout_s: float = 5.0
+
+
+Handler = Callable[[Channel], Awaitable[None]]
+"""What a listener runs for each channel; the channel is closed when it returns or raises."""
+
+
+class Listener(ABC):
+    """Accept channels at one address until closed."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Return the address with the real port, ready to be dialled."""
+
+    @abstractmethod
+    async def close(self, grace_s: float = 2.0) -> None:
+        """Stop accepting, close every channel, wait for the handlers up to `grace_s`, then cancel them. Idempotent."""
+
+
+class Transport(ABC):
+    """Open channels over one kind of network. Stateless but for the memory transport."""
+
+    schemes: tuple[str, ...]
+    """URL schemes that name this transport, for example ``("ws", "wss")``."""
+
+    @abstractmethod
+    async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
+        """Listen at `url` (port 0 takes a free one) and return once channels can be opened.
+
+        An exception of a handler closes its channel and goes to the event loop's exception handler; it never ends the
+        listener.
+
+        Raises:
+            ListenError: The port is in use or the address is not ours.
+        """
+
+    @abstractmethod
+    async def dial(self, url: str, options: DialOptions) -> Channel:
+        """Open a channel to `url`. Safe to cancel.
+
+        Raises:
+            ConnectError: Nobody answers, or not in time.
+            AuthenticationError: The token was not accepted.
+        """

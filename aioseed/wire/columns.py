@@ -1,0 +1,250 @@
+"""STEP and ACTION: a fixed little-endian header and columns of raw arrays.
+
+Everything about a message's bytes follows from the specs agreed in the handshake and the number of rows in the header, so the
+exact size is known before the first byte is copied and nothing is parsed per step. The layout, to the byte, is documented in
+docs/reference/wire.md::
+
+    0   u8   type (1 STEP, 2 ACTION)
+    1   u8   protocol version (1)
+    2   u16  reserved, 0
+    4   u32  rows n
+    8   columns, each beginning at a multiple of 8 bytes from the start of the message, gaps zero
+
+    STEP    epoch u64[n], slot u32[n], sequence u32[n], reward f32[n], metrics f32[n, M], flags u8[n], observation leaves
+    ACTION  epoch u64[n], slot u32[n], sequence u32[n], action
+
+The first three columns are the *identity* of the rows. They stand at the same place in both messages, so that an answer is
+the step's own identity bytes and a column of actions.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+from aioseed.errors import ProtocolError
+from aioseed.specs import ActionSpec, ArraySpec, ObservationSpec, spec_leaves
+from aioseed.types import StepColumns
+
+STEP_TYPE = 1
+ACTION_TYPE = 2
+PROTOCOL_VERSION = 1
+HEADER = struct.Struct("<BBHI")
+MAX_ROWS = 2**20
+
+_EPOCH = ArraySpec("uint64", ())
+_UINT32 = ArraySpec("uint32", ())
+
+
+def _aligned(offset: int) -> int:
+    return (offset + 7) & ~7
+
+
+class Offsets(NamedTuple):
+    """Place the columns of a message of some number of rows."""
+
+    columns: tuple[tuple[int, int], ...]  # (offset, bytes) a column
+    total_bytes: int
+
+
+class ColumnLayout:
+    """Know where each column of a message with n rows lies.
+
+    Offsets are computed once for each n and kept: a run sees few different numbers of rows.
+    """
+
+    def __init__(self, message_type: int, columns: tuple[ArraySpec, ...]) -> None:
+        self.message_type = message_type
+        self.columns = columns
+        self.row_bytes = sum(spec.row_bytes for spec in columns)
+        self._offsets: dict[int, Offsets] = {}
+
+    def offsets(self, rows: int) -> Offsets:
+        """Return the place of every column in a message of `rows` rows."""
+        known = self._offsets.get(rows)
+        if known is None:
+            if len(self._offsets) >= 4096:  # a peer that plays with sizes must not fill our memory
+                self._offsets.clear()
+            known = self._offsets[rows] = self._place(rows)
+        return known
+
+    def size_bytes(self, rows: int) -> int:
+        """Return the exact size of a message of `rows` rows."""
+        return self.offsets(rows).total_bytes
+
+    def rows(self, payload: bytes, max_rows: int = MAX_ROWS) -> int:
+        """Check header and size of a message and return its number of rows.
+
+        Raises:
+            ProtocolError: Another type or version, no rows, more than `max_rows`, or a size that is not the exact one.
+        """
+        if len(payload) < HEADER.size:
+            raise ProtocolError("truncated", f"a message of {len(payload)} bytes has no header")
+        message_type, version, _, rows = HEADER.unpack_from(payload)
+        if message_type != self.message_type:
+            raise ProtocolError("unexpected_message", f"expected message type {self.message_type}, got {message_type}")
+        if version != PROTOCOL_VERSION:
+            raise ProtocolError(
+                "version", f"this session speaks version {PROTOCOL_VERSION}, the message is version {version}"
+            )
+        if not 1 <= rows <= max_rows:
+            raise ProtocolError("row_count", f"a message carries 1 to {max_rows} rows, this one claims {rows}")
+        expected = self.offsets(rows).total_bytes
+        if len(payload) != expected:
+            raise ProtocolError(
+                "size_mismatch", f"{rows} rows of the agreed specs are {expected} bytes, the message has {len(payload)}"
+            )
+        return int(rows)
+
+    def identity_bytes(self, rows: int) -> int:
+        """Return the offset just behind the identity columns: an ACTION repeats ``payload[8:here]`` of its STEP."""
+        return self.offsets(rows).columns[3][0]
+
+    def _place(self, rows: int) -> Offsets:
+        offset, places = HEADER.size, []
+        for spec in self.columns:
+            offset = _aligned(offset)
+            places.append((offset, rows * spec.row_bytes))
+            offset += rows * spec.row_bytes
+        return Offsets(tuple(places), offset)
+
+
+class StepLayout(ColumnLayout):
+    """Lay out STEP messages for an observation spec and M metrics."""
+
+    def __init__(self, observation: ObservationSpec, metrics: int) -> None:
+        leaves = spec_leaves(observation)
+        fixed = (
+            _EPOCH,
+            _UINT32,
+            _UINT32,
+            ArraySpec("float32", ()),
+            ArraySpec("float32", (metrics,)),
+            ArraySpec("uint8", ()),
+        )
+        super().__init__(STEP_TYPE, fixed + leaves)
+        self.leaves = leaves
+        self.metrics = metrics
+
+    def allocate(self, capacity: int) -> StepColumns:
+        """Return zeroed columns for `capacity` rows."""
+        epoch, slot, sequence, reward, metrics, flags, *leaves = (
+            np.zeros((capacity, *spec.shape), spec.numpy_dtype) for spec in self.columns
+        )
+        return StepColumns(slot, epoch, sequence, flags, reward, metrics, tuple(leaves))
+
+
+class ActionLayout(ColumnLayout):
+    """Lay out ACTION messages for an action spec."""
+
+    def __init__(self, action: ActionSpec) -> None:
+        super().__init__(ACTION_TYPE, (_EPOCH, _UINT32, _UINT32, action.array))
+        self.action = action.array
+
+    def encode(self, rows: int, identity: bytes, action: bytes) -> bytes:
+        """Return an ACTION from a STEP's identity bytes (``payload[8:identity_bytes(rows)]``) and packed actions."""
+        return HEADER.pack(ACTION_TYPE, PROTOCOL_VERSION, 0, rows) + identity + action
+
+    def decode(self, payload: bytes) -> ActionRows:
+        """Return views of the columns of an ACTION.
+
+        Raises:
+            ProtocolError: The header or the size is wrong.
+        """
+        rows = self.rows(payload)
+        places = self.offsets(rows).columns
+        epoch, slot, sequence, action = (
+            np.frombuffer(payload, spec.numpy_dtype, rows * spec.size, place[0]).reshape((rows, *spec.shape))
+            for spec, place in zip(self.columns, places, strict=True)
+        )
+        return ActionRows(slot, epoch, sequence, action)
+
+
+class ActionRows(NamedTuple):
+    """Show the columns of an ACTION; read-only views of its bytes."""
+
+    slot: np.ndarray  # uint32[n]
+    epoch: np.ndarray  # uint64[n]
+    sequence: np.ndarray  # uint32[n]
+    action: np.ndarray  # [n, *action shape]
+
+
+class StepMessage:
+    """Hold one STEP of a fixed number of rows, with a writable view of each column.
+
+    An actor's group keeps one, lets its environments write into the columns and sends `tobytes()`: one copy.
+    """
+
+    def __init__(self, layout: StepLayout, rows: int) -> None:
+        self.layout = layout
+        self.rows = rows
+        offsets = layout.offsets(rows)
+        self._buffer = np.zeros(offsets.total_bytes, np.uint8)
+        HEADER.pack_into(self._buffer.data, 0, STEP_TYPE, PROTOCOL_VERSION, 0, rows)
+        epoch, slot, sequence, reward, metrics, flags, *leaves = (
+            self._buffer[offset : offset + size].view(spec.numpy_dtype).reshape((rows, *spec.shape))
+            for spec, (offset, size) in zip(layout.columns, offsets.columns, strict=True)
+        )
+        self.columns = StepColumns(slot, epoch, sequence, flags, reward, metrics, tuple(leaves))
+
+    def tobytes(self) -> bytes:
+        """Return a copy of the message, ready to send."""
+        return self._buffer.tobytes()
+
+    def subset(self, keep: np.ndarray) -> bytes:
+        """Return the message of only those rows where `keep` (bool[n]) is True; at least one must be."""
+        part = StepMessage(self.layout, int(keep.sum()))
+        for target, source in zip(flat_columns(part.columns), flat_columns(self.columns), strict=True):
+            target[...] = source[keep]
+        return part.tobytes()
+
+
+def flat_columns(columns: StepColumns) -> tuple[np.ndarray, ...]:
+    """Return the columns in the order in which they travel."""
+    return (
+        columns.epoch,
+        columns.slot,
+        columns.sequence,
+        columns.reward,
+        columns.metrics,
+        columns.flags,
+        *columns.observation,
+    )
+
+
+def step_views(layout: StepLayout, payload: bytes) -> StepColumns:
+    """Return read-only views of the columns of a STEP.
+
+    Raises:
+        ProtocolError: The header or the size is wrong.
+    """
+    rows = layout.rows(payload)
+    epoch, slot, sequence, reward, metrics, flags, *leaves = (
+        np.frombuffer(payload, spec.numpy_dtype, rows * spec.size, offset).reshape((rows, *spec.shape))
+        for spec, (offset, _) in zip(layout.columns, layout.offsets(rows).columns, strict=True)
+    )
+    return StepColumns(slot, epoch, sequence, flags, reward, metrics, tuple(leaves))
+
+
+class RowWriter:
+    """Copy the columns of STEP messages into the columns of a batch, once, byte for byte.
+
+    Holds one flat byte view a column, so that a message costs one slice assignment a column whatever its rows are.
+    """
+
+    def __init__(self, layout: StepLayout, columns: StepColumns) -> None:
+        self.layout = layout
+        self._targets = tuple(
+            (column.data.cast("B") if column.size else None, spec.row_bytes)
+            for column, spec in zip(flat_columns(columns), layout.columns, strict=True)
+        )
+
+    def write(self, payload: bytes, rows: int, start: int) -> None:
+        """Copy a checked STEP of `rows` rows to the batch rows from `start`."""
+        source = memoryview(payload)
+        for (target, row_bytes), (offset, size) in zip(self._targets, self.layout.offsets(rows).columns, strict=True):
+            if target is not None:
+                begin = start * row_bytes
+                target[begin : begin + size] = source[offset : offset + size]
