@@ -9,16 +9,16 @@ The ports are Protocols: experience, serving and training know one another only 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from aioseed.specs import ActionSpec, ArraySpec, ObservationSpec
+from aioseed.specs import ActionSpec, ArraySpec, Json, ObservationSpec
 
 FIRST = np.uint8(1)
-"""Flag of the first row of an episode: its observation came from a reset, its reward is 0, its incoming action is none."""
+"""Flag of an episode's first row: its observation came from a reset, its reward is 0, its incoming action is none."""
 TERMINATED = np.uint8(2)
 """Flag of a final row after which nothing is worth anything: no bootstrap."""
 TRUNCATED = np.uint8(4)
@@ -35,7 +35,7 @@ class EnvironmentSpec(NamedTuple):
 
 
 class StepColumns(NamedTuple):
-    """Hold one row a step that arrived, in the order of arrival; B is the capacity, rows beyond the count are scratch."""
+    """Hold one row a step, in the order of arrival; B is the capacity, rows beyond the count are scratch."""
 
     slot: np.ndarray  # uint32[B]
     epoch: np.ndarray  # uint64[B]
@@ -58,8 +58,8 @@ class ActColumns(NamedTuple):
 class UnrollLayout(NamedTuple):
     """Fix the shape of every unroll of a run.
 
-    An unroll has ``rows = overlap_steps + unroll_steps + 1`` rows. Its last ``overlap_steps + 1`` rows are the first rows
-    of the slot's next unroll.
+    An unroll has ``rows = overlap_steps + unroll_steps + 1`` rows. Its last ``overlap_steps + 1`` rows are the first
+    rows of the slot's next unroll.
     """
 
     observation: tuple[ArraySpec, ...]
@@ -136,11 +136,15 @@ class UnrollSink(Protocol):
         back-pressure of a run.
         """
 
-    def begins(self, slots: np.ndarray) -> np.ndarray:
-        """Return bool[len(slots)]: True where the slot's next row will be row 0 of an unroll."""
+    def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
+        """Note that `slots` are leased anew; their rows follow. Rows of evaluation slots never enter an unroll."""
 
     def drop(self, slots: np.ndarray, reason: str) -> None:
         """Drop the open unrolls of `slots`: their lease has ended. `reason` is a word of `telemetry.ledger.Reason`."""
+
+    @property
+    def batches_finished(self) -> int:
+        """Return how many training batches were filled so far; lockstep waits for as many updates."""
 
 
 class BeginsState(Protocol):
@@ -174,4 +178,77 @@ class PolicySource(Protocol):
         """Return the newest published policy. Never blocks. Thread: any."""
 
     def wait_for(self, version: int, timeout_s: float) -> bool:
-        """Block until at least `version` is published; False after `timeout_s` or when training has ended (lockstep)."""
+        """Block until `version` or a later one is published (lockstep).
+
+        Returns False after `timeout_s` or when training has ended.
+        """
+
+
+class EnvironmentMetric(NamedTuple):
+    """Name a float32 scalar that an environment reports with every step, and its fold over an episode."""
+
+    name: str
+    fold: Literal["sum", "last", "max"]
+
+
+class BatchEnvironment(Protocol):
+    """Step E environments together, in columns (port of an environment plugin, called by an actor's worker thread).
+
+    Rows follow NEXT_STEP autoreset: after a row with TERMINATED or TRUNCATED the next `step` ignores that environment's
+    action, resets it and writes its FIRST row with reward 0. Implementations write every row of `columns` in place
+    (observation leaves, reward, flags, metrics; never slot, epoch or sequence) and cast to the dtypes of the columns.
+
+    Thread: one worker thread from construction to `close`.
+    """
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        """Return the specs of one environment."""
+
+    @property
+    def metrics(self) -> tuple[EnvironmentMetric, ...]:
+        """Return the metrics in the order of their columns."""
+
+    @property
+    def count(self) -> int:
+        """Return E."""
+
+    def reset(self, rows: np.ndarray, seeds: Sequence[int], columns: StepColumns) -> None:
+        """Reset the environments `rows` (indices, ascending), one seed each, and write their FIRST rows only.
+
+        Raises:
+            EnvironmentFailed: An environment raised; the message carries its error as text.
+        """
+
+    def step(self, actions: np.ndarray, columns: StepColumns) -> None:
+        """Step every environment with its row of `actions` ([E, *action shape], starting at 0) and write every row.
+
+        An environment that raises is rebuilt and reset a bounded number of times: its row then carries FIRST.
+
+        Raises:
+            EnvironmentFailed: The bound is exceeded.
+        """
+
+    def close(self) -> None:
+        """Free the environments. Idempotent."""
+
+
+class EnvironmentPlugin(Protocol):
+    """Make environments (the thin face of a package in the entry-point group ``aioseed.envs``)."""
+
+    @property
+    def preset_package(self) -> str:
+        """Return the import name of the package whose folder ``presets`` holds this plugin's YAML files."""
+
+    def make(self, name: str, options: Mapping[str, Json], count: int) -> BatchEnvironment:
+        """Build `count` environments `name`. `options` are those of the ``environment`` section of the configuration.
+
+        Raises:
+            ConfigError: No such environment (the message offers near names) or a wrong option.
+            PluginError: A package is missing; names the extra that brings it.
+            SpaceError: A space cannot be served.
+            EnvironmentFailed: The environment raised while it was built.
+        """
+
+    def task(self, name: str, options: Mapping[str, Json]) -> dict[str, Json]:
+        """Return the task configuration: what must be equal between actors (constructor arguments, wrappers)."""

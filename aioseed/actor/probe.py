@@ -1,0 +1,88 @@
+"""Build one environment and describe it: the body of ``aioseed env-spec``, and how a learner learns its specs.
+
+A learner runs this in a child process, ``python -m aioseed.actor.probe`` with the ``environment`` section as JSON on
+standard input, so that environments never live in its own process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import NamedTuple
+
+from aioseed.actor.config import EnvironmentConfig
+from aioseed.errors import AioseedError
+from aioseed.plugins import environment_plugin
+from aioseed.specs import Json, action_from_json, check_servable, observation_from_json, observation_to_json
+from aioseed.types import EnvironmentMetric, EnvironmentSpec
+
+
+class Description(NamedTuple):
+    """Describe an environment as a run agrees on it."""
+
+    spec: EnvironmentSpec
+    metrics: tuple[EnvironmentMetric, ...]
+    task: dict[str, Json]
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the JSON form."""
+        return {
+            "observation": observation_to_json(self.spec.observation),
+            "action": self.spec.action.to_json(),
+            "metrics": [{"name": metric.name, "fold": metric.fold} for metric in self.metrics],
+            "task": self.task,
+        }
+
+    @classmethod
+    def from_json(cls, form: dict[str, Json]) -> Description:
+        """Return the description that `to_json` gave.
+
+        Raises:
+            SpaceError: It holds a spec that cannot be served.
+        """
+        spec = EnvironmentSpec(observation_from_json(form["observation"]), action_from_json(form["action"]))
+        listed, task = form["metrics"], form["task"]
+        assert isinstance(listed, list)
+        assert isinstance(task, dict)
+        metrics: list[EnvironmentMetric] = []
+        for metric in listed:
+            assert isinstance(metric, dict)
+            fold = metric["fold"]
+            metrics.append(
+                EnvironmentMetric(str(metric["name"]), "max" if fold == "max" else "last" if fold == "last" else "sum")
+            )
+        return cls(spec, tuple(metrics), task)
+
+
+def describe(config: EnvironmentConfig) -> Description:
+    """Build one environment, read its specs and close it.
+
+    Raises:
+        ConfigError: There is no such environment, or an option is wrong.
+        PluginError: The plugin or a package that it needs is missing.
+        SpaceError: A space cannot be served.
+        EnvironmentFailed: The environment raised.
+    """
+    plugin = environment_plugin(config.plugin)
+    environment = plugin.make(config.name, config.options, 1)
+    try:
+        check_servable(environment.spec.observation, environment.spec.action)
+        return Description(environment.spec, environment.metrics, plugin.task(config.name, config.options))
+    finally:
+        environment.close()
+
+
+def main() -> int:
+    """Describe the environment on standard input; errors go to standard output too, as ``{"error", "exit_code"}``."""
+    try:
+        description = describe(EnvironmentConfig.model_validate_json(sys.stdin.read()))
+    except AioseedError as error:
+        form: dict[str, Json] = {"error": str(error), "exit_code": error.exit_code, "kind": type(error).__name__}
+        sys.stdout.write(json.dumps(form) + "\n")
+        return error.exit_code
+    sys.stdout.write(json.dumps(description.to_json()) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Build everything that a run consists of, once the specs are known.
+
+This is the one place where the rooms meet: experience, serving and training know one another only through the ports in
+`aioseed.types`. Building compiles, so it happens in a thread of its own while actors wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+
+from aioseed.experience.assembler import UnrollAssembler
+from aioseed.host.acting import acting_of, build_agent, layout_of
+from aioseed.host.config import RunConfig
+from aioseed.host.sink import RunSink
+from aioseed.host.source import StoppingSource
+from aioseed.serving.handshake import Contract
+from aioseed.serving.inference import EngineOptions, InferenceEngine, action_table
+from aioseed.serving.intake import ClosedBatch, Intake
+from aioseed.serving.rule import Limits
+from aioseed.serving.slots import SlotTable
+from aioseed.specs import Json
+from aioseed.telemetry.counters import Metrics
+from aioseed.telemetry.ledger import Ledger
+from aioseed.telemetry.returns import EpisodeTracker
+from aioseed.training.device import find_device, owned
+from aioseed.training.loop import TrainingLoop, TrainingPorts
+from aioseed.training.optimizer import make_optimizer
+from aioseed.training.progress import Progress, TrainingReport
+from aioseed.training.publish import PolicyBoard, compile_copy
+from aioseed.training.store import Checkpoint, Snapshot
+from aioseed.training.trees import restore_arrays
+from aioseed.training.update import Update, compile_update, init_state
+from aioseed.types import Episodes
+from aioseed.wire.columns import ActionLayout, StepLayout
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Name whom the rooms call; each returns at once."""
+
+    submit: Callable[[ClosedBatch], None]  # event loop: a batch has closed
+    answer: Callable[[ClosedBatch, bytes, int], None]  # inference thread: actions are on the host
+    episodes: Callable[[Episodes], None]  # inference thread: episodes ended
+    updated: Callable[[TrainingReport], None]  # training thread
+    save: Callable[[Snapshot], None]  # training thread: a checkpoint is due
+    run_state: Callable[[], dict[str, Json]]  # training thread: what else the checkpoint holds
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Hold the parts of a run that is ready to start."""
+
+    contract: Contract
+    table: SlotTable
+    intake: Intake
+    engine: InferenceEngine
+    board: PolicyBoard
+    ledger: Ledger
+    episodes: EpisodeTracker
+    assembler: UnrollAssembler
+    source: StoppingSource
+    loop: TrainingLoop
+
+
+def build_runtime(
+    config: RunConfig, contract: Contract, generation: int, restored: Checkpoint | None, metrics: Metrics, hooks: Hooks
+) -> Runtime:
+    """Build and compile. Thread: any one; the parts are handed to their threads afterwards.
+
+    Args:
+        restored: The checkpoint that the run goes on from, or None for a fresh one.
+
+    Raises:
+        ConfigError, PluginError, SpaceError: The configuration cannot be built for these specs.
+        CheckpointError: The checkpoint does not fit the configuration.
+    """
+    built = build_agent(config.agent.section(), config.network.section(), contract.spec)
+    layout = layout_of(built, config.experience.unroll_steps)
+    lockstep_rows = config.local_environments if config.mode == "lockstep" else 0
+    training_device = find_device(config.training.device)
+    inference_device = find_device(config.serving.device, "serving.device")
+
+    optimizer = make_optimizer(config.training, config.experience.unroll_steps)
+    state = init_state(built.agent, optimizer, jax.random.key(config.seed), training_device)
+    progress, ledger = Progress(), Ledger()
+    if restored is not None:
+        state = owned(restore_arrays(state, restored.arrays, path=str(restored.path)), training_device)
+        progress = Progress.from_json(_section(restored, "training"))
+        ledger = Ledger.from_json(_section(restored, "ledger"))
+    update = Update(built.agent, optimizer, contract.spec.observation, config.training)
+    program = compile_update(update, state, layout, config.training, training_device)
+    board = PolicyBoard(compile_copy(state.learner.params, inference_device), state.learner.params, progress.version)
+
+    slots = config.serving.max_environments
+    assembler = UnrollAssembler(
+        layout,
+        max_environments=slots,
+        batch_unrolls=config.training.call_unrolls,
+        queue_batches=config.experience.queue_batches,
+        ledger=ledger,
+    )
+    episodes = EpisodeTracker(slots, contract.metrics, window_episodes=config.stop.episodes)
+    source = StoppingSource(assembler, episodes, config.stop)
+    table = SlotTable(slots, generation)
+    steps = StepLayout(contract.spec.observation, len(contract.metrics))
+    actions = action_table(slots, contract.spec.action.array)
+    limits = Limits(
+        config.serving.max_batch_rows,
+        config.serving.max_batches_in_flight,
+        config.serving.batch_deadline_s,
+        lockstep_rows,
+    )
+    intake = Intake(steps, ActionLayout(contract.spec.action), table, actions, limits, hooks.submit)
+    options = EngineOptions(
+        slots,
+        (lockstep_rows,) if lockstep_rows else config.serving.bucket_sizes(),
+        config.seed,
+        config.training.updates_per_call if lockstep_rows else 0,
+    )
+    engine = InferenceEngine(
+        acting_of(built, greedy=False),
+        contract.spec.action.array,
+        steps,
+        board,
+        actions,
+        intake.pool,
+        RunSink(episodes, assembler, hooks.episodes),
+        hooks.answer,
+        options,
+        inference_device,
+    )
+    engine.compile()
+    ports = TrainingPorts(source, board, ledger, metrics, hooks.save, hooks.updated, hooks.run_state)
+    loop = TrainingLoop(program, state, ports, config.training, progress=progress)
+    return Runtime(contract, table, intake, engine, board, ledger, episodes, assembler, source, loop)
+
+
+def _section(checkpoint: Checkpoint, name: str) -> dict[str, Json]:
+    section = checkpoint.state.get(name)
+    return section if isinstance(section, dict) else {}

@@ -1,0 +1,50 @@
+"""What inference hands its rows to in a run: returns first, then unrolls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from aioseed.experience.assembler import UnrollAssembler
+from aioseed.telemetry.returns import EpisodeTracker
+from aioseed.types import ActColumns, BeginsState, Episodes, StepColumns
+
+
+class RunSink:
+    """Pass rows to the episode accounting and to the assembler (implements `UnrollSink`).
+
+    Thread: the inference thread alone.
+
+    Args:
+        finished: Called with the episodes that ended in a batch, if any.
+    """
+
+    def __init__(
+        self, episodes: EpisodeTracker, assembler: UnrollAssembler, finished: Callable[[Episodes], None]
+    ) -> None:
+        self._episodes = episodes
+        self._assembler = assembler
+        self._finished = finished
+
+    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> None:
+        """Account for episodes, then append to the unrolls; blocks while training is behind."""
+        ended = self._episodes.append(steps, count)
+        if ended.slot.size:
+            self._finished(ended)
+        self._assembler.append(steps, acts, count, begins_state)
+
+    def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
+        """Note the role of newly leased slots."""
+        self._episodes.set_evaluation(slots, evaluation)
+        self._assembler.begin(slots, evaluation=evaluation)
+
+    def drop(self, slots: np.ndarray, reason: str) -> None:
+        """Drop the open unrolls and episodes of `slots`."""
+        self._episodes.forget(slots)
+        self._assembler.drop(slots, reason)
+
+    @property
+    def batches_finished(self) -> int:
+        """Return how many training batches were filled so far."""
+        return self._assembler.batches_finished

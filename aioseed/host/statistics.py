@@ -1,0 +1,97 @@
+"""Turn the counters of the rooms into one `Progress` a second."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from aioseed.experience.queue import QueueStatistics
+from aioseed.host.config import RunConfig
+from aioseed.host.events import Progress
+from aioseed.host.runtime import Runtime
+from aioseed.telemetry.counters import Metrics
+from aioseed.telemetry.quantiles import Quantiles
+from aioseed.telemetry.verdict import RunShares, explain
+from aioseed.training.progress import TrainingReport
+
+
+class _Mark(NamedTuple):
+    at_s: float
+    accepted: int
+    consumed: int
+    training_s: float
+    inference_s: float
+    queue: QueueStatistics
+    latency: Quantiles
+    rows: Quantiles
+
+
+class Statistics:
+    """Make reports of a run; rates and quantiles are over the time since the report before.
+
+    Thread: the event loop. Figures of other threads are read without a lock: each is one number with one writer.
+    """
+
+    def __init__(self, config: RunConfig, runtime: Runtime, metrics: Metrics, now_s: float) -> None:
+        self._config = config
+        self._runtime = runtime
+        self._metrics = metrics
+        self._began_s = now_s
+        self._latency = metrics.quantiles("serving/action_latency_ms", low=1e-3, high=1e5)
+        self._rows = metrics.quantiles("serving/batch_rows", low=1.0, high=1e5)
+        self._last = self._mark(now_s)
+
+    def progress(self, now_s: float, report: TrainingReport | None, actors: int) -> Progress:
+        """Return where the run stands."""
+        before, now = self._last, self._mark(now_s)
+        self._last = now
+        elapsed_s = max(now.at_s - before.at_s, 1e-9)
+        ledger, episodes = self._runtime.ledger.snapshot(), self._runtime.episodes
+        latency, rows = now.latency.since(before.latency), now.rows.since(before.rows)
+        environments = self._runtime.table.leased
+        shares = RunShares(
+            environments,
+            (now.training_s - before.training_s) / elapsed_s,
+            (now.inference_s - before.inference_s) / elapsed_s,
+            (now.queue.blocked_s - before.queue.blocked_s) / elapsed_s,
+            latency.p50,
+        )
+        return Progress(
+            env_steps=ledger.accepted,
+            trained_steps=ledger.consumed,
+            evaluated_steps=ledger.evaluated,
+            held_steps=ledger.held,
+            dropped=dict(ledger.dropped),
+            lost_after_checkpoint=ledger.lost_after_checkpoint,
+            env_steps_per_s=(now.accepted - before.accepted) / elapsed_s,
+            trained_steps_per_s=(now.consumed - before.consumed) / elapsed_s,
+            return_mean=episodes.return_mean,
+            episodes=episodes.episodes,
+            policy_lag=report.policy_lag_p50 if report else 0.0,
+            batch_rows=rows.p50,
+            action_latency_ms=latency.p50,
+            environments=environments,
+            actors=actors,
+            policy_version=self._runtime.board.current().version,
+            wall_s=now_s - self._began_s,
+            share_done=self._share_done(ledger.consumed),
+            verdict=explain(shares),
+            metrics=dict(report.metrics) if report else {},
+        )
+
+    def _share_done(self, trained: int) -> float | None:
+        total = self._config.training.total_steps
+        return min(trained / total, 1.0) if total else None
+
+    def _mark(self, now_s: float) -> _Mark:
+        ledger = self._runtime.ledger.snapshot()
+        summary = self._runtime.loop.summary()
+        return _Mark(
+            now_s,
+            ledger.accepted,
+            ledger.consumed,
+            summary.busy_s,
+            self._runtime.engine.times.act_s,
+            self._runtime.assembler.statistics(),
+            self._latency.copy(),
+            self._rows.copy(),
+        )

@@ -1,0 +1,1 @@
+"""Serving: leases and sessions, the rule that closes a batch, and inference."""

@@ -1,0 +1,116 @@
+"""Whether a HELLO may join the run: one synchronous decision."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal, NamedTuple
+
+from aioseed.errors import RefusedError, SpaceError
+from aioseed.specs import (
+    ActionSpec,
+    Json,
+    ObservationSpec,
+    action_from_json,
+    check_servable,
+    first_difference,
+    observation_from_json,
+    observation_to_json,
+)
+from aioseed.types import EnvironmentMetric, EnvironmentSpec
+from aioseed.wire.columns import PROTOCOL_VERSION, StepLayout
+from aioseed.wire.messages import Hello, RefusalCode, Task, clip
+
+Role = Literal["train", "evaluate"]
+
+
+class Contract(NamedTuple):
+    """Fix what every session of a run agrees to."""
+
+    spec: EnvironmentSpec
+    task: Task | None  # None when the run does not know it: then any is accepted
+    metrics: tuple[EnvironmentMetric, ...]
+    roles: frozenset[Role]
+    allow_mixed_environments: bool = False
+
+
+def contract_of(hello: Hello, roles: frozenset[Role]) -> Contract:
+    """Return the contract that the first HELLO of a run proposes.
+
+    Raises:
+        RefusedError: Its specs cannot be served.
+    """
+    observation, action = _specs(hello)
+    metrics = tuple(EnvironmentMetric(metric.name, metric.fold) for metric in hello.metrics)
+    return Contract(EnvironmentSpec(observation, action), hello.task, metrics, roles)
+
+
+def judge(hello: Hello, contract: Contract, max_message_bytes: int) -> None:
+    """Accept a HELLO or say which field differs.
+
+    Raises:
+        RefusedError: Carries the code, the path of the field, and what either side has there.
+    """
+    if PROTOCOL_VERSION not in hello.protocol:
+        raise _refusal(RefusalCode.VERSION, "protocol", [PROTOCOL_VERSION], hello.protocol)
+    if hello.role not in contract.roles:
+        raise _refusal(RefusalCode.ROLE, "role", sorted(contract.roles), hello.role)
+    observation, action = _specs(hello)
+    _compare(
+        RefusalCode.OBSERVATION,
+        "observation",
+        observation_to_json(contract.spec.observation),
+        observation_to_json(observation),
+    )
+    _compare(RefusalCode.ACTION, "action", contract.spec.action.to_json(), action.to_json())
+    ours = [{"name": metric.name, "fold": metric.fold} for metric in contract.metrics]
+    theirs = [{"name": metric.name, "fold": metric.fold} for metric in hello.metrics]
+    if ours != theirs:
+        raise _refusal(RefusalCode.METRICS, "metrics", ours, theirs)
+    _same_task(hello, contract)
+    row_bytes = StepLayout(observation, len(hello.metrics)).size_bytes(1)
+    if row_bytes > max_message_bytes:
+        raise RefusedError(
+            RefusalCode.SIZE,
+            f"one step of these specs is {row_bytes} bytes, messages carry {max_message_bytes} "
+            "(transport.max_message_bytes)",
+            field="observation",
+            ours=str(max_message_bytes),
+            theirs=str(row_bytes),
+        )
+
+
+def _specs(hello: Hello) -> tuple[ObservationSpec, ActionSpec]:
+    try:
+        observation = observation_from_json(hello.observation)
+    except SpaceError as error:
+        raise RefusedError(RefusalCode.OBSERVATION, clip(str(error)), field="observation") from error
+    try:
+        action = action_from_json(hello.action)
+        check_servable(observation, action)
+    except SpaceError as error:
+        raise RefusedError(RefusalCode.ACTION, clip(str(error)), field="action") from error
+    return observation, action
+
+
+def _same_task(hello: Hello, contract: Contract) -> None:
+    if hello.task is None or contract.task is None or contract.allow_mixed_environments:
+        return
+    if hello.task.name != contract.task.name:
+        raise _refusal(RefusalCode.ENVIRONMENT, "task.name", contract.task.name, hello.task.name)
+    _compare(RefusalCode.ENVIRONMENT, "task.config", contract.task.config, hello.task.config)
+
+
+def _compare(code: RefusalCode, field: str, ours: Json, theirs: Json) -> None:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        difference = first_difference(ours, theirs, field)
+        if difference is not None:
+            raise _refusal(code, *difference)
+    elif ours != theirs:
+        raise _refusal(code, field, ours, theirs)
+
+
+def _refusal(code: RefusalCode, field: str, ours: object, theirs: object) -> RefusedError:
+    mine, other = clip(json.dumps(ours, default=str)), clip(json.dumps(theirs, default=str))
+    return RefusedError(
+        code, f"{field} differs: this run has {mine}, the actor has {other}", field=field, ours=mine, theirs=other
+    )

@@ -1,0 +1,271 @@
+"""Inference: the compiled `act` on closed batches. The only file of serving that knows JAX.
+
+Thread: one inference thread a device owns the engine, its tables and the sink; everything reaches it through one queue,
+so that leases and the rows that belong to them keep their order.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Generic, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aioseed.serving.intake import ActionTable, ClosedBatch, RowPool
+from aioseed.specs import ArraySpec
+from aioseed.types import FIRST, ActColumns, PolicySource, UnrollSink
+from aioseed.wire.columns import StepLayout
+
+LOCKSTEP_WAIT_S = 600.0
+
+
+Column = TypeVar("Column")
+
+
+class ActRows(NamedTuple, Generic[Column]):
+    """Hold the rows of a batch, on the host, on the device or as shapes; padded rows hold anything."""
+
+    slot: Column  # uint32[B]
+    epoch_low: Column  # uint32[B], low 32 bits of the epoch xor its high 32 bits
+    sequence: Column  # uint32[B]
+    flags: Column  # uint8[B]
+    reward: Column  # float32[B], 0 at a first row
+    previous_action: Column  # [B, *action shape], meaningless at a first row
+    observation: tuple[Column, ...]  # leaves [B, ...]
+
+
+class Acting(NamedTuple):
+    """Say how to act: an agent, as inference sees it (leaves instead of trees)."""
+
+    initial_state: Sequence[jax.Array]  # recurrent state of one slot
+    # (params, key, state leaves [B, ...], rows) -> (action [B, ...], extras leaves [B, ...], state leaves [B, ...])
+    act: Callable[
+        [object, jax.Array, Sequence[jax.Array], ActRows[jax.Array]],
+        tuple[jax.Array, Sequence[jax.Array], Sequence[jax.Array]],
+    ]
+
+
+class Leased(NamedTuple):
+    """Tell the sink that slots are leased anew."""
+
+    slots: np.ndarray
+    evaluation: bool
+
+
+class Released(NamedTuple):
+    """Tell the sink that leases have ended."""
+
+    slots: np.ndarray
+    reason: str
+
+
+class EngineOptions(NamedTuple):
+    """Fix how an engine acts."""
+
+    capacity: int  # slots; one scratch row is added
+    buckets: tuple[int, ...]  # batch sizes to compile, ascending
+    seed: int
+    lockstep_updates: int = 0  # in lockstep: versions that training publishes for every full batch; else 0
+
+
+class InferenceTimes:
+    """Sum up what the inference thread does; written by it alone, read by anyone."""
+
+    def __init__(self) -> None:
+        self.act_s = 0.0
+        self.append_s = 0.0  # unrolls, blocking on a full queue included
+        self.batches = 0
+        self.rows = 0
+        self.padded_rows = 0
+
+
+class InferenceEngine:
+    """Serve closed batches: act, answer, append to the unrolls.
+
+    Args:
+        answer: Called with (batch, packed actions, bytes of one action) as soon as the actions are on the host; hands
+        them
+            to the event loop.
+        sink: Where the rows go; its `append` may block, which delays every later batch.
+    """
+
+    def __init__(
+        self,
+        acting: Acting,
+        action: ArraySpec,
+        steps: StepLayout,
+        policies: PolicySource,
+        actions: ActionTable,
+        pool: RowPool,
+        sink: UnrollSink,
+        answer: Callable[[ClosedBatch, bytes, int], None],
+        options: EngineOptions,
+        device: jax.Device,
+    ) -> None:
+        self.times = InferenceTimes()
+        self._acting = acting
+        self._action = action
+        self._steps = steps
+        self._policies = policies
+        self._actions = actions
+        self._pool = pool
+        self._sink = sink
+        self._answer = answer
+        self._options = options
+        self._device = device
+        self._key = jax.device_put(jax.random.key(options.seed), self._device)
+        rows = options.capacity + 1
+        self._state = [
+            jax.device_put(jnp.broadcast_to(leaf, (rows, *jnp.shape(leaf))), self._device)
+            for leaf in acting.initial_state
+        ]
+        self._first_version: int | None = None
+        self._compiled: dict[
+            int, Callable[..., tuple[list[jax.Array], jax.Array, list[jax.Array], list[jax.Array]]]
+        ] = {}
+
+    def compile(self) -> None:
+        """Compile `act` for every bucket; a compiled executable cannot recompile, it raises."""
+        params = self._policies.current().params
+        for bucket in self._options.buckets:
+            step = jax.jit(self._act, donate_argnums=(2,))
+            self._compiled[bucket] = step.lower(params, self._key, self._state, self._arguments(bucket)).compile()
+
+    def handle(self, item: ClosedBatch | Leased | Released) -> None:
+        """Do what one item of the queue asks for. Thread: inference."""
+        if isinstance(item, ClosedBatch):
+            self._serve(item)
+        elif isinstance(item, Leased):
+            self._sink.begin(item.slots, evaluation=item.evaluation)
+        else:
+            self._sink.drop(item.slots, item.reason)
+
+    def _act(
+        self, params: object, key: jax.Array, state: Sequence[jax.Array], rows: ActRows[jax.Array]
+    ) -> tuple[list[jax.Array], jax.Array, Sequence[jax.Array], list[jax.Array]]:
+        first = (rows.flags & FIRST) != 0
+        # The invariant that the runtime keeps for every agent: the initial state enters exactly at first rows.
+        entering = [
+            jnp.where(first.reshape((-1,) + (1,) * (table.ndim - 1)), initial, table[rows.slot])
+            for table, initial in zip(state, self._acting.initial_state, strict=True)
+        ]
+        epoch = rows.epoch_low
+        inputs = rows._replace(epoch_low=epoch[:, 0] ^ epoch[:, 1], reward=jnp.where(first, 0.0, rows.reward))
+        action, extras, after = self._acting.act(params, key, entering, inputs)
+        written = [table.at[rows.slot].set(new) for table, new in zip(state, after, strict=True)]
+        return written, action, extras, entering
+
+    def _arguments(self, bucket: int) -> ActRows[jax.ShapeDtypeStruct]:
+        sharding = jax.sharding.SingleDeviceSharding(self._device)
+
+        def shape(dtype: str, *sizes: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((bucket, *sizes), jnp.dtype(dtype), sharding=sharding)  # type: ignore[no-untyped-call]
+
+        return ActRows(
+            slot=shape("uint32"),
+            epoch_low=shape("uint32", 2),
+            sequence=shape("uint32"),
+            flags=shape("uint8"),
+            reward=shape("float32"),
+            previous_action=shape(self._action.dtype, *self._action.shape),
+            observation=tuple(shape(leaf.dtype, *leaf.shape) for leaf in self._steps.leaves),
+        )
+
+    def _serve(self, batch: ClosedBatch) -> None:
+        if self._options.lockstep_updates:
+            self._wait_for_training()
+        began = perf_counter()
+        columns, count = batch.rows.columns, batch.count
+        bucket = next(size for size in self._options.buckets if size >= count)
+        slot = columns.slot[:bucket]
+        slot[count:] = self._options.capacity
+        previous = self._actions.action[slot]
+        policy = self._policies.current()
+        self._state, action, extras, entering = self._compiled[bucket](
+            policy.params,
+            self._key,
+            self._state,
+            ActRows(
+                slot,
+                columns.epoch[:bucket].view(np.uint32).reshape(bucket, 2),
+                columns.sequence[:bucket],
+                columns.flags[:bucket],
+                columns.reward[:bucket],
+                previous,
+                tuple(leaf[:bucket] for leaf in columns.observation),
+            ),
+        )
+        # Reading the actions waits for the device; from here on nothing reads the batch's NumPy columns but this
+        # thread.
+        host_action = np.asarray(action)[:count]
+        self._actions.action[slot[:count]] = host_action
+        self._answer(batch, host_action.tobytes(), self._action.row_bytes)
+        acted = perf_counter()
+        acts = ActColumns(
+            host_action, previous[:count], tuple(np.asarray(leaf)[:count] for leaf in extras), policy.version
+        )
+        self._sink.append(columns, acts, count, lambda rows: _rows_of(entering, rows))
+        self._pool.give_back(batch.rows)
+        self.times.act_s += acted - began
+        self.times.append_s += perf_counter() - acted
+        self.times.batches += 1
+        self.times.rows += count
+        self.times.padded_rows += bucket - count
+
+    def _wait_for_training(self) -> None:
+        if self._first_version is None:
+            self._first_version = self._policies.current().version
+        # False means that training has ended: the run is stopping, and the last actions need no newer parameters.
+        due = self._first_version + self._sink.batches_finished * self._options.lockstep_updates
+        self._policies.wait_for(due, LOCKSTEP_WAIT_S)
+
+
+def _rows_of(entering: Sequence[jax.Array], rows: np.ndarray) -> Sequence[np.ndarray]:
+    return [np.asarray(leaf)[rows] for leaf in entering]
+
+
+def action_table(capacity: int, action: ArraySpec) -> ActionTable:
+    """Return the zeroed action table for `capacity` slots and the scratch row."""
+    return ActionTable(np.zeros((capacity + 1, *action.shape), action.numpy_dtype))
+
+
+class InferenceThread:
+    """Run an engine in a thread of its own, fed by one queue.
+
+    The queue is bounded by what intake may have in flight. Thread: `submit` from any, the engine in this one.
+
+    Args:
+        failed: Called once, in the inference thread, with the exception that ended it.
+    """
+
+    def __init__(self, engine: InferenceEngine, failed: Callable[[BaseException], None]) -> None:
+        self._engine = engine
+        self._failed = failed
+        self._queue: queue.SimpleQueue[ClosedBatch | Leased | Released | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="aioseed-inference", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, item: ClosedBatch | Leased | Released) -> None:
+        """Queue one item; never blocks."""
+        self._queue.put(item)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Finish what is queued, end the thread, and return False if it did not end within `timeout_s`."""
+        self._queue.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while (item := self._queue.get()) is not None:
+                self._engine.handle(item)
+        except BaseException as error:
+            self._failed(error)

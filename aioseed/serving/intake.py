@@ -1,0 +1,357 @@
+"""From STEP messages to closed batches, and from answered batches to ACTION messages.
+
+The hot path of a learner. An actor's group sends the same slots under the same epochs step after step, so a session
+keeps for each group the bytes that its next STEP must begin with: two comparisons of bytes accept a message, whatever
+its number of rows, and one slice assignment a column copies it into the open batch. Everything else (first contact,
+repeats, subsets, refusals) takes the careful road through `SlotTable.sort`.
+
+Synchronous and without a clock of its own; the time comes with each call. Thread: the event loop alone, but for
+`RowPool`, from which the inference thread returns columns.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from aioseed.serving.rule import Close, Limits, Waiting, close_now
+from aioseed.serving.slots import Rows, SlotTable
+from aioseed.types import StepColumns
+from aioseed.wire.columns import ActionLayout, RowWriter, StepLayout, flat_columns, step_views
+from aioseed.wire.messages import Error, ErrorCode, RefusedRow
+
+_MAX_GROUPS = 256
+_IDENTITY_AT = 8  # the first column begins behind the header
+
+
+class ActionTable(NamedTuple):
+    """Hold the last action of every slot, scratch included: the previous action of its next row, and the answer to
+    repeats.
+
+    Written by the inference thread before a batch is answered; the event loop reads only answered slots.
+    """
+
+    action: np.ndarray  # [S + 1, *action shape]
+
+
+class BatchRows:
+    """Hold the columns of one batch and the writer that fills them."""
+
+    def __init__(self, layout: StepLayout, capacity: int) -> None:
+        self.columns = layout.allocate(capacity)
+        self.writer = RowWriter(layout, self.columns)
+
+
+class RowPool:
+    """Recycle batch columns between the event loop, which takes them, and inference, which gives them back.
+
+    `deque.append` and `pop` are atomic, so no lock is needed.
+    """
+
+    def __init__(self, layout: StepLayout, capacity: int) -> None:
+        self._layout = layout
+        self._capacity = capacity
+        self._free: deque[BatchRows] = deque()
+
+    def take(self) -> BatchRows:
+        """Return free columns; more are made when none is free (batches in flight are bounded, so these are)."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return BatchRows(self._layout, self._capacity)
+
+    def give_back(self, rows: BatchRows) -> None:
+        """Return columns that nothing reads any more. Thread: any."""
+        self._free.append(rows)
+
+
+class Respondent(Protocol):
+    """Be somebody who sent a STEP: what intake needs of a session."""
+
+    number: int
+    groups: dict[bytes, Group]
+    careful: list[CarefulReply]
+
+    def answer(self, payload: bytes) -> None:
+        """Send one ACTION; a channel that has ended swallows it."""
+
+
+class Group:
+    """Remember what the next STEP of a group must begin with."""
+
+    __slots__ = ("next_sequence", "sequence", "slots", "waiting")
+
+    def __init__(self, slots: np.ndarray, sequence: np.ndarray) -> None:
+        self.slots = slots  # int64[n]
+        self.sequence = sequence.astype("<u4")  # of the last row taken
+        self.next_sequence = b""
+        self.waiting = True
+
+    def answered(self) -> None:
+        """Expect the next step."""
+        self.sequence += np.uint32(1)
+        self.next_sequence = self.sequence.tobytes()
+        self.waiting = False
+
+
+class Segment(NamedTuple):
+    """Say whose rows lie in a batch: ``start .. start + rows``."""
+
+    session: Respondent
+    group: Group | None  # None for rows that came over the careful road
+    identity: bytes
+    start: int
+    rows: int
+    arrived_s: float
+
+
+class CarefulReply(NamedTuple):
+    """Hold an answer back until every slot of the STEP has its action."""
+
+    identity: bytes
+    slots: np.ndarray  # int64[n]
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedBatch:
+    """Carry a closed batch to inference and back."""
+
+    rows: BatchRows
+    count: int
+    segments: list[Segment]
+    slots: np.ndarray  # int64[count], a copy: the columns are recycled before the answer is sent
+    epochs: np.ndarray  # uint64[count], likewise
+    opened_s: float
+    closed_s: float
+    cause: Close
+
+
+class Intake:
+    """Take STEPs in, close batches by the rule, and answer them.
+
+    Args:
+        table: The leases.
+        actions: Last action of every slot, shared with inference.
+        limits: Constants of the closing rule.
+        submit: Called with each closed batch; hands it to inference.
+    """
+
+    def __init__(
+        self,
+        steps: StepLayout,
+        action_layout: ActionLayout,
+        table: SlotTable,
+        actions: ActionTable,
+        limits: Limits,
+        submit: Callable[[ClosedBatch], None],
+    ) -> None:
+        self.pool = RowPool(steps, limits.lockstep_rows or limits.max_rows)
+        self.table = table
+        self.limits = limits
+        self.in_flight = 0
+        self._steps = steps
+        self._action_layout = action_layout
+        self._actions = actions
+        self._submit = submit
+        self._open = self.pool.take()
+        self._segments: list[Segment] = []
+        self._count = 0
+        self._entered = 0  # rows of the open batch that the slot table knows
+        self._opened_s = 0.0
+        self._in_flight_rows = 0
+        self._closes = 0
+        self._closed_in = np.full(table.capacity, -2, np.int64)  # number of the last close that a slot was in
+        self._last_count = 0
+        self._recent = 0
+
+    @property
+    def waiting_rows(self) -> int:
+        """Return the number of rows in the open batch."""
+        return self._count
+
+    def deadline_at_s(self) -> float | None:
+        """Return when the open batch closes by its deadline, or None while it is empty or may not close."""
+        if not self._count or self.limits.lockstep_rows or self.in_flight >= self.limits.max_in_flight:
+            return None
+        return self._opened_s + self.limits.deadline_s
+
+    def take(self, session: Respondent, payload: bytes, now_s: float) -> Error | None:
+        """Take one STEP in: apply it, answer a repeat, or return the ERROR that refuses it.
+
+        Raises:
+            ProtocolError: The message cannot be read by the agreed specs.
+        """
+        layout = self._steps
+        rows = layout.rows(payload, self.limits.max_rows)
+        places = layout.offsets(rows).columns
+        sequence_at = places[2][0]
+        reward_at = places[3][0]
+        group = session.groups.get(payload[_IDENTITY_AT:sequence_at])
+        if group is None or group.waiting or payload[sequence_at : sequence_at + 4 * rows] != group.next_sequence:
+            return self._take_carefully(session, payload, rows, now_s)
+        group.waiting = True
+        self._place(Segment(session, group, payload[_IDENTITY_AT:reward_at], 0, rows, now_s), payload, group.slots)
+        return None
+
+    def poll(self, now_s: float) -> Close:
+        """Close the open batch if the rule says so, and say by which clause."""
+        state = Waiting(
+            rows=self._count,
+            expected=self.table.leased - self.table.late_count - self._in_flight_rows,
+            recent=self._recent,
+            in_flight=self.in_flight,
+            age_s=now_s - self._opened_s,
+        )
+        cause = close_now(state, self.limits)
+        if cause is not Close.NO:
+            self.close(cause, now_s)
+        return cause
+
+    def close(self, cause: Close, now_s: float) -> None:
+        """Close the open batch, which has rows, and hand it to inference."""
+        self.sync()
+        count, rows = self._count, self._open
+        slots = rows.columns.slot[:count].astype(np.int64)
+        batch = ClosedBatch(
+            rows, count, self._segments, slots, rows.columns.epoch[:count].copy(), self._opened_s, now_s, cause
+        )
+        self._remember(slots)
+        self._open, self._segments, self._count, self._entered = self.pool.take(), [], 0, 0
+        self.in_flight += 1
+        self._in_flight_rows += count
+        if cause is Close.DEADLINE:
+            self.table.mark_late()
+        self._submit(batch)
+
+    def answer(self, batch: ClosedBatch, actions: bytes, row_bytes: int, now_s: float) -> None:
+        """Send the actions of a batch that inference has served: one ACTION a STEP.
+
+        Args:
+            actions: The packed actions of the batch's rows, `row_bytes` each.
+        """
+        self.in_flight -= 1
+        self._in_flight_rows -= batch.count
+        self.table.answer(batch.slots, batch.epochs, now_s)
+        careful: list[Respondent] = []
+        for session, group, identity, start, rows, _ in batch.segments:
+            if group is None:
+                careful.append(session)
+                continue
+            group.answered()
+            begin = start * row_bytes
+            session.answer(self._action_layout.encode(rows, identity, actions[begin : begin + rows * row_bytes]))
+        for session in careful:
+            self._answer_careful(session)
+
+    def forget(self, session: Respondent, slots: np.ndarray, now_s: float) -> None:
+        """End the leases of `slots` of a session. Their rows that wait are served first, so that the order holds."""
+        if self._count and np.isin(self._open.columns.slot[: self._count], slots).any():
+            self.close(Close.FULL, now_s)
+        self.table.release(slots)
+        self._drop_groups(session, slots)
+        session.careful = [reply for reply in session.careful if not np.isin(reply.slots, slots).any()]
+
+    def sync(self) -> None:
+        """Tell the slot table about the rows that were taken in since the last call."""
+        begin, end = self._entered, self._count
+        if begin < end and not self.limits.lockstep_rows:
+            columns = self._open.columns
+            self.table.enter(columns.slot[begin:end], columns.sequence[begin:end])
+        elif begin < end:
+            for segment in self._segments:
+                rows = slice(segment.start, segment.start + segment.rows)
+                self.table.enter(self._open.columns.slot[rows], self._open.columns.sequence[rows])
+        self._entered = end
+
+    def _take_carefully(self, session: Respondent, payload: bytes, rows: int, now_s: float) -> Error | None:
+        self.sync()
+        views = step_views(self._steps, payload)
+        sorted_rows = self.table.sort(session.number, views)
+        if sorted_rows.refused:
+            return _refusal(views, sorted_rows)
+        places = self._steps.offsets(rows).columns
+        identity = payload[_IDENTITY_AT : places[3][0]]
+        slots = views.slot.astype(np.int64)
+        if sorted_rows.repeat.size == 0:
+            self._drop_groups(session, slots)
+            if len(session.groups) >= _MAX_GROUPS:
+                session.groups.clear()
+            group = Group(slots, views.sequence)
+            session.groups[payload[_IDENTITY_AT : places[2][0]]] = group
+            self._place(Segment(session, group, identity, 0, rows, now_s), payload, slots)
+            self.sync()
+            return None
+        if sorted_rows.apply.size:
+            self._drop_groups(session, slots[sorted_rows.apply])
+            self._place_some(session, views, sorted_rows.apply, now_s)
+            self.sync()
+        session.careful.append(CarefulReply(identity, slots))
+        self._answer_careful(session)
+        return None
+
+    def _place(self, segment: Segment, payload: bytes, slots: np.ndarray) -> None:
+        start = self._room(segment.rows, slots, segment.arrived_s)
+        self._open.writer.write(payload, segment.rows, start)
+        self._segments.append(segment._replace(start=start))
+        self._count += segment.rows
+
+    def _place_some(self, session: Respondent, views: StepColumns, apply: np.ndarray, now_s: float) -> None:
+        start = self._room(apply.size, views.slot[apply].astype(np.int64), now_s)
+        stop = start + apply.size
+        for target, source in zip(flat_columns(self._open.columns), flat_columns(views), strict=True):
+            target[start:stop] = source[apply]
+        self._segments.append(Segment(session, None, b"", start, int(apply.size), now_s))
+        self._count += int(apply.size)
+
+    def _room(self, rows: int, slots: np.ndarray, now_s: float) -> int:
+        """Return the row at which `rows` rows go, after closing a batch that has no room for them."""
+        if self.limits.lockstep_rows:
+            first = int(slots[0])
+            assert int(slots[-1]) - first == rows - 1, "lockstep leases are ranges"
+            if self._count == 0:
+                self._opened_s = now_s
+            return first
+        if self._count + rows > self.limits.max_rows:
+            self.close(Close.FULL, now_s)
+        if self._count == 0:
+            self._opened_s = now_s
+        return self._count
+
+    def _remember(self, slots: np.ndarray) -> None:
+        """Count the different environments in this close and the one before."""
+        self._closes += 1
+        both = int(np.count_nonzero(self._closed_in[slots] == self._closes - 1))
+        self._closed_in[slots] = self._closes
+        self._recent = slots.size + self._last_count - both
+        self._last_count = slots.size
+
+    def _drop_groups(self, session: Respondent, slots: np.ndarray) -> None:
+        """Forget groups that share a slot with `slots`: groups of a session never overlap."""
+        for key, group in list(session.groups.items()):
+            if np.isin(group.slots, slots).any():
+                del session.groups[key]
+
+    def _answer_careful(self, session: Respondent) -> None:
+        self.sync()
+        still: list[CarefulReply] = []
+        for reply in session.careful:
+            if self.table.in_batch[reply.slots].any():
+                still.append(reply)
+                continue
+            packed = np.ascontiguousarray(self._actions.action[reply.slots]).tobytes()
+            session.answer(self._action_layout.encode(reply.slots.size, reply.identity, packed))
+        session.careful = still
+
+
+def _refusal(views: StepColumns, rows: Rows) -> Error:
+    codes = {code for _, code in rows.refused}
+    code = next(iter(codes)) if len(codes) == 1 else ErrorCode.MALFORMED
+    named = [
+        RefusedRow(slot=int(views.slot[row]), epoch=int(views.epoch[row]), sequence=int(views.sequence[row]), code=why)
+        for row, why in rows.refused[:1024]
+    ]
+    return Error(code=code, message=f"{len(rows.refused)} of {views.slot.size} rows were refused", rows=named)

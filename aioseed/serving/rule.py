@@ -1,0 +1,64 @@
+"""When to close a batch: one pure function.
+
+Closing too early wastes the device on small batches (min_batch=1 under-batches); closing too late lets it idle, and a
+batch of exactly N never closes once an actor is dead. Three clauses cover it:
+
+- *all*: every environment that is expected waits; nobody is left to wait for.
+- *enough*: the device is idle and half of those that answered the last two closes wait. While they are served the other
+  half steps, so device and environments overlap without any setting.
+- *deadline*: the oldest waiting step has waited long enough. Whoever was missing is not expected until it sends again,
+  so a frozen actor costs the others one deadline, once.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Close(Enum):
+    """Say whether a batch closes, and by which clause."""
+
+    NO = "no"
+    FULL = "full"
+    ALL = "all"
+    ENOUGH = "enough"
+    DEADLINE = "deadline"
+
+
+class Waiting(NamedTuple):
+    """Describe the open batch and those who may still join it."""
+
+    rows: int  # environments that wait in the open batch
+    expected: int  # environments that wait or should send soon: leased, not in a closed batch, not late
+    recent: int  # different environments in the last two closed batches
+    in_flight: int  # closed batches that were not answered yet
+    age_s: float  # how long the oldest row has waited
+
+
+class Limits(NamedTuple):
+    """Hold the constants of a run."""
+
+    max_rows: int
+    max_in_flight: int
+    deadline_s: float
+    lockstep_rows: int = 0  # N in lockstep mode, where a batch closes with exactly all N; else 0
+
+
+def close_now(state: Waiting, limits: Limits) -> Close:
+    """Decide whether the open batch closes now."""
+    if limits.lockstep_rows:
+        return Close.ALL if state.rows == limits.lockstep_rows else Close.NO
+    if state.rows == 0 or state.in_flight >= limits.max_in_flight:
+        return Close.NO
+    if state.rows >= limits.max_rows:
+        return Close.FULL
+    if state.rows >= state.expected:
+        return Close.ALL
+    # Rounded up, so that a lone environment beside a frozen one is enough by itself only once the other is forgotten.
+    enough = min((state.recent + 1) // 2, limits.max_rows)
+    if state.in_flight == 0 and enough and state.rows >= enough:
+        return Close.ENOUGH
+    if state.age_s >= limits.deadline_s:
+        return Close.DEADLINE
+    return Close.NO

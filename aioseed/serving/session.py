@@ -1,0 +1,52 @@
+"""One actor's session as the learner sees it: its channel, its slots and what it owes an answer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aioseed.errors import ChannelClosed
+from aioseed.serving.intake import CarefulReply, Group
+from aioseed.transport.channel import Channel
+from aioseed.wire.messages import ControlMessage
+from aioseed.wire.session import SessionMachine, Side
+
+_NO_SLOTS = np.zeros(0, np.int64)
+
+
+class Session:
+    """Hold the state of one session. Thread: the event loop alone."""
+
+    def __init__(self, number: int, channel: Channel, now_s: float) -> None:
+        self.number = number
+        self.channel = channel
+        self.machine = SessionMachine(Side.LEARNER)
+        self.actor_id = ""
+        self.evaluation = False
+        self.slots = _NO_SLOTS  # every slot that was given to it and not taken back for good
+        self.lost = _NO_SLOTS  # those of `slots` whose lease was revoked while the session lives
+        self.suspended = False  # silent for too long: holds no lease, but its channel stays open for a while
+        self.last_heard_s = now_s
+        self.last_ping_s = now_s
+        self.pings = 0
+        self.acknowledged_rows = 0
+        self.groups: dict[bytes, Group] = {}
+        self.careful: list[CarefulReply] = []
+
+    def answer(self, payload: bytes) -> None:
+        """Send one ACTION. Its receiver ends with its channel, so a closed one swallows it."""
+        try:
+            self.channel.send_nowait(payload)
+        except ChannelClosed:
+            # The receive loop of this channel meets the same end and does the accounting.
+            return
+
+    def tell(self, message: ControlMessage) -> None:
+        """Send a control message that the table allows now; a closed channel swallows it likewise."""
+        if self.machine.may_send(message.type):
+            self.machine.sent(message.type)
+            self.answer(message.encode())
+
+    @property
+    def held(self) -> np.ndarray:
+        """Return the slots whose lease is alive."""
+        return np.setdiff1d(self.slots, self.lost)
