@@ -20,12 +20,16 @@ def prepare(cache: Path | None) -> None:
     Args:
         cache: Folder of the compilation cache; None leaves it off.
     """
-    if jax.config.jax_platforms in (None, "", "cpu") and "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if cache is not None and jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu" and "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+        _set("jax_cpu_enable_async_dispatch", False)
+    if cache is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        _set("jax_compilation_cache_dir", str(cache))
+        _set("jax_persistent_cache_min_compile_time_secs", 0.0)
+        _set("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _set(name: str, value: bool | float | str) -> None:
+    jax.config.update(name, value)  # type: ignore[no-untyped-call]
 
 
 def default_cache() -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -26,7 +26,7 @@ class BuiltAgent(NamedTuple):
 
 
 def build_agent(
-    agent_section: dict[str, object], network_section: dict[str, object], spec: EnvironmentSpec
+    agent_section: Mapping[str, object], network_section: Mapping[str, object], spec: EnvironmentSpec
 ) -> BuiltAgent:
     """Build the agent that the sections ``agent`` and ``network`` name, for `spec`.
 

@@ -21,7 +21,6 @@ class PluginSection(BaseModel):
     """Name a plug-in; the keys beside are its options, which it checks itself."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    __pydantic_extra__: dict[str, JsonValue]
 
     name: str
 

@@ -14,10 +14,10 @@ import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Literal
 
 from aioseed import __version__
 from aioseed.errors import AioseedError, TrainingFailed
-from aioseed.experience.assembler import Reason
 from aioseed.host.accelerator import default_cache, prepare
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Event, Finished, Listening, Progress, Ready, Saved, Trouble
@@ -32,6 +32,7 @@ from aioseed.serving.intake import ClosedBatch
 from aioseed.serving.server import RunFacts, Server, Serving
 from aioseed.specs import Json
 from aioseed.telemetry.counters import Metrics
+from aioseed.telemetry.ledger import Reason
 from aioseed.telemetry.sinks import JsonLinesSink, MetricsSink
 from aioseed.training.executor import BackgroundExecutor
 from aioseed.training.progress import TrainingReport, TrainingSummary
@@ -92,6 +93,7 @@ class Learner:
         self._latest: TrainingReport | None = None
         self._progress: Progress | None = None
         self._history: list[Event] = []
+        self._described: Json = None
 
     # -- what a user calls
     # -----------------------------------------------------------------------------------------------
@@ -218,6 +220,7 @@ class Learner:
 
     async def _contract(self) -> Contract:
         described = await probe(self.config.environment)
+        self._described = described.to_json()
         return Contract(
             described.spec,
             Task(name=self.config.environment.name, config=described.task),
@@ -230,9 +233,11 @@ class Learner:
         self, opened: OpenedRun, runtime: Runtime, writer: CheckpointWriter, cleanup: contextlib.AsyncExitStack
     ) -> Finished:
         failed: asyncio.Future[None] = self._loop.create_future()
-        self._inference = InferenceThread(
-            runtime.engine, lambda error: self._loop.call_soon_threadsafe(_fail, failed, error)
-        )
+
+        def inference_failed(error: BaseException) -> None:
+            self._loop.call_soon_threadsafe(_fail, failed, error)
+
+        self._inference = InferenceThread(runtime.engine, inference_failed)
         self._inference.start()
         executor: BackgroundExecutor[TrainingSummary] = BackgroundExecutor()
         executor.start(_TrainingJob(runtime))
@@ -240,14 +245,15 @@ class Learner:
         sink = self._sinks(opened, cleanup)
         statistics = Statistics(self.config, runtime, self._metrics, self._loop.time())
         began_s = self._loop.time()
-        side_tasks = [
+        side_tasks: list[asyncio.Task[None]] = [
             self._loop.create_task(self._server.watch(), name="aioseed-watch"),
             self._loop.create_task(self._report(statistics, sink), name="aioseed-report"),
         ]
         training = self._loop.create_task(executor.result(), name="aioseed-training")
         stopping = self._loop.create_task(self._stop.wait(), name="aioseed-stop")
         try:
-            await asyncio.wait({training, failed, stopping, *side_tasks}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {training, failed, stopping, *side_tasks}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             wall_s = self._loop.time() - began_s
         finally:
             executor.stop()
@@ -261,7 +267,7 @@ class Learner:
         runtime: Runtime,
         training: asyncio.Task[TrainingSummary],
         failed: asyncio.Future[None],
-        side_tasks: Sequence[asyncio.Task[object]],
+        side_tasks: Sequence[asyncio.Task[None] | asyncio.Task[Literal[True]]],
         writer: CheckpointWriter,
     ) -> dict[str, str]:
         """End the rooms in order; raise the first failure once all of them have ended."""
@@ -360,7 +366,7 @@ class Learner:
         self._latest = report
 
     def _run_state(self) -> dict[str, Json]:
-        return {"seed": self.config.seed, "environment": self.config.environment.name}
+        return {"seed": self.config.seed, "environment": self._described}
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, Progress):

@@ -55,5 +55,9 @@ async def probe(config: EnvironmentConfig) -> Description:
 
 
 def _same_error(kind: str, message: str) -> AioseedError:
-    known = {"ConfigError": errors.ConfigError, "PluginError": errors.PluginError, "SpaceError": errors.SpaceError}
+    known: dict[str, type[AioseedError]] = {
+        "ConfigError": errors.ConfigError,
+        "PluginError": errors.PluginError,
+        "SpaceError": errors.SpaceError,
+    }
     return known.get(kind, EnvironmentFailed)(message)

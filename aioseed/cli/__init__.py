@@ -1,0 +1,1 @@
+"""The command line. `main` and `actor` are thin; the other commands are found by name only when asked for."""
