@@ -26,7 +26,7 @@ class ServingConfig(BaseModel):
     max_batches_in_flight: PositiveInt = 2
     """Closed batches that may wait for the device or run on it."""
     step_deadline_s: Seconds = 60.0
-    """Longest time an environment may take for a step before its slot is revoked; an actor may declare a shorter one."""
+    """Longest time an environment may take for a step before its slot is revoked; an actor may declare less."""
     ping_interval_s: Seconds = 5.0
     ping_timeout_s: Seconds = 5.0
     """A session that says nothing for interval + timeout loses its slots."""

@@ -236,16 +236,13 @@ class Intake:
         self.in_flight -= 1
         self._in_flight_rows -= batch.count
         self.table.answer(batch.slots, batch.epochs, now_s)
-        careful: list[Respondent] = []
         for session, group, identity, start, rows, _ in batch.segments:
-            if group is None:
-                careful.append(session)
-                continue
-            group.answered()
-            begin = start * row_bytes
-            session.answer(self._action_layout.encode(rows, identity, actions[begin : begin + rows * row_bytes]))
-        for session in careful:
-            self._answer_careful(session)
+            if group is not None:
+                group.answered()
+                begin = start * row_bytes
+                session.answer(self._action_layout.encode(rows, identity, actions[begin : begin + rows * row_bytes]))
+            if session.careful:
+                self._answer_careful(session)
 
     def forget(self, session: Respondent, slots: np.ndarray, now_s: float) -> None:
         """End the leases of `slots` of a session. Their rows that wait are served first, so that the order holds."""

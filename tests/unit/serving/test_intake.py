@@ -1,0 +1,251 @@
+"""From STEPs to closed batches and back to ACTIONs, without I/O: an honest actor, repeats, subsets, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioseed.errors import ProtocolError
+from aioseed.serving.intake import ActionTable, CarefulReply, ClosedBatch, Group, Intake
+from aioseed.serving.rule import Close, Limits
+from aioseed.serving.slots import SlotTable
+from aioseed.specs import ArraySpec, discrete
+from aioseed.types import FIRST
+from aioseed.wire.columns import ActionLayout, StepLayout, StepMessage
+
+STEPS = StepLayout(ArraySpec("float32", (2,)), 0)
+ACTIONS = ActionLayout(discrete(100))
+
+
+class Peer:
+    """A session as intake sees it, which keeps what it was answered."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.groups: dict[bytes, Group] = {}
+        self.careful: list[CarefulReply] = []
+        self.answers: list[bytes] = []
+
+    def answer(self, payload: bytes) -> None:
+        self.answers.append(payload)
+
+
+class Bench:
+    """An intake with a device that is served by hand: each action is its slot number plus its sequence number."""
+
+    def __init__(self, capacity: int = 16, **limits: float) -> None:
+        self.table = SlotTable(capacity, 1)
+        self.actions = ActionTable(np.zeros(capacity + 1, np.int32))
+        self.batches: list[ClosedBatch] = []
+        defaults = {"max_rows": 8, "max_in_flight": 4, "deadline_s": 1.0}
+        self.intake = Intake(
+            STEPS, ACTIONS, self.table, self.actions, Limits(**(defaults | limits)), self.batches.append
+        )
+
+    def join(self, number: int, environments: int) -> tuple[Peer, np.ndarray]:
+        slots = self.table.lease(number, environments, 0.0)
+        assert slots is not None
+        return Peer(number), slots
+
+    def step(self, slots: np.ndarray, sequence: int | list[int], value: float = 0.0) -> bytes:
+        message = StepMessage(STEPS, len(slots))
+        columns = message.columns
+        columns.slot[:] = slots
+        columns.epoch[:] = self.table.epoch[slots]
+        columns.sequence[:] = sequence
+        columns.flags[:] = np.where(columns.sequence == 0, FIRST, 0)
+        columns.observation[0][:] = value
+        return message.tobytes()
+
+    def serve(self) -> int:
+        batch = self.batches.pop(0)
+        columns = batch.rows.columns
+        acts = (columns.slot[: batch.count] + columns.sequence[: batch.count]).astype(np.int32)
+        self.actions.action[columns.slot[: batch.count]] = acts
+        self.intake.answer(batch, acts.tobytes(), 4, 0.0)
+        self.intake.pool.give_back(batch.rows)
+        return batch.count
+
+
+def taken(peer: Peer) -> list[tuple[list[int], list[int], list[int]]]:
+    rows = [ACTIONS.decode(payload) for payload in peer.answers]
+    return [(row.slot.tolist(), row.sequence.tolist(), row.action.tolist()) for row in rows]
+
+
+def test_an_honest_actor_gets_each_action_by_slot_and_sequence() -> None:
+    bench = Bench()
+    one, ours = bench.join(1, 2)
+    two, theirs = bench.join(2, 3)
+    for sequence in range(5):
+        assert bench.intake.take(two, bench.step(theirs, sequence), 0.0) is None
+        assert bench.intake.poll(0.0) is Close.NO or sequence > 0
+        assert bench.intake.take(one, bench.step(ours, sequence), 0.0) is None
+        bench.intake.poll(0.0)
+        while bench.batches:
+            bench.serve()
+    assert taken(one) == [([0, 1], [s, s], [s, s + 1]) for s in range(5)]
+    assert taken(two) == [([2, 3, 4], [s] * 3, [s + 2, s + 3, s + 4]) for s in range(5)]
+
+
+def test_the_columns_of_a_batch_hold_the_rows_where_the_segments_say() -> None:
+    bench = Bench()
+    one, ours = bench.join(1, 2)
+    two, theirs = bench.join(2, 2)
+    bench.intake.take(one, bench.step(ours, 0, 1.0), 0.0)
+    bench.intake.take(two, bench.step(theirs, 0, 2.0), 0.0)
+    assert bench.intake.poll(0.0) is Close.ALL
+    (batch,) = bench.batches
+    columns = batch.rows.columns
+    assert columns.slot[: batch.count].tolist() == [0, 1, 2, 3]
+    assert columns.observation[0][: batch.count, 0].tolist() == [1.0, 1.0, 2.0, 2.0]
+
+
+def test_a_repeat_is_answered_with_the_stored_action_and_applied_once() -> None:
+    bench = Bench()
+    peer, slots = bench.join(1, 2)
+    step = bench.step(slots, 0)
+    bench.intake.take(peer, step, 0.0)
+    bench.intake.poll(0.0)
+    assert bench.serve() == 2
+    assert bench.intake.take(peer, step, 0.0) is None
+    assert bench.intake.waiting_rows == 0
+    assert taken(peer) == [([0, 1], [0, 0], [0, 1])] * 2
+
+
+def test_a_repeat_while_the_first_copy_is_under_way_is_answered_with_it() -> None:
+    bench = Bench()
+    peer, slots = bench.join(1, 2)
+    step = bench.step(slots, 0)
+    bench.intake.take(peer, step, 0.0)
+    assert bench.intake.take(peer, step, 0.0) is None
+    assert bench.intake.waiting_rows == 2
+    bench.intake.poll(0.0)
+    assert bench.intake.take(peer, step, 0.0) is None
+    bench.serve()
+    assert taken(peer) == [([0, 1], [0, 0], [0, 1])] * 3
+
+
+def test_both_legal_kinds_may_stand_in_one_step() -> None:
+    bench = Bench()
+    peer, slots = bench.join(1, 2)
+    bench.intake.take(peer, bench.step(slots, 0), 0.0)
+    bench.intake.poll(0.0)
+    bench.serve()
+    bench.intake.take(peer, bench.step(slots[:1], 1), 0.0)
+    bench.intake.close(Close.ENOUGH, 0.0)
+    bench.serve()
+    assert bench.intake.take(peer, bench.step(slots, [1, 1]), 0.0) is None
+    assert bench.intake.waiting_rows == 1
+    bench.intake.close(Close.ENOUGH, 0.0)
+    bench.serve()
+    assert taken(peer)[-1] == ([0, 1], [1, 1], [1, 2])
+
+
+def test_one_refused_row_refuses_the_message_and_nothing_is_applied() -> None:
+    bench = Bench()
+    peer, slots = bench.join(1, 2)
+    error = bench.intake.take(peer, bench.step(slots, [0, 3]), 0.0)
+    assert error is not None
+    assert [(row.slot, row.sequence, row.code) for row in error.rows] == [(1, 3, "sequence_gap")]
+    assert bench.intake.waiting_rows == 0
+    assert bench.intake.take(peer, bench.step(slots, 0), 0.0) is None
+
+
+def test_subsets_and_whole_groups_may_alternate() -> None:
+    """A remembered group must never accept a step whose slots went on by other messages meanwhile."""
+    bench = Bench()
+    peer, slots = bench.join(1, 3)
+    bench.intake.take(peer, bench.step(slots, 0), 0.0)
+    bench.intake.poll(0.0)
+    bench.serve()
+    assert bench.intake.take(peer, bench.step(slots[1:2], 1), 0.0) is None
+    error = bench.intake.take(peer, bench.step(slots, 1), 0.0)
+    assert error is None  # rows 0 and 2 are new, row 1 repeats while under way
+    assert bench.intake.waiting_rows == 3
+    bench.intake.close(Close.ENOUGH, 0.0)
+    assert bench.serve() == 3
+
+
+def test_a_batch_without_room_is_closed_first() -> None:
+    bench = Bench(max_rows=4)
+    one, ours = bench.join(1, 3)
+    two, theirs = bench.join(2, 3)
+    bench.intake.take(one, bench.step(ours, 0), 0.0)
+    bench.intake.take(two, bench.step(theirs, 0), 0.0)
+    assert [batch.cause for batch in bench.batches] == [Close.FULL]
+    assert bench.intake.waiting_rows == 3
+
+
+def test_a_lease_that_ends_lets_its_waiting_rows_go_first() -> None:
+    bench = Bench()
+    peer, slots = bench.join(1, 2)
+    bench.join(2, 2)
+    bench.intake.take(peer, bench.step(slots, 0), 0.0)
+    bench.intake.forget(peer, slots.astype(np.int64), 0.0)
+    assert len(bench.batches) == 1
+    assert not peer.groups
+    error = bench.intake.take(peer, bench.step(slots, 1), 0.0)
+    assert error is not None
+    assert {row.code for row in error.rows} == {"not_leased"}
+
+
+def test_more_rows_than_a_batch_holds_are_a_protocol_error() -> None:
+    bench = Bench(max_rows=2)
+    peer, slots = bench.join(1, 3)
+    with pytest.raises(ProtocolError) as caught:
+        bench.intake.take(peer, bench.step(slots, 0), 0.0)
+    assert caught.value.code == "row_count"
+
+
+def test_lockstep_rows_lie_in_the_order_of_slots_whatever_the_order_of_arrival() -> None:
+    bench = Bench(lockstep_rows=4)
+    one, ours = bench.join(1, 2)
+    two, theirs = bench.join(2, 2)
+    for sequence in range(3):
+        bench.intake.take(two, bench.step(theirs, sequence), 0.0)
+        assert bench.intake.poll(9.0) is Close.NO
+        bench.intake.take(one, bench.step(ours, sequence), 0.0)
+        assert bench.intake.poll(9.0) is Close.ALL
+        assert bench.batches[0].rows.columns.slot[:4].tolist() == [0, 1, 2, 3]
+        bench.serve()
+    assert taken(one)[-1] == ([0, 1], [2, 2], [2, 3])
+    assert taken(two)[-1] == ([2, 3], [2, 2], [4, 5])
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sets(st.integers(0, 3), min_size=1)), max_size=40), st.randoms())
+def test_every_step_is_applied_once_in_order_whatever_subsets_are_sent(
+    script: list[tuple[int, set[int]]], random: object
+) -> None:
+    """Random sends of subsets, repeats and serving: each slot's applied sequence numbers are 0, 1, 2, ... exactly."""
+    bench = Bench(max_rows=4)
+    peer, slots = bench.join(1, 4)
+    applied: dict[int, list[int]] = {slot: [] for slot in range(4)}
+    answered = {slot: -1 for slot in range(4)}
+    sent = {slot: -1 for slot in range(4)}
+    for kind, members in script:
+        which = np.array(sorted(members))
+        if kind == 0:  # the next step of those that were answered
+            which = np.array([slot for slot in which if sent[slot] == answered[slot]], int)
+            if which.size:
+                assert bench.intake.take(peer, bench.step(slots[which], [answered[s] + 1 for s in which]), 0.0) is None
+                sent.update({int(slot): answered[slot] + 1 for slot in which})
+        elif kind == 1:  # the last step again
+            which = np.array([slot for slot in which if sent[slot] >= 0], int)
+            if which.size:
+                assert bench.intake.take(peer, bench.step(slots[which], [sent[s] for s in which]), 0.0) is None
+        elif bench.intake.waiting_rows:
+            bench.intake.close(Close.ENOUGH, 0.0)
+        while bench.batches:
+            columns = bench.batches[0].rows.columns
+            for slot, sequence in zip(
+                columns.slot[: bench.batches[0].count].tolist(),
+                columns.sequence[: bench.batches[0].count].tolist(),
+                strict=True,
+            ):
+                applied[slot].append(sequence)
+                answered[slot] = sequence
+            bench.serve()
+    for slot, sequences in applied.items():
+        assert sequences == list(range(len(sequences))), slot

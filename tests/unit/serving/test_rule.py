@@ -1,0 +1,157 @@
+"""The closing rule: its clauses one by one, and a simulation of actors of two speeds and a frozen one."""
+
+from __future__ import annotations
+
+import heapq
+from typing import NamedTuple
+
+import pytest
+
+from aioseed.serving.rule import Close, Limits, Waiting, close_now
+
+LIMITS = Limits(max_rows=64, max_in_flight=2, deadline_s=0.02)
+
+
+def waiting(**changes: float) -> Waiting:
+    base = Waiting(rows=4, expected=32, recent=16, in_flight=0, age_s=0.0)
+    return base._replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("state", "answer"),
+    [
+        (waiting(rows=0, expected=0), Close.NO),
+        (waiting(rows=4), Close.NO),
+        (waiting(rows=8), Close.ENOUGH),
+        (waiting(rows=7), Close.NO),
+        (waiting(rows=8, in_flight=1), Close.NO),
+        (waiting(rows=32, in_flight=1), Close.ALL),
+        (waiting(rows=32, in_flight=2), Close.NO),
+        (waiting(rows=64, expected=100, in_flight=1), Close.FULL),
+        (waiting(rows=1, age_s=0.02), Close.DEADLINE),
+        (waiting(rows=1, age_s=0.0199), Close.NO),
+        (waiting(rows=1, recent=0, expected=5), Close.NO),
+        (waiting(rows=63, expected=1000, recent=1000), Close.NO),
+        (waiting(rows=64, expected=1000, recent=1000), Close.FULL),
+    ],
+)
+def test_each_clause(state: Waiting, answer: Close) -> None:
+    assert close_now(state, LIMITS) is answer
+
+
+def test_lockstep_closes_with_exactly_all() -> None:
+    limits = LIMITS._replace(lockstep_rows=10)
+    assert close_now(waiting(rows=9, age_s=99.0), limits) is Close.NO
+    assert close_now(waiting(rows=10, in_flight=1), limits) is Close.ALL
+
+
+class Actor(NamedTuple):
+    environments: int
+    step_s: float
+    frozen_from_s: float = float("inf")
+
+
+class Simulation:
+    """Actors that step for a fixed time, a device that serves a batch in a fixed time, and the rule between them."""
+
+    def __init__(self, actors: list[Actor], device_s: float, limits: Limits) -> None:
+        self.actors, self.device_s, self.limits = actors, device_s, limits
+        self.now_s = 0.0
+        self.closes: list[tuple[float, Close, int]] = []
+        self.answers: dict[int, list[float]] = {index: [] for index in range(len(actors))}
+        self._events: list[tuple[float, int, str, tuple[int, ...]]] = []
+        self._ties = 0
+        self._open: list[int] = []
+        self._opened_s = 0.0
+        self._flying: list[tuple[int, ...]] = []
+        self._late: set[int] = set()
+        self._recent: list[set[int]] = [set(), set()]
+        for index in range(len(actors)):
+            self._later(actors[index].step_s, "arrive", (index,))
+
+    def run(self, until_s: float) -> None:
+        while self._events and self._events[0][0] <= until_s:
+            self.now_s, _, kind, who = heapq.heappop(self._events)
+            if kind == "arrive":
+                self._late.discard(who[0])
+                if not self._open:
+                    self._opened_s = self.now_s
+                    self._later(self.limits.deadline_s, "deadline", ())
+                self._open.append(who[0])
+            elif kind == "answer":
+                self._flying.remove(who)
+                for index in who:
+                    self.answers[index].append(self.now_s)
+                    done_s = self.now_s + self.actors[index].step_s
+                    if done_s < self.actors[index].frozen_from_s:
+                        self._later(self.actors[index].step_s, "arrive", (index,))
+            self._poll()
+            if kind == "deadline" and self._open:
+                self._later(max(self._opened_s + self.limits.deadline_s - self.now_s, 1e-6), "deadline", ())
+
+    def _poll(self) -> None:
+        flying = {index for batch in self._flying for index in batch}
+        count = self._count
+        state = Waiting(
+            rows=count(self._open),
+            expected=count(set(range(len(self.actors))) - flying - self._late),
+            recent=count(self._recent[0] | self._recent[1]),
+            in_flight=len(self._flying),
+            age_s=self.now_s - self._opened_s + 1e-12,
+        )
+        cause = close_now(state, self.limits)
+        if cause is Close.NO:
+            return
+        batch = tuple(self._open)
+        self._open = []
+        self._recent = [self._recent[1], set(batch)]
+        if cause is Close.DEADLINE:
+            self._late |= set(range(len(self.actors))) - flying - set(batch)
+        self.closes.append((self.now_s, cause, state.rows))
+        busy_until_s = self.now_s + self.device_s * (1 + len(self._flying))
+        self._flying.append(batch)
+        self._later(busy_until_s - self.now_s, "answer", batch)
+
+    def _count(self, who: set[int] | list[int]) -> int:
+        return sum(self.actors[index].environments for index in who)
+
+    def _later(self, delay_s: float, kind: str, who: tuple[int, ...]) -> None:
+        self._ties += 1
+        heapq.heappush(self._events, (self.now_s + delay_s, self._ties, kind, who))
+
+
+def test_a_frozen_actor_costs_the_others_at_most_one_deadline() -> None:
+    """Eight actors of two speeds; one of the eight freezes. The others' longest pause is one deadline, once."""
+    speeds = [0.001] * 4 + [0.0013] * 4
+    actors = [Actor(8, step_s) for step_s in speeds]
+    actors[2] = Actor(8, 0.001, frozen_from_s=0.5)
+    simulation = Simulation(actors, device_s=0.0002, limits=LIMITS)
+    simulation.run(2.0)
+    for index, times in simulation.answers.items():
+        if index == 2:
+            assert times[-1] < 0.51
+            continue
+        pauses = [after - before for before, after in zip(times, times[1:], strict=False)]
+        assert max(pauses) <= LIMITS.deadline_s + 0.002
+        assert sum(pause > LIMITS.deadline_s / 2 for pause in pauses) <= 1
+        assert len(times) > 2.0 / 0.0025
+
+
+def test_when_most_environments_freeze_the_rest_pays_once() -> None:
+    actors = [Actor(16, 0.001), *(Actor(16, 0.001, frozen_from_s=0.1) for _ in range(5))]
+    simulation = Simulation(actors, device_s=0.0002, limits=LIMITS)
+    simulation.run(1.0)
+    late = [cause for at_s, cause, _ in simulation.closes if at_s > 0.1 and cause is Close.DEADLINE]
+    assert len(late) <= 2  # one for the batch under way when they froze, one to forget them
+    assert len(simulation.answers[0]) > 500
+
+
+def test_two_speeds_overlap_without_tiny_batches() -> None:
+    """Device and environments overlap, and a batch holds a fair share of the environments on average."""
+    actors = [Actor(8, 0.001) for _ in range(4)] + [Actor(8, 0.004) for _ in range(4)]
+    simulation = Simulation(actors, device_s=0.0003, limits=LIMITS)
+    simulation.run(2.0)
+    sizes = [rows for _, _, rows in simulation.closes]
+    assert sum(sizes) / len(sizes) >= 16
+    fast = len(simulation.answers[0]) / 2.0
+    assert fast > 0.5 / 0.0013
