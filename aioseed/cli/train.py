@@ -114,14 +114,18 @@ def farewell(finished: Finished, config: RunConfig, preset: str, total_s: float)
     wall_s = max(finished.wall_s, 1e-9)
     how = {"solved": "Solved", "total_steps": "Trained all steps", "stopped": "Stopped and saved"}[finished.reason]
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in finished.dropped.items()) or "none"
-    return f"""
-{how}: mean return {finished.return_mean_100:.1f} over the last {config.stop.episodes} episodes.
-  {finished.trained_steps:,} steps trained in {finished.wall_s:.1f} s ({finished.trained_steps / wall_s:,.0f}/s),
-  {total_s:.1f} s in all every step accounted for: {finished.env_steps:,} accepted = {finished.trained_steps:,} trained
-  + dropped ({dropped}) run directory: {finished.run_dir}
-
-Next:
-  aioseed evaluate {finished.run_dir} --episodes 100 --greedy
-  aioseed train {preset} --transport grpc
-  aioseed learner {preset} --listen ws://127.0.0.1:8700
-"""
+    trained = f"{finished.trained_steps:,} steps trained in {finished.wall_s:.1f} s"
+    lines = [
+        "",
+        f"{how}: mean return {finished.return_mean_100:.1f} over the last {config.stop.episodes} episodes.",
+        f"  {trained} ({finished.trained_steps / wall_s:,.0f}/s), {total_s:.1f} s in all",
+        f"  {finished.env_steps:,} steps accepted = {finished.trained_steps:,} trained + dropped ({dropped})",
+        f"  run directory: {finished.run_dir}",
+        "",
+        "Next:",
+        f"  aioseed evaluate {finished.run_dir} --episodes 100 --greedy",
+        f"  aioseed train {preset} --transport grpc",
+        f"  aioseed learner {preset} --listen ws://127.0.0.1:8700",
+        "",
+    ]
+    return "\n".join(lines)

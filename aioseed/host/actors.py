@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from aioseed.errors import AioseedError, EnvironmentFailed, RefusedError, UsageError
@@ -43,12 +45,16 @@ class LocalActors:
         self._url = url
         self._token = token
         self._trouble = trouble
-        self._children: dict[int, asyncio.subprocess.Process] = {}
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._ending = threading.Event()
+        # Processes are started and read by threads of ours: a loop's own way runs fork handlers of other libraries, which
+        # warn (JAX) or chatter (gRPC).
+        self._threads = ThreadPoolExecutor(config.actor.processes, "aioseed-actor-watch")
 
     @property
     def process_ids(self) -> tuple[int, ...]:
         """Return the process ids of the actors that run."""
-        return tuple(child.pid for child in self._children.values() if child.returncode is None)
+        return tuple(child.pid for child in self._children.values() if child.poll() is None)
 
     async def run(self) -> None:
         """Run all actors until each has ended because the run is over. Cancelling ends them.
@@ -67,9 +73,7 @@ class LocalActors:
 
     async def _keep(self, index: int) -> None:
         for attempt in range(MAX_RESTARTS + 1):
-            child = await self._start(index)
-            words = await self._read(child)
-            code = await child.wait()
+            words, code = await asyncio.get_running_loop().run_in_executor(self._threads, self._watch, index)
             if code == 0:
                 return
             said = words[-1].removeprefix("aioseed actor: ") if words else f"it ended with code {code}"
@@ -80,53 +84,57 @@ class LocalActors:
                 self._trouble(Trouble(f"actor {index} died ({said}) and is started again"))
         raise EnvironmentFailed(f"actor {index} died {MAX_RESTARTS + 1} times; the last time: {said}")
 
-    async def _start(self, index: int) -> asyncio.subprocess.Process:
-        flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "aioseed.cli.actor",
-            self._url,
-            "--preset",
-            str(self._config_file),
-            "--actor-index",
-            str(index),
-            "--actor-id",
-            f"local-{index}",
-            "--lifeline-stdin",
-            stdin=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+    def _watch(self, index: int) -> tuple[deque[str], int]:
+        """Start an actor, pass its words to the log, and return the last of them and its exit code. Thread: its own."""
+        child = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "aioseed.cli.actor",
+                self._url,
+                "--preset",
+                str(self._config_file),
+                "--actor-index",
+                str(index),
+                "--actor-id",
+                f"local-{index}",
+                "--lifeline-stdin",
+            ],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env={**os.environ, "AIOSEED_TOKEN": self._token},
             start_new_session=os.name == "posix",
-            creationflags=flags,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         self._children[index] = child
-        return child
-
-    async def _read(self, child: asyncio.subprocess.Process) -> deque[str]:
-        """Pass the actor's words to the log and return the last of them."""
+        if self._ending.is_set():
+            child.kill()
         words: deque[str] = deque(maxlen=_LINES_KEPT)
         assert child.stderr is not None
-        async for line in child.stderr:
+        for line in child.stderr:
             text = line.decode(errors="replace").rstrip()
             words.append(text)
             log.info("actor %d: %s", child.pid, text)
-        return words
+        child.stderr.close()
+        return words, child.wait()
 
     async def _end(self) -> None:
-        running = [child for child in self._children.values() if child.returncode is None]
+        """End all processes: first by their lifeline, then by force; waits for each."""
+        self._ending.set()
+        await asyncio.to_thread(self._end_all)
+
+    def _end_all(self) -> None:
+        running = [child for child in self._children.values() if child.poll() is None]
         for child in running:
             if child.stdin is not None:
                 child.stdin.close()
-        _, late = (
-            await asyncio.wait([asyncio.ensure_future(child.wait()) for child in running], timeout=_STOP_S)
-            if running
-            else (set(), set())
-        )
-        for waiting in late:
-            waiting.cancel()
+        until_s = time.monotonic() + _STOP_S
         for child in running:
-            if child.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    child.kill()
-                await child.wait()
+            try:
+                child.wait(max(0.0, until_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+        self._threads.shutdown(wait=True)
+        for child in self._children.values():
+            if child.stdin is not None:
+                child.stdin.close()

@@ -73,11 +73,10 @@ class EpisodeDealer:
 
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
         """Note newly leased slots."""
-        self._tracker.set_evaluation(slots, evaluation)
+        self._tracker.begin(slots, evaluation=evaluation)
 
     def drop(self, slots: np.ndarray, reason: str) -> None:
         """Take the episodes of environments that were lost back, to be dealt again."""
-        self._tracker.forget(slots)
         self._left += int(np.count_nonzero(self._dealt[slots]))
         self._dealt[slots] = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 
 from aioseed import errors
@@ -15,7 +16,7 @@ PROBE_TIMEOUT_S = 120.0
 
 
 async def probe(config: EnvironmentConfig) -> Description:
-    """Describe the configured environment. Safe to cancel: the child is ended. Several callers may run at once.
+    """Describe the configured environment. Safe to cancel: the child ends by itself. Several callers may run at once.
 
     Raises:
         ConfigError: There is no such environment, or an option is wrong.
@@ -23,23 +24,7 @@ async def probe(config: EnvironmentConfig) -> Description:
         SpaceError: A space cannot be served.
         EnvironmentFailed: The environment raised, crashed or did not answer.
     """
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "aioseed.actor.probe",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(PROBE_TIMEOUT_S):
-            out, err = await child.communicate(config.model_dump_json().encode())
-    except TimeoutError:
-        raise EnvironmentFailed(f"environment {config.name} was not built within {PROBE_TIMEOUT_S:.0f} s") from None
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
+    out, err, code = await asyncio.to_thread(_ask, config)
     lines = out.decode(errors="replace").strip().splitlines()
     try:
         form = json.loads(lines[-1]) if lines else None
@@ -47,11 +32,26 @@ async def probe(config: EnvironmentConfig) -> Description:
         form = None
     if not isinstance(form, dict):
         said = err.decode(errors="replace").strip().splitlines()
-        words = said[-1] if said else f"exit code {child.returncode}"
+        words = said[-1] if said else f"exit code {code}"
         raise EnvironmentFailed(f"environment {config.name} could not be built: {words}")
     if "error" in form:
         raise _same_error(str(form.get("kind")), str(form["error"]))
     return Description.from_json(form)
+
+
+def _ask(config: EnvironmentConfig) -> tuple[bytes, bytes, int]:
+    """Run the child; `subprocess` never runs fork handlers of other libraries, which a loop's own way may."""
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "aioseed.actor.probe"],
+            input=config.model_dump_json().encode(),
+            capture_output=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EnvironmentFailed(f"environment {config.name} was not built within {PROBE_TIMEOUT_S:.0f} s") from error
+    return child.stdout, child.stderr, child.returncode
 
 
 def _same_error(kind: str, message: str) -> AioseedError:

@@ -50,6 +50,6 @@ def load_run(path: Path) -> SavedRun:
     if described is None:
         raise CheckpointError(f"{checkpoint.path} does not say what its environment is", path=str(path))
     built = build_agent(config.agent.section(), config.network.section(), described.spec)
-    template = jax.eval_shape(built.agent.init, jax.random.key(0)).params
+    template = built.agent.init(jax.random.key(0)).params
     params = restore_arrays(template, subtree(checkpoint.arrays, "learner/params"), path=str(checkpoint.path))
     return SavedRun(config, described, built, jax.device_put(params), checkpoint.manifest.step)

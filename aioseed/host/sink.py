@@ -36,12 +36,11 @@ class RunSink:
 
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
         """Note the role of newly leased slots."""
-        self._episodes.set_evaluation(slots, evaluation)
+        self._episodes.begin(slots, evaluation=evaluation)
         self._assembler.begin(slots, evaluation=evaluation)
 
     def drop(self, slots: np.ndarray, reason: str) -> None:
-        """Drop the open unrolls and episodes of `slots`."""
-        self._episodes.forget(slots)
+        """Drop the open unrolls of `slots`."""
         self._assembler.drop(slots, reason)
 
     @property

@@ -245,8 +245,16 @@ class Intake:
                 self._answer_careful(session)
 
     def forget(self, session: Respondent, slots: np.ndarray, now_s: float) -> None:
-        """End the leases of `slots` of a session. Their rows that wait are served first, so that the order holds."""
-        if self._count and np.isin(self._open.columns.slot[: self._count], slots).any():
+        """End the leases of `slots` of a session.
+
+        Their rows that wait are served first, so that the order holds. In lockstep, where a batch is all or nothing,
+        they were not accepted yet and are forgotten.
+        """
+        if self.limits.lockstep_rows:
+            kept = [segment for segment in self._segments if segment.session is not session]
+            self._count -= sum(segment.rows for segment in self._segments) - sum(segment.rows for segment in kept)
+            self._segments = kept
+        elif self._count and np.isin(self._open.columns.slot[: self._count], slots).any():
             self.close(Close.FULL, now_s)
         self.table.release(slots)
         self._drop_groups(session, slots)

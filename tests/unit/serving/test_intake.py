@@ -214,6 +214,18 @@ def test_lockstep_rows_lie_in_the_order_of_slots_whatever_the_order_of_arrival()
     assert taken(two)[-1] == ([2, 3], [2, 2], [4, 5])
 
 
+def test_in_lockstep_a_lease_that_ends_takes_its_waiting_rows_along() -> None:
+    bench = Bench(lockstep_rows=4)
+    one, ours = bench.join(1, 2)
+    two, theirs = bench.join(2, 2)
+    bench.intake.take(two, bench.step(theirs, 0), 0.0)
+    bench.intake.take(one, bench.step(ours, 0), 0.0)
+    bench.intake.forget(two, theirs.astype(np.int64), 0.0)
+    assert bench.intake.waiting_rows == 2
+    assert not bench.batches
+    assert bench.intake.poll(0.0) is Close.NO
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.sets(st.integers(0, 3), min_size=1)), max_size=40), st.randoms())
 def test_every_step_is_applied_once_in_order_whatever_subsets_are_sent(
     script: list[tuple[int, set[int]]], random: object

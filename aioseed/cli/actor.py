@@ -1,0 +1,224 @@
+"""``aioseed actor``: step environments for a learner elsewhere. Starts fast and imports nothing of a learner."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from aioseed import presets
+from aioseed.actor.config import ActorConfig, EnvironmentConfig
+from aioseed.actor.run import run_actor
+from aioseed.actor.session import ActorEvent
+from aioseed.actor.token import is_loopback, read_token, token_path
+from aioseed.cli.common import INTERRUPTED, Parser, add_overrides, guarded, split_overrides
+from aioseed.errors import UsageError
+from aioseed.plugins import environment_plugin
+from aioseed.validation import validate
+from aioseed.wire.messages import Task
+
+LIFELINE_S = 6.0
+"""Longest time between the end of standard input and the end of the process."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    0 the run is over, 1 the learner broke the rules, 2 usage, 3 refused, 4 no learner, 5 an environment failed,
+    130 interrupted.
+    """
+    return guarded("actor", lambda: _run(_parser().parse_intermixed_args(argv)))
+
+
+class Settings(NamedTuple):
+    """Join what the command line and the configuration say."""
+
+    environment: EnvironmentConfig
+    task: Task | None
+    actor: ActorConfig
+    environments: int
+    groups: int | None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="aioseed actor", description="Step environments for a learner elsewhere.")
+    parser.add_argument("url", help="address of the learner, e.g. ws://127.0.0.1:8700 or grpc://127.0.0.1:8701")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--preset", help="preset or configuration file; its sections environment and actor are read")
+    source.add_argument("--env", metavar="NAME", help="environment to make, or package.module:function for one's own")
+    parser.add_argument("--envs", type=int, metavar="N", help="number of environments (default: that of the preset)")
+    parser.add_argument("--groups", type=int, metavar="G", help="groups that step in turns (default: 2)")
+    parser.add_argument("--vectorized", action="store_true", help="use the environment's own vector implementation")
+    parser.add_argument("--role", choices=("train", "evaluate"), default="train", help="default: train")
+    parser.add_argument("--token-file", type=Path, help="file with the secret to show (or set AIOSEED_TOKEN)")
+    parser.add_argument("--wait-s", type=float, metavar="S", help="wait so long for the first welcome (10)")
+    parser.add_argument("--reconnect-s", type=float, metavar="S", help="look so long for a lost learner (600)")
+    parser.add_argument("--step-deadline-s", type=float, metavar="S", help="a longer step is hung (60)")
+    parser.add_argument("--actor-id", help="name in logs (default: made from host and process)")
+    parser.add_argument("--actor-index", type=int, metavar="I", help="place among actors; orders slots in lockstep")
+    parser.add_argument("--nice", type=int, metavar="N", help="niceness of this process, where there is such a thing")
+    parser.add_argument("--lifeline-stdin", action="store_true", help="end when standard input closes")
+    add_overrides(parser)
+    return parser
+
+
+def _settings(words: argparse.Namespace) -> Settings:
+    if words.preset is not None:
+        data = presets.read(words.preset)
+    else:
+        data = {"environment": {"name": words.env}}
+    flags = {name: getattr(words, name) for name in ("wait_s", "reconnect_s", "step_deadline_s", "nice", "groups")}
+    overrides = [f"actor.{name}={value}" for name, value in flags.items() if value is not None]
+    if words.vectorized:
+        overrides.append("environment.options.vectorized=true")
+    data = presets.apply_overrides(data, [*split_overrides(words.overrides), *overrides])
+    environment = validate(EnvironmentConfig, _section(data, "environment"), "environment")
+    actor = validate(ActorConfig, _section(data, "actor"), "actor")
+    task = None
+    if words.preset is not None:
+        config = environment_plugin(environment.plugin).task(environment.name, environment.options)
+        task = Task(name=environment.name, config=config)
+    if words.envs is None:
+        return Settings(environment, task, actor, actor.groups * actor.envs_per_group, actor.groups)
+    # Few environments make fewer groups, unless so many groups were asked for.
+    groups = actor.groups if words.groups is not None else max(1, min(actor.groups, words.envs))
+    return Settings(environment, task, actor, words.envs, groups)
+
+
+def _section(data: presets.Data, name: str) -> dict[str, object]:
+    section = data.get(name) or {}
+    if not isinstance(section, dict):
+        raise UsageError(f"{name} is {section!r}: expected keys and values")
+    return section
+
+
+def _token(url: str, file: Path | None) -> str | Callable[[], str | None] | None:
+    """Return the token, or where to look for it at each attempt: a learner on this machine leaves a file."""
+    if file is not None:
+        return lambda: read_token(file)
+    if given := os.environ.get("AIOSEED_TOKEN"):
+        return given
+    if not is_loopback(url):
+        return None
+    path = token_path(url)
+    return lambda: read_token(path) if path.exists() else None
+
+
+def _run(words: argparse.Namespace) -> int:
+    interrupt = _Interrupt()
+    if words.lifeline_stdin:
+        interrupt.watch_stdin()
+    settings = _settings(words)
+    _be_nice(settings.actor.nice)
+    sys.setswitchinterval(settings.actor.switch_interval_s)
+    return interrupt.run(
+        run_actor(
+            words.url,
+            settings.environment,
+            environments=settings.environments,
+            groups=settings.groups,
+            actor_id=words.actor_id,
+            actor_index=words.actor_index,
+            role=words.role,
+            token=_token(words.url, words.token_file),
+            task=settings.task,
+            wait_s=settings.actor.wait_s,
+            reconnect_s=settings.actor.reconnect_s,
+            step_deadline_s=settings.actor.step_deadline_s,
+            on_event=_say,
+        )
+    )
+
+
+def _be_nice(nice: int | None) -> None:
+    if nice is None or sys.platform == "win32":
+        return
+    try:
+        os.nice(nice)
+    except OSError as error:
+        raise UsageError(f"actor.nice: this user may not take the niceness {nice}: {error.strerror}") from error
+
+
+def _say(event: ActorEvent) -> None:
+    sys.stderr.write(f"aioseed actor: {event.message}\n")
+    sys.stderr.flush()
+
+
+class _Interrupt:
+    """End the command in order on Ctrl-C, on SIGTERM (SIGBREAK on Windows), or when standard input closes.
+
+    A second Ctrl-C ends it at once: that is `asyncio.Runner`'s habit.
+    """
+
+    def __init__(self) -> None:
+        self._cancel: Callable[[], object] | None = None
+        self._ended = threading.Event()
+
+    def run(self, actor: Coroutine[object, object, object]) -> int:
+        """Run `actor` to its end and return the exit code; its errors are raised."""
+        handlers = {number: signal.getsignal(number) for number in _ending_signals()}
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._cancellable(actor))
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            return INTERRUPTED
+        finally:
+            self._ended.set()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return 0
+
+    def watch_stdin(self) -> None:
+        """End when standard input closes; a parent that dies closes it, however it dies."""
+        threading.Thread(target=self._read_stdin, name="aioseed-lifeline", daemon=True).start()
+
+    async def _cancellable(self, actor: Coroutine[object, object, object]) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(actor)
+
+        def cancel(*_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
+                loop.call_soon_threadsafe(task.cancel)
+
+        self._cancel = cancel
+        for number in _ending_signals():
+            signal.signal(number, cancel)
+        await task
+
+    def _read_stdin(self) -> None:
+        try:
+            # Not sys.stdin: its lock, held here, would keep the interpreter from ending.
+            while os.read(0, 4096):
+                pass
+        except OSError:
+            pass  # closed already: the same news
+        if self._cancel is not None:
+            self._cancel()
+            if self._ended.wait(LIFELINE_S):
+                return
+        os._exit(INTERRUPTED)
+
+
+def _ending_signals() -> list[signal.Signals]:
+    return [signal.Signals[name] for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+if __name__ == "__main__":
+    sys.exit(main())
