@@ -1,0 +1,193 @@
+"""The open unroll of every slot: rows go in as they arrive, full unrolls come out.
+
+Time-major columns [T+1, S, ...] for all slots; S counts one scratch slot, to which padded rows point and which never
+has an unroll. Pages are touched as slots come into use, and slots are leased lowest first, so memory follows the number
+of environments, not `serving.max_environments`.
+
+Two shapes of work matter. When all rows belong to neighbouring slots at the same step of their unrolls, every column is
+one slice assignment. Otherwise each row goes to the flat position t * S + slot; with rows as single elements
+(`row_view`) that is nearly as fast, so there is nothing in between.
+
+An unroll has L + overlap + 1 rows, and its last overlap + 1 rows begin the next. So before one unroll is full, up to
+``1 + overlap // L`` later ones have begun: a row is row 0 of an unroll where its index in the open one is a multiple of
+L.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from aioseed.errors import AioseedError
+from aioseed.experience.layout import StepForms, UnrollBuffer, allocate_columns, unroll_grids
+from aioseed.experience.states import StateRing
+from aioseed.types import FIRST, ActColumns, BeginsState, StepColumns, UnrollIdentity, UnrollLayout
+
+Index: TypeAlias = slice | np.ndarray
+"""Slots: a slice when they are neighbours in ascending order, which NumPy serves faster."""
+
+
+class FullUnrolls(NamedTuple):
+    """Name the unrolls that one batch of rows made full."""
+
+    where: Index
+    slots: np.ndarray  # intp[k]
+    identity: UnrollIdentity  # columns [k]
+    states: list[np.ndarray]  # that entered row 0, leaves as rows [k]
+
+
+class UnrollStore:
+    """Collect rows into one open unroll a slot. Thread: the inference thread alone."""
+
+    def __init__(self, layout: UnrollLayout, max_environments: int) -> None:
+        slots = max_environments + 1
+        self._layout = layout
+        self._slots = slots
+        self._grids = unroll_grids(allocate_columns(layout, slots, 0))
+        self._flat = [grid.reshape(-1) for grid in self._grids]
+        self._flags = self._grids[0]
+        self._forms = StepForms.of(layout)
+        self._states = StateRing(layout.state, slots, 2 + layout.overlap_steps // layout.unroll_steps)
+        self._begins_at = np.arange(layout.rows + 1) % layout.unroll_steps == 0
+        self._t = np.zeros(slots, np.int32)  # index of the row that comes next; 0: no open unroll
+        self._own_from = np.ones(slots, np.int32)  # transitions of rows before this one belong to an earlier unroll
+        self._epoch = np.zeros(slots, np.uint64)  # of the open unroll, else of the last one
+        self._has_epoch = np.zeros(slots, np.bool_)
+        self._next_sequence = np.zeros(slots, np.uint32)
+        self._numbers = np.arange(slots, dtype=np.intp)
+        self._row_of = np.zeros(slots, np.intp)  # scratch of `_check`
+
+    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> np.ndarray:
+        """Append the first `count` rows and return the slots whose unrolls are now full, in the order of the rows.
+
+        Each of these must go through `begin_next` before its next row comes. Unless all rows are sound none is written.
+
+        Raises:
+            AioseedError: A row is not the successor of its slot's last row; serving should have refused it.
+        """
+        slots = steps.slot[:count].astype(np.intp)
+        if not count:
+            return slots
+        index = self._index(slots)
+        t = self._t[index].copy()
+        low, high = int(t.min()), int(t.max())
+        self._check(index, t, low, steps, count)
+        self._keep_states(slots, t, begins_state)
+        self._write(index, slots, t, low == high, self._forms.rows(steps, acts, count), acts.policy_version)
+        if low == 0:
+            self._epoch[index] = steps.epoch[:count]
+            self._has_epoch[index] = True
+        self._t[index] = t + 1
+        self._next_sequence[index] += np.uint32(1)
+        if high + 1 < self._layout.rows:
+            return slots[:0]
+        return slots if low == high else slots[t + 1 == self._layout.rows]
+
+    def full(self, slots: np.ndarray) -> FullUnrolls:
+        """Return what names the full unrolls of `slots` (not empty)."""
+        identity = UnrollIdentity(
+            slot=slots.astype(np.uint32),
+            epoch=self._epoch[slots],
+            sequence=self._next_sequence[slots] - np.uint32(self._layout.rows),
+            transitions=self._transitions(slots),
+        )
+        return FullUnrolls(self._index(slots), slots, identity, self._states.get(slots))
+
+    def copy_out(self, full: FullUnrolls, done: int, count: int, target: UnrollBuffer, position: int) -> None:
+        """Copy `count` of the full unrolls, leaving out the first `done`, to `target` from `position` on."""
+        source, places = slice(done, done + count), slice(position, position + count)
+        if isinstance(full.where, slice):
+            slots = slice(full.where.start + done, full.where.start + done + count)
+            for grid, copies in zip(self._grids, target.grids, strict=True):
+                copies[:, places] = grid[:, slots]
+        else:
+            for grid, copies in zip(self._grids, target.grids, strict=True):
+                copies[:, places] = grid.take(full.slots[source], axis=1)
+        for column, copies in zip(full.identity, target.batch.identity, strict=True):
+            copies[places] = column[source]
+        for state, copies in zip(full.states, target.states, strict=True):
+            copies[places] = state[source]
+
+    def begin_next(self, full: FullUnrolls) -> None:
+        """Begin the next unrolls with the last rows of the full ones, which are gone then."""
+        layout = self._layout
+        for grid in self._grids:
+            grid[: layout.overlap_steps + 1, full.where] = grid[layout.unroll_steps :, full.where]
+        self._t[full.where] = layout.overlap_steps + 1
+        self._own_from[full.where] = layout.overlap_steps + 1
+        self._states.advance(full.slots)
+
+    def drop(self, slots: np.ndarray) -> int:
+        """Forget the open unrolls of `slots` and return how many transitions they held.
+
+        The next row of each must be the first of a newer epoch.
+        """
+        slots = np.unique(slots).astype(np.intp)
+        dropped = int(self._transitions(slots).sum())
+        self._t[slots] = 0
+        self._next_sequence[slots] = 0
+        self._own_from[slots] = 1
+        return dropped
+
+    def recount(self) -> int:
+        """Return how many transitions open unrolls hold, counted row by row (for the audit of the ledger)."""
+        return int(self._transitions(self.open_slots).sum())
+
+    @property
+    def open_slots(self) -> np.ndarray:
+        """Return the slots that have an open unroll, ascending."""
+        return np.flatnonzero(self._t)
+
+    def _index(self, slots: np.ndarray) -> Index:
+        first, last = int(slots[0]), int(slots[-1])
+        neighbours = last - first == len(slots) - 1 and np.array_equal(slots, self._numbers[first : last + 1])
+        highest = last if neighbours else int(slots.max())
+        if highest >= self._slots - 1:
+            raise AioseedError(f"slot {highest} is beyond the {self._slots - 1} environments of this run")
+        return slice(first, last + 1) if neighbours else slots
+
+    def _check(self, index: Index, t: np.ndarray, low: int, steps: StepColumns, count: int) -> None:
+        epoch = steps.epoch[:count]
+        sound = self._epoch[index] == epoch
+        if low == 0:
+            newer = (self._epoch[index] < epoch) | ~self._has_epoch[index]
+            sound = np.where(t == 0, newer & ((steps.flags[:count] & FIRST) != 0), sound)
+        sound &= self._next_sequence[index] == steps.sequence[:count]
+        if not isinstance(index, slice):
+            # Equal rows of one slot would pass above: both are last + 1.
+            self._row_of[index] = self._numbers[:count]
+            sound &= self._row_of[index] == self._numbers[:count]
+        if not sound.all():
+            row = int(np.flatnonzero(~sound)[0])
+            raise AioseedError(
+                f"row {row} (slot {steps.slot[row]}, epoch {epoch[row]}, sequence {steps.sequence[row]}) "
+                "does not follow the last row of its slot"
+            )
+
+    def _keep_states(self, slots: np.ndarray, t: np.ndarray, begins_state: BeginsState) -> None:
+        if not self._states:
+            return
+        rows = np.flatnonzero(self._begins_at[t])
+        if rows.size:
+            self._states.put(slots[rows], t[rows] // self._layout.unroll_steps, begins_state(rows))
+
+    def _write(
+        self, index: Index, slots: np.ndarray, t: np.ndarray, in_step: bool, rows: list[np.ndarray], version: int
+    ) -> None:
+        if in_step and isinstance(index, slice):
+            now = int(t[0])
+            for grid, column in zip(self._grids, rows, strict=False):
+                grid[now, index] = column
+            self._grids[-1][now, index] = version
+            return
+        flat = np.multiply(t, self._slots, dtype=np.intp) + slots
+        for cells, column in zip(self._flat, rows, strict=False):
+            cells[flat] = column
+        self._flat[-1][flat] = version
+
+    def _transitions(self, slots: np.ndarray) -> np.ndarray:
+        row = np.arange(self._layout.rows)[:, None]
+        own = (row >= self._own_from[slots]) & (row < self._t[slots])
+        transitions: np.ndarray = (own & ((self._flags[:, slots] & FIRST) == 0)).sum(axis=0, dtype=np.int32)
+        return transitions

@@ -1,0 +1,107 @@
+"""Episodes as the learner sees them: returns, lengths and folded metrics, from the rows that arrive.
+
+Actors report no episode results; the learner adds raw rewards up itself, so that the figures are of the very steps that
+were accepted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from aioseed.types import FINAL, FIRST, EnvironmentMetric, Episodes, StepColumns
+
+
+class EpisodeTracker:
+    """Follow the running episode of every slot.
+
+    An episode ends at a final row, or at a first row that follows a row which was not final: it counts as truncated
+    there. An episode without a transition is none. Metrics are folded from the first row on, whose value counts too.
+
+    Thread: one writer; the properties may be read by any.
+    """
+
+    def __init__(
+        self, max_environments: int, metrics: Sequence[EnvironmentMetric] = (), *, window_episodes: int = 100
+    ) -> None:
+        slots = max_environments + 1
+        self._return = np.zeros(slots, np.float64)
+        self._length_steps = np.zeros(slots, np.int32)  # 0: no transition since the last episode ended
+        self._metrics = np.zeros((len(metrics), slots), np.float64)
+        self._folds = tuple(metric.fold for metric in metrics)
+        self._evaluation = np.zeros(slots, np.bool_)
+        self._window: deque[float] = deque(maxlen=window_episodes)
+        self._return_mean = math.nan
+        self._episodes = 0
+
+    @property
+    def return_mean(self) -> float:
+        """Return the mean return of the last 100 training episodes (fewer at the start, NaN before the first)."""
+        return self._return_mean
+
+    @property
+    def window_count(self) -> int:
+        """Return how many episodes `return_mean` is over."""
+        return len(self._window)
+
+    @property
+    def episodes(self) -> int:
+        """Return the number of training episodes that ended."""
+        return self._episodes
+
+    def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
+        """Note that `slots` are leased anew: an episode that the old lease left unfinished is none.
+
+        Episodes of evaluation slots are reported but stay out of `return_mean`.
+        """
+        self._length_steps[slots] = 0
+        self._evaluation[slots] = evaluation
+
+    def append(self, steps: StepColumns, count: int) -> Episodes:
+        """Take the first `count` rows, each slot at most once, and return the episodes that ended with them."""
+        slots = steps.slot[:count].astype(np.intp)
+        flags = steps.flags[:count]
+        first = (flags & FIRST) != 0
+        cut = slots[first & (self._length_steps[slots] > 0)] if first.any() else slots[:0]
+        ended = [self._report(cut)] if cut.size else []
+        self._add(slots, first, steps, count)
+        final = slots[((flags & FINAL) != 0) & ~first]
+        if final.size:
+            ended.append(self._report(final))
+            self._length_steps[final] = 0
+        episodes = _concatenate(ended) if ended else self._report(slots[:0])
+        self._account(episodes)
+        return episodes
+
+    def _add(self, slots: np.ndarray, first: np.ndarray, steps: StepColumns, count: int) -> None:
+        self._return[slots] = np.where(first, 0.0, self._return[slots] + steps.reward[:count])
+        self._length_steps[slots] = np.where(first, 0, self._length_steps[slots] + 1)
+        for fold, running, value in zip(self._folds, self._metrics, steps.metrics[:count].T, strict=True):
+            before = running[slots]
+            folded = before + value if fold == "sum" else np.maximum(before, value) if fold == "max" else value
+            running[slots] = np.where(first, value, folded)
+
+    def _report(self, slots: np.ndarray) -> Episodes:
+        return Episodes(
+            slot=slots.astype(np.uint32),
+            episode_return=self._return[slots].astype(np.float32),
+            length_steps=self._length_steps[slots],
+            metrics=self._metrics[:, slots].T.astype(np.float32),
+            evaluation=self._evaluation[slots],
+        )
+
+    def _account(self, episodes: Episodes) -> None:
+        training = episodes.episode_return[~episodes.evaluation]
+        if training.size:
+            self._episodes += training.size
+            self._window.extend(training.tolist())
+            self._return_mean = math.fsum(self._window) / len(self._window)
+
+
+def _concatenate(parts: Sequence[Episodes]) -> Episodes:
+    if len(parts) == 1:
+        return parts[0]
+    return Episodes(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

@@ -1,0 +1,56 @@
+"""Sinks: where the figures of a run are written. A sink takes flat names and numbers, whatever they mean."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from aioseed.errors import RunDirectoryError
+
+
+class MetricsSink(Protocol):
+    """Take figures. Thread: one caller at a time."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Record `values` as of environment step `step`."""
+
+    def close(self) -> None:
+        """Write out what is buffered and let the file go. Idempotent."""
+
+
+class JsonLinesSink:
+    """Write one JSON object a line: ``{"step": ..., "name": value, ...}``.
+
+    A resumed run appends to the file of the earlier one. Every line is handed to the operating system at once, so that
+    a killed process loses none. Values that are not finite, which JSON cannot carry, become null.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line.
+
+        Raises:
+            RunDirectoryError: The file cannot be written.
+        """
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        try:
+            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._file.close()
+
+    def _failure(self, error: OSError) -> RunDirectoryError:
+        return RunDirectoryError(f"cannot write metrics to {self._path}: {error.strerror}", path=str(self._path))

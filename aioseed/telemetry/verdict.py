@@ -1,0 +1,35 @@
+"""The verdict: one sentence on what limits a run, from measured shares of time."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+BUSY_SHARE = 0.8
+"""A thread busy for more than this share of the time has no room left that scheduling noise would not take."""
+BLOCKED_SHARE = 0.05
+"""A full queue that stops inference for more than this share of the time is not noise."""
+
+
+class RunShares(NamedTuple):
+    """Hold what the verdict rests on, measured over the last few seconds."""
+
+    environments: int  # leased
+    training_busy: float  # share of the time in which the training thread computed, 0 to 1
+    inference_busy: float  # share in which the inference thread computed; waiting for the queue is not computing
+    inference_blocked: float  # share in which the inference thread waited for the full queue
+    action_latency_ms: float  # median time from a STEP's arrival to its ACTION: how long actors wait
+
+
+def explain(shares: RunShares) -> str:
+    """Return the one sentence on what limits the run."""
+    wait = f"{shares.action_latency_ms:.3g} ms"
+    if shares.environments == 0:
+        return "waiting for actors: no environment is connected"
+    if shares.inference_blocked > BLOCKED_SHARE or shares.training_busy > max(BUSY_SHARE, shares.inference_busy):
+        return f"learner-bound: {shares.training_busy:.0%} busy; actors wait {wait}".replace("%", " %")
+    if shares.inference_busy > BUSY_SHARE:
+        return f"inference-bound: {shares.inference_busy:.0%} busy; actors wait {wait}".replace("%", " %")
+    return (
+        f"actor-bound: training is {shares.training_busy:.0%} busy, inference {shares.inference_busy:.0%}; "
+        "more actors would help"
+    ).replace("%", " %")

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import pytest
+
+from aioseed.telemetry.verdict import RunShares, explain
+
+CALM = RunShares(environments=64, training_busy=0.3, inference_busy=0.2, inference_blocked=0.0, action_latency_ms=1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"environments": 0, "training_busy": 1.0}, "waiting for actors: no environment is connected"),
+        ({"training_busy": 0.92, "action_latency_ms": 40.0}, "learner-bound: 92 % busy; actors wait 40 ms"),
+        ({"training_busy": 0.7, "inference_blocked": 0.2}, "learner-bound: 70 % busy; actors wait 1 ms"),
+        ({"inference_busy": 0.9}, "inference-bound: 90 % busy; actors wait 1 ms"),
+        ({"inference_busy": 0.95, "training_busy": 0.9}, "inference-bound: 95 % busy; actors wait 1 ms"),
+        ({}, "actor-bound: training is 30 % busy, inference 20 %; more actors would help"),
+    ],
+)
+def test_the_sentence_names_what_is_full(change, sentence):
+    assert explain(CALM._replace(**change)) == sentence
