@@ -47,8 +47,8 @@ class LocalActors:
         self._trouble = trouble
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._ending = threading.Event()
-        # Processes are started and read by threads of ours: a loop's own way runs fork handlers of other libraries, which
-        # warn (JAX) or chatter (gRPC).
+        # Processes are started and read by threads of ours: a loop's own way runs fork handlers of other libraries,
+        # which warn (JAX) or chatter (gRPC).
         self._threads = ThreadPoolExecutor(config.actor.processes, "aioseed-actor-watch")
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple, TypeAlias
 
 
 class Listening(NamedTuple):
@@ -72,3 +74,44 @@ class Finished(NamedTuple):
 
 
 Event: TypeAlias = Listening | Ready | Progress | Saved | Trouble | Finished
+
+_PROGRESS_KEPT = 64
+
+
+class EventHub:
+    """Pass events to any number of listeners (Thread: the event loop alone).
+
+    A listener that comes late is told what happened before, of `Progress` only the newest.
+    """
+
+    def __init__(self) -> None:
+        self._history: list[Event] = []
+        self._listeners: list[asyncio.Queue[Event]] = []
+
+    def emit(self, event: Event) -> None:
+        """Tell everyone; one that does not keep up loses `Progress` events, never others."""
+        if isinstance(event, Progress) and self._history and isinstance(self._history[-1], Progress):
+            self._history.pop()
+        self._history.append(event)
+        for queue in self._listeners:
+            if not (isinstance(event, Progress) and queue.qsize() > _PROGRESS_KEPT):
+                queue.put_nowait(event)
+
+    async def follow(self, source: asyncio.Task[Finished]) -> AsyncIterator[Event]:
+        """Yield events until `source` has ended and all of them were handed out. Safe to cancel."""
+        mine: asyncio.Queue[Event] = asyncio.Queue()
+        for event in self._history:
+            mine.put_nowait(event)
+        self._listeners.append(mine)
+        try:
+            while not (source.done() and mine.empty()):
+                getter = asyncio.ensure_future(mine.get())
+                ends: set[asyncio.Future[Any]] = {getter, source}
+                try:
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                    if getter.done():
+                        yield getter.result()
+                finally:
+                    getter.cancel()
+        finally:
+            self._listeners.remove(mine)

@@ -6,6 +6,7 @@ This is the one place where the rooms meet: experience, serving and training kno
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ from aioseed.telemetry.returns import EpisodeTracker
 from aioseed.training.device import find_device, owned
 from aioseed.training.loop import TrainingLoop, TrainingPorts
 from aioseed.training.optimizer import make_optimizer
-from aioseed.training.progress import Progress, TrainingReport
+from aioseed.training.progress import Progress, TrainingReport, TrainingSummary
 from aioseed.training.publish import PolicyBoard, compile_copy
 from aioseed.training.store import Checkpoint, Snapshot
 from aioseed.training.trees import restore_arrays
@@ -63,6 +64,26 @@ class Runtime:
     assembler: UnrollAssembler
     source: StoppingSource
     loop: TrainingLoop
+
+
+class TrainingJob:
+    """Run the loop so that the run's own goal ends it (a `Job` of `aioseed.training.executor`)."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def run(self, stop: threading.Event) -> TrainingSummary:
+        """Train until `stop` or until the goal is reached."""
+        self._runtime.source.end_with(stop)
+        return self._runtime.loop.run(stop)
+
+    def step(self, timeout_s: float) -> bool:
+        """Make one call of the update."""
+        return self._runtime.loop.step(timeout_s)
+
+    def finish(self) -> TrainingSummary:
+        """End after the last step."""
+        return self._runtime.loop.finish()
 
 
 def build_runtime(

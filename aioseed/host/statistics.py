@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from typing import NamedTuple
+
+import numpy as np
 
 from aioseed.experience.queue import QueueStatistics
 from aioseed.host.config import RunConfig
@@ -95,3 +99,34 @@ class Statistics:
             self._latency.copy(),
             self._rows.copy(),
         )
+
+
+def progress_values(progress: Progress) -> dict[str, float]:
+    """Return the numbers of a report under the names that sinks write."""
+    values = {
+        "run/env_steps": float(progress.env_steps),
+        "run/env_steps_per_s": progress.env_steps_per_s,
+        "run/trained_steps_per_s": progress.trained_steps_per_s,
+        "run/return_mean": progress.return_mean,
+        "run/episodes": float(progress.episodes),
+        "run/environments": float(progress.environments),
+        "run/policy_version": float(progress.policy_version),
+        "ledger/accepted": float(progress.env_steps),
+        "ledger/consumed": float(progress.trained_steps),
+        "ledger/evaluated": float(progress.evaluated_steps),
+        "ledger/held": float(progress.held_steps),
+        "ledger/lost_after_checkpoint": float(progress.lost_after_checkpoint),
+    }
+    values.update({f"ledger/dropped_{reason}": float(count) for reason, count in progress.dropped.items()})
+    values.update(progress.metrics)
+    return values
+
+
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 over names, dtypes, shapes and bytes of named arrays, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,199 @@
+"""A run that lives: its threads, its reports, and the order in which it ends.
+
+Order of an end, whatever its cause: actors are told, listeners close, inference finishes what it has, training stops
+between two updates, what is left over is accounted for, the last checkpoint is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from aioseed.errors import AioseedError, TrainingFailed
+from aioseed.host.config import RunConfig
+from aioseed.host.events import Event, Finished
+from aioseed.host.listen import Listeners
+from aioseed.host.rundir import OpenedRun
+from aioseed.host.runtime import Runtime, TrainingJob
+from aioseed.host.statistics import Statistics, digest_of, progress_values
+from aioseed.serving.inference import InferenceThread
+from aioseed.serving.server import Server, Serving
+from aioseed.telemetry.counters import Metrics
+from aioseed.telemetry.ledger import Reason
+from aioseed.telemetry.sinks import JsonLinesSink, MetricsSink
+from aioseed.training.executor import BackgroundExecutor
+from aioseed.training.progress import TrainingReport, TrainingSummary
+from aioseed.training.trees import subtree
+from aioseed.training.writer import CheckpointWriter
+
+log = logging.getLogger("aioseed.learner")
+
+STOP_TIMEOUT_S = 60.0
+"""Longest wait for a thread to end; what it does by then (one batch, one call of the update) is far shorter."""
+
+
+class LiveRun:
+    """Run a built runtime to its end (Thread: the event loop alone, but for `updated`)."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        opened: OpenedRun,
+        runtime: Runtime,
+        server: Server,
+        listeners: Listeners,
+        writer: CheckpointWriter,
+        metrics: Metrics,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._config = config
+        self._opened = opened
+        self._runtime = runtime
+        self._server = server
+        self._listeners = listeners
+        self._writer = writer
+        self._metrics = metrics
+        self._latest: TrainingReport | None = None
+        self._failed: asyncio.Future[None] = loop.create_future()
+        self.inference = InferenceThread(
+            runtime.engine, lambda error: (loop.call_soon_threadsafe(self._fail, error), None)[1]
+        )
+
+    def updated(self, report: TrainingReport) -> None:
+        """Take the newest report of training. Thread: training."""
+        self._latest = report
+
+    async def run(self, stop: asyncio.Event, emit: Callable[[Event], None]) -> Finished:
+        """Serve and train until the run is over or `stop` is set; end in order. Safe to cancel: it ends in order too.
+
+        Raises:
+            AioseedError: What ended it.
+        """
+        loop, runtime = asyncio.get_running_loop(), self._runtime
+        self.inference.start()
+        executor: BackgroundExecutor[TrainingSummary] = BackgroundExecutor()
+        executor.start(TrainingJob(runtime))
+        self._server.open(Serving(runtime.contract, runtime.table, runtime.intake, self.inference.submit))
+        began_s = loop.time()
+        with contextlib.ExitStack() as cleanup:
+            sinks = self._sinks(cleanup)
+            statistics = Statistics(self._config, runtime, self._metrics, began_s)
+            training = loop.create_task(executor.result(), name="aioseed-training")
+            side_tasks = [
+                loop.create_task(self._server.watch(), name="aioseed-watch"),
+                loop.create_task(self._report(statistics, sinks, emit), name="aioseed-report"),
+                loop.create_task(_until(stop), name="aioseed-stop"),
+            ]
+            try:
+                ends: set[asyncio.Future[Any]] = {training, self._failed, *side_tasks}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                wall_s = loop.time() - began_s
+                executor.stop()
+                digest = await self._end(training, side_tasks)
+        return self._finished(wall_s, digest)
+
+    async def _end(self, training: asyncio.Task[TrainingSummary], side_tasks: Sequence[asyncio.Task[None]]) -> str:
+        """End the rooms in order, save, and return the digest of the parameters; raise the first failure at the end."""
+        runtime = self._runtime
+        over = runtime.source.solved or runtime.loop.reached_total_steps
+        failures = await _cancel(side_tasks)
+        await self._server.drain(run_over=over, reason="the run is over" if over else "the learner goes down")
+        await self._listeners.close()
+        runtime.assembler.stop()
+        runtime.board.close()
+        if not await asyncio.to_thread(self.inference.stop, STOP_TIMEOUT_S):
+            failures.append(TrainingFailed(f"inference did not end within {STOP_TIMEOUT_S:g} s"))
+        if self._failed.done() and (failure := self._failed.exception()) is not None:
+            failures.insert(0, failure)
+        self._failed.cancel()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await training
+        except TimeoutError:
+            failures.append(TrainingFailed(f"training did not end within {STOP_TIMEOUT_S:g} s"))
+        except AioseedError as error:
+            failures.append(error)
+        if failures:
+            raise _as_failure(failures[0])
+        runtime.assembler.close(Reason.SHUTDOWN)
+        snapshot = runtime.loop.snapshot()
+        path = await asyncio.to_thread(self._writer.finish, snapshot, STOP_TIMEOUT_S)
+        log.info("saved %s", path)
+        return digest_of(subtree(snapshot.arrays, "learner/params"))
+
+    async def _report(
+        self, statistics: Statistics, sinks: Sequence[MetricsSink], emit: Callable[[Event], None]
+    ) -> None:
+        while True:
+            await asyncio.sleep(self._config.telemetry.every_s)
+            progress = statistics.progress(asyncio.get_running_loop().time(), self._latest, self._server.sessions)
+            emit(progress)
+            values = {**self._metrics.snapshot(), **progress_values(progress)}
+            for sink in sinks:
+                sink.write(progress.trained_steps, values)
+
+    def _sinks(self, cleanup: contextlib.ExitStack) -> list[MetricsSink]:
+        folder = self._opened.directory.path
+        sinks: list[MetricsSink] = [JsonLinesSink(folder / "metrics.jsonl")]
+        if self._config.telemetry.tensorboard:
+            from aioseed.telemetry.tensorboard import TensorBoardSink
+
+            sinks.append(TensorBoardSink(folder / "tensorboard"))
+        for sink in sinks:
+            cleanup.callback(sink.close)
+        return sinks
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    def _finished(self, wall_s: float, digest: str) -> Finished:
+        runtime, ledger = self._runtime, self._runtime.ledger.snapshot()
+        over = "total_steps" if runtime.loop.reached_total_steps else "stopped"
+        return Finished(
+            reason="solved" if runtime.source.solved else over,
+            env_steps=ledger.accepted,
+            trained_steps=ledger.consumed,
+            dropped=dict(ledger.dropped),
+            held_steps=ledger.held,
+            imbalance=ledger.imbalance,
+            return_mean_100=runtime.episodes.return_mean,
+            solved=runtime.source.solved,
+            wall_s=wall_s,
+            run_dir=str(self._opened.directory.path),
+            params_sha256=digest,
+        )
+
+
+def finished_before_training(run_dir: Path) -> Finished:
+    """Return the report of a run that was stopped while it was still being built."""
+    return Finished("stopped", 0, 0, {}, 0, 0, float("nan"), False, 0.0, str(run_dir), "")
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> list[BaseException]:
+    """Cancel `tasks`, wait for them, and return what had failed before."""
+    for task in tasks:
+        task.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    return [
+        outcome
+        for outcome in outcomes
+        if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError)
+    ]
+
+
+def _as_failure(error: BaseException) -> AioseedError:
+    if isinstance(error, AioseedError):
+        return error
+    failure = TrainingFailed(f"the learner failed: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
