@@ -106,14 +106,16 @@ class Learner:
         loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         if self._run_dir is None:
-            self._run_dir = new_run_path(self.config.environment.name.replace("/", "-").replace(":", "-"))
+            self._run_dir = await asyncio.to_thread(
+                new_run_path, self.config.environment.name.replace("/", "-").replace(":", "-")
+            )
         opened = await asyncio.to_thread(open_run, self._run_dir, self.config, self._resume)
         server = Server(self.config.serving, self._facts(opened), self._metrics)
         try:
             await self._listeners.open(self._listen, server.handle, self._transports)
         except BaseException:
             await self._listeners.close()
-            opened.directory.close()
+            await asyncio.to_thread(opened.directory.close)
             raise
         self._hub.emit(Listening(self.urls))
         self._task = loop.create_task(self._run(opened, server, self._stop), name="aioseed-learner")
@@ -186,7 +188,7 @@ class Learner:
             await server.drain(run_over=False, reason="the learner goes down")
             await self._listeners.close()
             await asyncio.to_thread(executor.shutdown)
-            opened.directory.close()
+            await asyncio.to_thread(opened.directory.close)
 
     async def _build(self, opened: OpenedRun, server: Server, writer: CheckpointWriter) -> Runtime:
         described = await probe(self.config.environment)

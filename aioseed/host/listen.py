@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -52,11 +53,13 @@ class Listeners:
                     url=url,
                 )
             options = ListenOptions(None if in_memory else self.token, self._max_message_bytes)
-            listener = await (transport or transport_for(url)).listen(url, handler, options)
+            if transport is None:
+                transport = await asyncio.to_thread(transport_for, url)
+            listener = await transport.listen(url, handler, options)
             self._listeners.append(listener)
             if not in_memory and not self._given:
                 path = token_path(listener.url)
-                write_token(path, self.token)
+                await asyncio.to_thread(write_token, path, self.token)
                 self._token_files.append(path)
 
     async def close(self, grace_s: float = 2.0) -> None:
@@ -64,7 +67,7 @@ class Listeners:
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             await listener.close(grace_s)
-        for path in self._token_files:
+        paths, self._token_files = self._token_files, []
+        for path in paths:
             with contextlib.suppress(OSError):
-                os.unlink(path)
-        self._token_files.clear()
+                await asyncio.to_thread(os.unlink, path)

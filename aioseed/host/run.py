@@ -79,8 +79,8 @@ class LiveRun:
         executor.start(TrainingJob(runtime))
         self._server.open(Serving(runtime.contract, runtime.table, runtime.intake, self.inference.submit))
         began_s = loop.time()
-        with contextlib.ExitStack() as cleanup:
-            sinks = self._sinks(cleanup)
+        async with contextlib.AsyncExitStack() as cleanup:
+            sinks = await asyncio.to_thread(self._sinks, cleanup)
             statistics = Statistics(self._config, runtime, self._metrics, began_s)
             training = loop.create_task(executor.result(), name="aioseed-training")
             side_tasks = [
@@ -134,10 +134,9 @@ class LiveRun:
             progress = statistics.progress(asyncio.get_running_loop().time(), self._latest, self._server.sessions)
             emit(progress)
             values = {**self._metrics.snapshot(), **progress_values(progress)}
-            for sink in sinks:
-                sink.write(progress.trained_steps, values)
+            await asyncio.to_thread(_write, sinks, progress.trained_steps, values)
 
-    def _sinks(self, cleanup: contextlib.ExitStack) -> list[MetricsSink]:
+    def _sinks(self, cleanup: contextlib.AsyncExitStack) -> list[MetricsSink]:
         folder = self._opened.directory.path
         sinks: list[MetricsSink] = [JsonLinesSink(folder / "metrics.jsonl")]
         if self._config.telemetry.tensorboard:
@@ -145,7 +144,7 @@ class LiveRun:
 
             sinks.append(TensorBoardSink(folder / "tensorboard"))
         for sink in sinks:
-            cleanup.callback(sink.close)
+            cleanup.push_async_callback(asyncio.to_thread, sink.close)
         return sinks
 
     def _fail(self, error: BaseException) -> None:
@@ -173,6 +172,11 @@ class LiveRun:
 def finished_before_training(run_dir: Path) -> Finished:
     """Return the report of a run that was stopped while it was still being built."""
     return Finished("stopped", 0, 0, {}, 0, 0, float("nan"), False, 0.0, str(run_dir), "")
+
+
+def _write(sinks: Sequence[MetricsSink], step: int, values: dict[str, float]) -> None:
+    for sink in sinks:
+        sink.write(step, values)
 
 
 async def _until(stop: asyncio.Event) -> None:

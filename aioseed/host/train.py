@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from aioseed.actor.config import EnvironmentConfig
 from aioseed.actor.run import run_actor
 from aioseed.errors import AioseedError
 from aioseed.host.actors import LocalActors
@@ -35,7 +36,7 @@ async def train(
         AioseedError: What ended the run.
     """
     memory = MemoryTransport()
-    url = _listen_url(config.transport.name)
+    url = await asyncio.to_thread(_listen_url, config.transport.name)
     learner = Learner(config, listen=[url], run_dir=run_dir, resume=resume, transports=[memory])
     async with learner:
         actors = asyncio.ensure_future(_actors(config, learner, memory, on_event))
@@ -63,16 +64,18 @@ async def _actors(
     config: RunConfig, learner: Learner, memory: MemoryTransport, on_event: Callable[[Event], None]
 ) -> None:
     if config.transport.name == "memory":
-        async with asyncio.TaskGroup() as group:
-            for index in range(config.actor.processes):
-                group.create_task(_actor_in_process(config, learner, memory, index))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index in range(config.actor.processes):
+                    group.create_task(_actor_in_process(config, learner, memory, index))
+        except* AioseedError as errors:
+            raise errors.exceptions[0] from None
     else:
         await LocalActors(config, learner.run_dir / "config.json", learner.urls[0], learner.token, on_event).run()
 
 
 async def _actor_in_process(config: RunConfig, learner: Learner, memory: MemoryTransport, index: int) -> None:
     environment, actor = config.environment, config.actor
-    plugin = environment_plugin(environment.plugin)
     await run_actor(
         learner.urls[0],
         environment,
@@ -80,12 +83,17 @@ async def _actor_in_process(config: RunConfig, learner: Learner, memory: MemoryT
         groups=actor.groups,
         actor_id=f"local-{index}",
         actor_index=index,
-        task=Task(name=environment.name, config=plugin.task(environment.name, environment.options)),
+        task=await asyncio.to_thread(_task, environment),
         transport=memory,
         wait_s=600.0,
         reconnect_s=actor.reconnect_s,
         step_deadline_s=actor.step_deadline_s,
     )
+
+
+def _task(environment: EnvironmentConfig) -> Task:
+    plugin = environment_plugin(environment.plugin)
+    return Task(name=environment.name, config=plugin.task(environment.name, environment.options))
 
 
 def _listen_url(transport: str) -> str:

@@ -1,0 +1,41 @@
+"""The ``environment`` and ``actor`` sections of the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+
+class EnvironmentConfig(BaseModel):
+    """Name an environment and say what it is made with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plugin: Annotated[str, Field(min_length=1, description="Name in the entry-point group aioseed.envs.")] = "gymnasium"
+    name: Annotated[str, Field(min_length=1, max_length=256, description="Name of the environment in its plugin.")]
+    options: Annotated[dict[str, JsonValue], Field(description="What the plugin makes it with.")] = {}
+
+
+class ActorConfig(BaseModel):
+    """Size and bound the actor processes of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    processes: Annotated[int, Field(ge=1, le=4096, description="Local actor processes of `aioseed train`.")] = 2
+    groups: Annotated[int, Field(ge=1, le=256, description="Groups of a process; they step in turns.")] = 2
+    envs_per_group: Annotated[int, Field(ge=1, le=2**16, description="Environments that share a message.")] = 32
+    step_deadline_s: Annotated[
+        float, Field(gt=0, le=86_400, description="Seconds after which the step of a group counts as hung.")
+    ] = 60.0
+    wait_s: Annotated[float, Field(ge=0, le=86_400, description="Seconds to wait for the first welcome.")] = 10.0
+    reconnect_s: Annotated[
+        float, Field(ge=0, description="Seconds to keep dialling a learner that was lost after a welcome.")
+    ] = 600.0
+    nice: Annotated[
+        int | None, Field(ge=-20, le=19, description="Niceness of an actor process, where the system has one.")
+    ] = None
+    switch_interval_s: Annotated[
+        float,
+        Field(ge=1e-6, le=1.0, description="Longest time that a stepping thread keeps Python from the event loop."),
+    ] = 0.0005

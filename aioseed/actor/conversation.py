@@ -1,0 +1,155 @@
+"""One session over one channel: the awaits around `ActorSession`, the workers and the watch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from aioseed.actor.group import Work
+from aioseed.actor.session import ActorEvent, ActorSession, End, Outcome
+from aioseed.actor.watch import Watch
+from aioseed.actor.worker import Worker
+from aioseed.errors import AioseedError, ChannelClosed, EnvironmentFailed, ProtocolError
+from aioseed.transport.channel import Channel
+from aioseed.wire.messages import Error, Hello, Welcome, clip
+
+CLOSE_S = 3.0
+"""Longest wait for a channel to close; transports promise 2 s."""
+
+
+class Conversation:
+    """Carry messages between a learner and the workers of this actor until the session ends.
+
+    Thread: the event loop's. Workers report through the loop; a report that comes after the end is dropped, since the
+    next session resets every environment.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        session: ActorSession,
+        workers: Sequence[Worker],
+        watch: Watch,
+        on_event: Callable[[ActorEvent], None],
+        on_welcome: Callable[[Welcome], None],
+    ) -> None:
+        self._channel = channel
+        self._session = session
+        self._workers = workers
+        self._watch = watch
+        self._on_event = on_event
+        self._on_welcome = on_welcome
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[End] = self._loop.create_future()
+
+    async def run(self, hello: Hello) -> End:
+        """Say HELLO and go on to the end, then close the channel. Call once.
+
+        Safe to cancel: the learner is told, the channel is closed within 3 seconds, workers finish what they have.
+        """
+        try:
+            end = await self._talk(hello)
+        except asyncio.CancelledError:
+            self._leave(None)
+            raise
+        else:
+            self._leave(end.error if end.outcome == "failed" else None)
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._channel.close()
+        return end
+
+    async def _talk(self, hello: Hello) -> End:
+        self._guard(lambda: Outcome(sends=[self._session.open(hello)]))
+        async with asyncio.TaskGroup() as tasks:
+            helpers = tasks.create_task(self._receive()), tasks.create_task(self._tick())
+            try:
+                await asyncio.wait((self._ended,))
+            finally:
+                for task in helpers:
+                    task.cancel()
+        return self._ended.result()
+
+    async def _receive(self) -> None:
+        while not self._ended.done():
+            try:
+                payload = await self._channel.receive()
+            except ChannelClosed as closed:
+                self._finish(End("retry", closed))
+                return
+            self._watch.heard()
+            self._guard(partial(self._session.receive, payload))
+
+    async def _tick(self) -> None:
+        while not self._ended.done():
+            await asyncio.sleep(self._watch.tick_s)
+            self._guard(self._check)
+
+    def _check(self) -> Outcome:
+        verdict = self._watch.tick(self._loop.time(), idle=self._session.idle)
+        if verdict.hung is not None:
+            raise EnvironmentFailed(
+                f"the environments of group {verdict.hung} hung: their step takes longer than"
+                f" {self._watch.step_deadline_s:g} s"
+            )
+        if verdict.dead:
+            raise ChannelClosed("it is silent", clean=False)
+        if verdict.forgotten:
+            raise ChannelClosed("it leases no environment of this actor any more", clean=False)
+        ping = self._session.ping() if verdict.ping else None
+        return Outcome(sends=[ping] if ping is not None else [])
+
+    def _report(self, group: int, result: Work | AioseedError) -> None:
+        if self._ended.done():
+            return
+        self._watch.finished(group)
+        if isinstance(result, AioseedError):
+            self._finish(End("failed", result))
+        else:
+            self._guard(partial(self._session.stepped, group, result))
+
+    def _guard(self, decide: Callable[[], Outcome]) -> None:
+        """Do what `decide` says; whatever goes wrong ends the session and is seen by `run`."""
+        try:
+            self._apply(decide())
+        except ChannelClosed as closed:
+            self._finish(End("retry", closed))
+        except AioseedError as error:
+            self._finish(End("failed", error))
+        except Exception as error:
+            if not self._ended.done():
+                self._ended.set_exception(error)
+
+    def _apply(self, outcome: Outcome) -> None:
+        for payload in outcome.sends:
+            self._channel.send_nowait(payload)
+        for group, job in outcome.jobs:
+            self._watch.started(group)
+            self._workers[group].submit(job, partial(self._report, group))
+        for event in outcome.events:
+            self._on_event(event)
+            if event.kind == "welcomed" and (welcome := self._session.welcome) is not None:
+                self._watch.limit_silence(welcome.ping_interval_s, welcome.ping_timeout_s)
+                self._watch.limit_step(welcome.step_deadline_s)
+                self._on_welcome(welcome)
+        if outcome.end is not None:
+            self._finish(outcome.end)
+
+    def _finish(self, end: End) -> None:
+        if not self._ended.done():
+            self._ended.set_result(end)
+
+    def _leave(self, error: AioseedError | None) -> None:
+        """Tell the learner how this side ends; it may be gone already."""
+        reason = clip(str(error)) if error is not None else ""
+        with contextlib.suppress(ChannelClosed):
+            if isinstance(error, ProtocolError):
+                self._channel.send_nowait(Error(code=error.code, message=reason).encode())
+                bye = self._session.leave("protocol", reason)
+            else:
+                bye = self._session.leave("failed" if isinstance(error, EnvironmentFailed) else "leaving", reason)
+            if bye is not None:
+                self._channel.send_nowait(bye)

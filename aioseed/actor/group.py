@@ -1,0 +1,290 @@
+"""One group of environments as the event loop sees it: what was sent, what waits for an answer, what is to be done.
+
+Theory of operation. A group is in one of three states::
+
+    working      a worker thread has the columns; the loop must not touch them
+    outstanding  a STEP was sent and waits for its ACTION (the columns are kept, to send a part of them again)
+    idle         nothing to send: every row was revoked or refused
+
+All rows of a group step together, so a group goes on when its one outstanding STEP is answered. A row is *leased* while
+the learner wants it. A row that was taken away keeps stepping with action 0 and is not sent; when a lease gives it a
+new epoch it is reset after the next step of the group, or at once in an idle group.
+
+Decisions only: no thread, no clock, no await. Thread: the event loop's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from aioseed.errors import ProtocolError
+from aioseed.types import FIRST, BatchEnvironment
+from aioseed.wire.columns import HEADER, ActionLayout, ActionRows, StepMessage
+from aioseed.wire.messages import RefusedRow
+
+
+class Reset(NamedTuple):
+    """Begin new epochs: reset these rows with these seeds."""
+
+    rows: np.ndarray  # intp, ascending
+    slots: np.ndarray  # uint32
+    epochs: np.ndarray  # uint64
+    seeds: Sequence[int]
+
+
+class Job(NamedTuple):
+    """Tell a worker what to do: step with these actions, then reset; at least one of both."""
+
+    actions: np.ndarray | None  # [E, *action shape]
+    reset: Reset | None
+
+
+class Work(NamedTuple):
+    """Report what a worker did."""
+
+    payload: bytes  # the STEP of all rows
+    transitions: int  # rows of it that are not first
+
+
+class Reaction(NamedTuple):
+    """Say what a group wants: messages to send, or a job to hand to its worker, or neither."""
+
+    sends: tuple[bytes, ...] = ()
+    job: Job | None = None
+
+
+NOTHING = Reaction()
+
+
+def perform(environment: BatchEnvironment, message: StepMessage, job: Job) -> Work:
+    """Do a job. Thread: the group's worker, which owns the columns of `message` from the job to the report.
+
+    Raises:
+        EnvironmentFailed: An environment raised.
+    """
+    columns = message.columns
+    if job.actions is not None:
+        environment.step(job.actions, columns)
+        np.add(columns.sequence, 1, out=columns.sequence)
+    if job.reset is not None:
+        rows = job.reset.rows
+        environment.reset(rows, job.reset.seeds, columns)
+        columns.slot[rows] = job.reset.slots
+        columns.epoch[rows] = job.reset.epochs
+        columns.sequence[rows] = 0
+    first = np.count_nonzero(columns.flags & FIRST)
+    return Work(message.tobytes(), message.rows - int(first))
+
+
+class _Outstanding(NamedTuple):
+    identity: bytes  # of a STEP of all rows, else empty
+    sent: np.ndarray  # bool[E], the rows of the STEP
+    transitions: int  # rows of it that are not first
+
+
+class Group:
+    """Decide what a group of E environments does in one session.
+
+    Args:
+        message: The group's STEP; its columns are read here only while no worker has them.
+        actions: Layout of the answers.
+        seed: Gives the seed of a slot in an epoch.
+    """
+
+    def __init__(self, message: StepMessage, actions: ActionLayout, seed: Callable[[int, int], int]) -> None:
+        self._message = message
+        self._actions = actions
+        self._seed = seed
+        self._epochs: dict[int, int] = {}  # slot -> epoch of the rows that are leased
+        self._row_of: dict[int, int] = {}  # slot -> row, kept after a revocation until another slot takes the row
+        self._all = np.ones(message.rows, bool)
+        self._leased = np.zeros(message.rows, bool)
+        self._vacant = message.rows  # rows that are not leased
+        self._revoked_at_work = np.zeros(message.rows, bool)
+        self._leases: dict[int, tuple[int, int]] = {}  # row -> (slot, epoch), given but not yet begun
+        self._working = False
+        self._outstanding: _Outstanding | None = None
+        self.acknowledged_rows = 0
+        """Transitions that were answered in this session."""
+
+    @property
+    def slots(self) -> list[int]:
+        """Return the slots that have a row here, leased or taken away."""
+        return list(self._row_of)
+
+    @property
+    def leased_rows(self) -> int:
+        """Return the number of rows that the learner wants, those of leases that have not begun included."""
+        return self._message.rows - self._vacant + len(self._leases)
+
+    @property
+    def free_rows(self) -> int:
+        """Return the number of rows that a lease of a new slot may take."""
+        return self._message.rows - self.leased_rows
+
+    def begin(self, slots: Sequence[int], epochs: Sequence[int]) -> Job:
+        """Take one slot a row at the start of a session and return the job that resets them all."""
+        self._row_of = {slot: row for row, slot in enumerate(slots)}
+        self._leases = dict(enumerate(zip(slots, epochs, strict=True)))
+        return self._job(None)
+
+    def stepped(self, work: Work) -> Reaction:
+        """Note that the worker is done and return the STEP to send, or a further job."""
+        self._working = False
+        if self._vacant == 0:
+            return self._send(work.payload, self._all, work.transitions)
+        claim = self._claim()
+        reaction = self._send_part(self._leased.copy())
+        return reaction._replace(sends=(*reaction.sends, *claim))
+
+    def answered(self, payload: bytes, rows: int) -> Reaction:
+        """Take an ACTION, whose header and size were checked, and return the next job.
+
+        Rows of epochs that were taken away meanwhile do not count. The others must be the outstanding STEP, row by row.
+
+        Raises:
+            ProtocolError: It is not.
+        """
+        outstanding, end = self._outstanding, self._actions.identity_bytes(rows)
+        if outstanding is None or payload[HEADER.size : end] != outstanding.identity:
+            return self._answered_in_part(self._actions.decode(payload))
+        self.acknowledged_rows += outstanding.transitions
+        spec = self._actions.action
+        actions = np.frombuffer(payload, spec.numpy_dtype, rows * spec.size, end).reshape((rows, *spec.shape))
+        return Reaction(job=self._job(actions))
+
+    def revoke(self, slot: int, epoch: int) -> Reaction:
+        """Give up a row; an older or unknown epoch changes nothing."""
+        row = self._row_of.get(slot)
+        if row is not None and self._leases.get(row) == (slot, epoch):
+            del self._leases[row]
+        if self._epochs.get(slot) != epoch:
+            return NOTHING
+        self._vacate(slot)
+        self._revoked_at_work[self._row_of[slot]] = self._working
+        return self._settle()
+
+    def lease(self, slot: int, epoch: int) -> Reaction:
+        """Take a slot: on the row that it had, else on a vacant one; it begins when the group steps next.
+
+        Raises:
+            ProtocolError: More slots than environments.
+        """
+        row = self._row_of.get(slot)
+        if row is None:
+            row = self._take_vacant(slot)
+        if slot in self._epochs:
+            self._vacate(slot)
+        self._leases[row] = (slot, epoch)
+        self._revoked_at_work[row] = False
+        return self._settle()
+
+    def refused(self, rows: Iterable[RefusedRow]) -> Reaction:
+        """Take an ERROR that names rows: they wait for a lease, the rest of that STEP is sent again."""
+        outstanding = self._outstanding
+        if outstanding is None or self._working:
+            return NOTHING
+        columns, sent = self._message.columns, outstanding.sent
+        named = False
+        for refused in rows:
+            row = self._row_of.get(refused.slot)
+            if row is None or not sent[row]:
+                continue
+            if (columns.epoch[row], columns.sequence[row]) != (refused.epoch, refused.sequence):
+                continue
+            named = True
+            if self._epochs.get(refused.slot) == refused.epoch:
+                self._vacate(refused.slot)
+        if not named:
+            return NOTHING
+        self._outstanding = None
+        return self._send_part(self._leased & sent)
+
+    def _answered_in_part(self, answer: ActionRows) -> Reaction:
+        pairs = zip(answer.slot.tolist(), answer.epoch.tolist(), strict=True)
+        current = np.array([self._epochs.get(slot) == epoch for slot, epoch in pairs], bool)
+        if not current.any():
+            return NOTHING  # it crossed a revocation on the road
+        if self._outstanding is None:
+            raise _wrong_rows()
+        expected = np.flatnonzero(self._leased & self._outstanding.sent)
+        columns = self._message.columns
+        if not (
+            np.array_equal(answer.slot[current], columns.slot[expected])
+            and np.array_equal(answer.epoch[current], columns.epoch[expected])
+            and np.array_equal(answer.sequence[current], columns.sequence[expected])
+        ):
+            raise _wrong_rows()
+        self.acknowledged_rows += len(expected) - int(np.count_nonzero(columns.flags[expected] & FIRST))
+        action = self._actions.action
+        actions = np.zeros((self._message.rows, *action.shape), action.numpy_dtype)
+        actions[expected] = answer.action[current]
+        return Reaction(job=self._job(actions))
+
+    def _job(self, actions: np.ndarray | None) -> Job:
+        self._outstanding, self._working = None, True
+        if not self._leases:
+            return Job(actions, None)
+        begun = sorted(self._leases.items())
+        self._leases = {}
+        for row, (slot, epoch) in begun:
+            self._leased[row] = True
+            self._vacant -= 1
+            self._epochs[slot] = epoch
+        slots, epochs = [slot for _, (slot, _) in begun], [epoch for _, (_, epoch) in begun]
+        seeds = [self._seed(slot, epoch) for slot, epoch in zip(slots, epochs, strict=True)]
+        rows = np.array([row for row, _ in begun], np.intp)
+        return Job(actions, Reset(rows, np.array(slots, np.uint32), np.array(epochs, np.uint64), seeds))
+
+    def _send(self, payload: bytes, sent: np.ndarray, transitions: int) -> Reaction:
+        end = self._message.layout.identity_bytes(self._message.rows)
+        identity = payload[HEADER.size : end] if sent is self._all else b""
+        self._outstanding = _Outstanding(identity, sent, transitions)
+        return Reaction(sends=(payload,))
+
+    def _send_part(self, rows: np.ndarray) -> Reaction:
+        if not rows.any():
+            return self._settle()
+        transitions = int(rows.sum()) - int(np.count_nonzero(self._message.columns.flags[rows] & FIRST))
+        return self._send(self._message.subset(rows), rows, transitions)
+
+    def _claim(self) -> tuple[bytes, ...]:
+        """Return a STEP of the rows that were revoked during the job.
+
+        It is refused for its old epochs, and so tells the learner, which revoked them perhaps since they took too long,
+        that they are back and can be leased again.
+        """
+        claimed = self._revoked_at_work
+        if not claimed.any():
+            return ()
+        self._revoked_at_work = np.zeros_like(claimed)
+        return (self._message.subset(claimed),)
+
+    def _settle(self) -> Reaction:
+        """Forget an outstanding STEP of which no row is left, and begin leases when nothing else is under way."""
+        outstanding = self._outstanding
+        if outstanding is not None:
+            if (self._leased & outstanding.sent).any():
+                return NOTHING
+            self._outstanding = None
+        return Reaction(job=self._job(None)) if self._leases and not self._working else NOTHING
+
+    def _vacate(self, slot: int) -> None:
+        del self._epochs[slot]
+        self._leased[self._row_of[slot]] = False
+        self._vacant += 1
+
+    def _take_vacant(self, slot: int) -> int:
+        for former, row in self._row_of.items():
+            if not self._leased[row] and row not in self._leases:
+                del self._row_of[former]
+                self._row_of[slot] = row
+                return row
+        raise ProtocolError("not_leased", f"slot {slot} was leased, but every environment here has a slot")
+
+
+def _wrong_rows() -> ProtocolError:
+    return ProtocolError("action_rows", "an ACTION does not answer the rows of the STEP that waits for it")

@@ -1,0 +1,276 @@
+"""Run an actor: build the environments, dial, hold sessions, dial again, end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from aioseed import __version__
+from aioseed.actor.config import EnvironmentConfig
+from aioseed.actor.contact import Backoff, Contact
+from aioseed.actor.conversation import Conversation
+from aioseed.actor.session import ActorEvent, ActorSession, End
+from aioseed.actor.watch import Watch
+from aioseed.actor.worker import Built, Worker
+from aioseed.errors import (
+    AioseedError,
+    AuthenticationError,
+    ConnectError,
+    EnvironmentFailed,
+    RefusedError,
+    TransportError,
+    UsageError,
+)
+from aioseed.plugins import environment_plugin, transport_for
+from aioseed.specs import observation_to_json
+from aioseed.transport.channel import DialOptions, Transport
+from aioseed.types import BatchEnvironment
+from aioseed.validation import validate
+from aioseed.wire.columns import ActionLayout
+from aioseed.wire.messages import Hello, Metric, Task, Welcome
+
+CLOSE_S = 5.0
+"""Longest wait for environments to close; threads that hang longer are left behind."""
+
+logger = logging.getLogger("aioseed.actor")
+
+MakeEnvironments = Callable[[int], BatchEnvironment]
+Role = Literal["train", "evaluate"]
+
+
+class ActorSummary(NamedTuple):
+    """Say what an actor did in a run that is over."""
+
+    run_id: str  # of the last session, empty without one
+    sessions: int
+    transitions: int  # that were answered, over all sessions
+
+
+async def run_actor(
+    url: str,
+    make_env: MakeEnvironments | EnvironmentConfig,
+    *,
+    environments: int,
+    groups: int | None = None,
+    actor_id: str | None = None,
+    actor_index: int | None = None,
+    role: Role = "train",
+    token: str | Callable[[], str | None] | None = None,
+    task: Task | None = None,
+    transport: Transport | None = None,
+    wait_s: float = 10.0,
+    reconnect_s: float = 600.0,
+    step_deadline_s: float = 60.0,
+    on_event: Callable[[ActorEvent], None] | None = None,
+) -> ActorSummary:
+    """Step environments for the learner at `url` until its run is over.
+
+    The environments are cut into groups that step in turns, each in a thread of its own. A lost learner is dialled
+    again for `reconnect_s` after each session, with full jitter; environments are then reset. The event loop stays
+    free: PINGs are answered while environments step.
+
+    Safe to cancel: the learner is told, and threads and environments are closed within 8 seconds; a thread that hangs
+    longer is left behind as a daemon. Several may run in one event loop. The learner pushes back by delaying actions.
+
+    Args:
+        url: Address of the learner, for example ``ws://127.0.0.1:8700``.
+        make_env: Makes so many environments, called once a group in that group's thread; or the name of a plugin's.
+        environments: Number of environments in all.
+        groups: Number of groups, 2 if there are so many environments; their sizes differ by at most one.
+        actor_id: Name in logs; made from host and process if None.
+        actor_index: Place among the actors of one command, which orders the slots in lockstep mode.
+        role: ``train``, or ``evaluate`` for environments whose steps are not trained on.
+        token: Secret to show, or a function that gives it for each attempt: a restarted learner may have a new one.
+        task: Name and configuration of the environment, to equal the learner's; None to be judged by specs alone.
+        transport: Opens the channel; that of the URL's scheme if None.
+        wait_s: Longest wait for the first welcome, but for a learner that says that it is starting.
+        reconnect_s: Longest time without a learner after each session.
+        step_deadline_s: Longest time of one step of a group; the learner may shorten it.
+        on_event: Told what happens, in the event loop's thread; the log ``aioseed.actor`` if None.
+
+    Raises:
+        UsageError: The arguments are impossible, or a plugin or the environment does not exist.
+        ConnectError: No learner answered in time.
+        AuthenticationError: The token was not accepted.
+        RefusedError: The learner refused this actor, or was full for too long.
+        EnvironmentFailed: An environment raised, or a step took longer than the deadline.
+        ProtocolError: The learner broke the wire rules.
+    """
+    sizes = group_sizes(environments, groups)
+    # Plugins are files: they are found and imported off the loop.
+    road = transport if transport is not None else await asyncio.to_thread(transport_for, url)
+    make = _maker(make_env)
+    tell = on_event if on_event is not None else _log
+    workers = [Worker(index, count, make) for index, count in enumerate(sizes)]
+    try:
+        # One after the other: what environments do while they are built is often not safe in threads.
+        built = [await worker.build() for worker in workers]
+        agreed = _agreed(built)
+        hello = validate(
+            Hello,
+            {
+                "library": f"aioseed {__version__}",
+                "actor_id": actor_id or f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(3)}",
+                "actor_index": actor_index,
+                "role": role,
+                "environments": environments,
+                "observation": observation_to_json(agreed.spec.observation),
+                "action": agreed.spec.action.to_json(),
+                "task": task,
+                "metrics": [Metric(name=metric.name, fold=metric.fold) for metric in agreed.metrics],
+                "step_deadline_s": step_deadline_s,
+            },
+            "actor",
+        )
+        actor = _Actor(url, road, token, workers, built, hello, tell)
+        return await actor.run(wait_s, reconnect_s)
+    finally:
+        await _close(workers, tell)
+
+
+def group_sizes(environments: int, groups: int | None) -> list[int]:
+    """Return the number of environments of each group: they differ by at most one.
+
+    Raises:
+        UsageError: No environments, no groups, or more groups than environments.
+    """
+    wanted = min(2, environments) if groups is None else groups
+    if environments < 1 or not 1 <= wanted <= environments:
+        raise UsageError(f"{environments} environments cannot be cut into {wanted} groups")
+    return [environments // wanted + (index < environments % wanted) for index in range(wanted)]
+
+
+class _Actor:
+    """Hold one session after another."""
+
+    def __init__(
+        self,
+        url: str,
+        transport: Transport,
+        token: str | Callable[[], str | None] | None,
+        workers: Sequence[Worker],
+        built: Sequence[Built],
+        hello: Hello,
+        tell: Callable[[ActorEvent], None],
+    ) -> None:
+        self._url = url
+        self._transport = transport
+        self._token = token
+        self._workers = workers
+        self._messages = [group.message for group in built]
+        self._actions = ActionLayout(built[0].spec.action)
+        self._hello = hello
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._run_id = ""
+        self._acknowledged_rows = 0  # in the run of `_run_id`
+        self._sessions = 0
+        self._transitions = 0
+
+    async def run(self, wait_s: float, reconnect_s: float) -> ActorSummary:
+        backoff = Backoff(random.Random().random)  # noqa: S311 - jitter, not a secret
+        contact = Contact(wait_s, reconnect_s, backoff, self._loop.time())
+        said = ""
+        while True:
+            end = await self._attempt(contact)
+            contact.lost(self._loop.time())
+            if end.outcome == "run_over":
+                return ActorSummary(self._run_id, self._sessions, self._transitions)
+            if end.outcome == "failed":
+                raise end.error or AssertionError("a failure without an error")
+            delay_s = contact.retry_delay_s(self._loop.time())
+            if delay_s is None:
+                raise _given_up(self._url, contact, end.error)
+            if str(end.error) != said:
+                said = str(end.error)
+                self._tell(_retrying(self._url, contact, end.error))
+            await asyncio.sleep(delay_s)
+
+    async def _attempt(self, contact: Contact) -> End:
+        token = await self._read_token()
+        patience_s = min(5.0, max(0.1, contact.remaining_s(self._loop.time())))
+        try:
+            channel = await self._transport.dial(self._url, DialOptions(token, connect_timeout_s=patience_s))
+        except AuthenticationError as error:
+            # A learner that was just restarted has a new token; it may have been written since we read it.
+            return End("retry" if await self._read_token() != token else "failed", error)
+        except TransportError as error:
+            return End("retry", error)
+        session = ActorSession(self._messages, self._actions)
+
+        def welcomed(welcome: Welcome) -> None:
+            contact.welcomed(self._loop.time())
+            self._sessions += 1
+            if welcome.run_id != self._run_id:
+                self._run_id, self._acknowledged_rows = welcome.run_id, 0
+
+        watch = Watch(len(self._workers), self._hello.step_deadline_s, self._loop.time())
+        conversation = Conversation(channel, session, self._workers, watch, self._tell, welcomed)
+        hello = self._hello.model_copy(update={"acknowledged_rows": self._acknowledged_rows})
+        try:
+            return await conversation.run(hello)
+        finally:
+            self._acknowledged_rows += session.acknowledged_rows
+            self._transitions += session.acknowledged_rows
+
+    async def _read_token(self) -> str | None:
+        return await asyncio.to_thread(self._token) if callable(self._token) else self._token
+
+
+def _maker(make_env: MakeEnvironments | EnvironmentConfig) -> MakeEnvironments:
+    if not isinstance(make_env, EnvironmentConfig):
+        return make_env
+    return lambda count: environment_plugin(make_env.plugin).make(make_env.name, make_env.options, count)
+
+
+def _agreed(built: Sequence[Built]) -> Built:
+    spec, metrics, _ = built[0]
+    if any((other.spec, other.metrics) != (spec, metrics) for other in built):
+        raise EnvironmentFailed("the environments of one actor have different spaces or metrics")
+    return built[0]
+
+
+def _retrying(url: str, contact: Contact, last: AioseedError | None) -> ActorEvent:
+    patience = f"for up to {contact.patience_s:g} s"
+    if isinstance(last, RefusedError):
+        return ActorEvent("refused", f"{last}; asking again {patience}")
+    if not contact.welcomed_once:
+        return ActorEvent("waiting", f"waiting {patience} for the learner at {url}")
+    return ActorEvent("lost", f"the learner was lost ({last}); looking for it {patience}")
+
+
+def _given_up(url: str, contact: Contact, last: AioseedError | None) -> AioseedError:
+    if isinstance(last, RefusedError):
+        return last
+    within = f"within {contact.patience_s:g} s"
+    did = f"did not come back {within}" if contact.welcomed_once else f"did not answer {within}"
+    error = ConnectError(f"the learner at {url} {did}" + (f" ({last})" if last is not None else ""), url=url)
+    error.__cause__ = last
+    return error
+
+
+async def _close(workers: Sequence[Worker], tell: Callable[[ActorEvent], None]) -> None:
+    for worker in workers:
+        worker.stop()
+    joins = [asyncio.ensure_future(worker.join()) for worker in workers]
+    try:
+        await asyncio.wait(joins, timeout=CLOSE_S)
+    finally:
+        for join in joins:
+            join.cancel()
+    for worker, result in zip(workers, await asyncio.gather(*joins, return_exceptions=True), strict=True):
+        if isinstance(result, asyncio.CancelledError):
+            tell(ActorEvent("error", f"the environments of group {worker.index} did not close and are left behind"))
+        elif result is not None:
+            tell(ActorEvent("error", f"the environments of group {worker.index} did not close cleanly: {result}"))
+
+
+def _log(event: ActorEvent) -> None:
+    level = logging.WARNING if event.kind in ("error", "rows_refused", "lost", "refused") else logging.INFO
+    logger.log(level, "%s", event.message)

@@ -1,0 +1,293 @@
+"""What an actor does on each message of one session: decisions without I/O, thread or clock.
+
+`ActorSession` shows every message to the `SessionMachine`, routes rows to their groups and says what to send, which
+worker gets what, and how the session ends. ACTIONs are matched by the slots in them, never by their order.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from aioseed.actor.group import Group, Job, Reaction, Work
+from aioseed.actor.seeds import environment_seed
+from aioseed.errors import AioseedError, ChannelClosed, ProtocolError, RefusedError, TransportError, UsageError
+from aioseed.wire.columns import ACTION_TYPE, PROTOCOL_VERSION, ActionLayout, StepMessage
+from aioseed.wire.messages import (
+    CONTROL_BYTE,
+    Bye,
+    ControlMessage,
+    Drain,
+    Error,
+    ErrorCode,
+    Hello,
+    Lease,
+    Ping,
+    Pong,
+    Refused,
+    RefusedRow,
+    Revoke,
+    Starting,
+    Welcome,
+    clip,
+    decode_control,
+)
+from aioseed.wire.session import SessionMachine, Side, State
+
+_SLOT = struct.Struct("<I")
+_LEASE_ENDED = frozenset({ErrorCode.STALE_EPOCH, ErrorCode.NOT_LEASED})
+
+
+class ActorEvent(NamedTuple):
+    """Tell the user of an actor what happened, in one sentence."""
+
+    kind: Literal[
+        "waiting", "starting", "welcomed", "lost", "refused", "rows_refused", "revoked", "leased", "draining", "error"
+    ]
+    message: str
+
+
+class End(NamedTuple):
+    """Say how a session ended: the run is over, the learner is to be dialled again, or there is no use in that."""
+
+    outcome: Literal["run_over", "retry", "failed"]
+    error: AioseedError | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Collect what one message makes necessary, in order."""
+
+    sends: list[bytes] = field(default_factory=list)
+    jobs: list[tuple[int, Job]] = field(default_factory=list)
+    events: list[ActorEvent] = field(default_factory=list)
+    end: End | None = None
+
+
+class ActorSession:
+    """Decide what an actor says and does from HELLO to BYE.
+
+    Args:
+        messages: One STEP a group, in the order in which the groups take slots.
+        actions: Layout of the answers.
+    """
+
+    def __init__(self, messages: Sequence[StepMessage], actions: ActionLayout) -> None:
+        self._messages = messages
+        self._actions = actions
+        self._machine = SessionMachine(Side.ACTOR)
+        self._groups: list[Group] = []
+        self._group_of: dict[int, int] = {}  # slot -> index of the group that has or last had it
+        self._pings = 0
+        self._complaint = ""
+        self.welcome: Welcome | None = None
+        """What the learner granted; None before that."""
+
+    @property
+    def acknowledged_rows(self) -> int:
+        """Return the transitions that were answered in this session."""
+        return sum(group.acknowledged_rows for group in self._groups)
+
+    @property
+    def idle(self) -> bool:
+        """Return True when the learner wants nothing of this actor at present."""
+        return self._machine.state is State.ACTIVE and not any(group.leased_rows for group in self._groups)
+
+    def open(self, hello: Hello) -> bytes:
+        """Return the first message."""
+        return self._say(hello)
+
+    def ping(self) -> bytes | None:
+        """Return a PING, or None when it may not be said."""
+        self._pings += 1
+        return self._say(Ping(number=self._pings)) if self._machine.may_send("ping") else None
+
+    def leave(self, code: Literal["leaving", "failed", "protocol"], reason: str) -> bytes | None:
+        """Return the BYE that ends the session, or None when it has ended."""
+        return self._say(Bye(code=code, reason=clip(reason))) if self._machine.may_send("bye") else None
+
+    def receive(self, payload: bytes) -> Outcome:
+        """Take a message of the learner.
+
+        Raises:
+            ProtocolError: The learner broke the rules.
+            UsageError: The learner cannot take this actor's messages as they are cut.
+        """
+        kind = payload[0] if payload else -1
+        if kind == ACTION_TYPE:
+            return self._on_action(payload)
+        if kind != CONTROL_BYTE:
+            return self._complain(ProtocolError("unknown_message", f"message type {kind} is not known", fatal=False))
+        try:
+            message = decode_control(payload)
+        except ProtocolError as error:
+            if error.fatal:
+                raise
+            return self._complain(error)
+        self._machine.received(message.kind)
+        return self._on_control(message)
+
+    def stepped(self, group: int, work: Work) -> Outcome:
+        """Take what a worker did in this session."""
+        return self._collect(Outcome(), group, self._groups[group].stepped(work))
+
+    def _on_action(self, payload: bytes) -> Outcome:
+        self._machine.received("action")
+        rows = self._actions.rows(payload)
+        (first,) = _SLOT.unpack_from(payload, self._actions.offsets(rows).columns[1][0])
+        index = self._group_of.get(first)
+        if index is None:
+            raise ProtocolError("action_rows", f"an ACTION names slot {first}, which was never leased here")
+        return self._collect(Outcome(), index, self._groups[index].answered(payload, rows))
+
+    def _on_control(self, message: ControlMessage) -> Outcome:
+        match message:
+            case Ping():
+                return Outcome(sends=[self._say(Pong(number=message.number))])
+            case Starting():
+                return Outcome(events=[ActorEvent("starting", "the learner is making ready")])
+            case Welcome():
+                return self._on_welcome(message)
+            case Refused():
+                return _on_refused(message)
+            case Lease():
+                return self._on_lease(message)
+            case Revoke():
+                return self._on_revoke(message)
+            case Error():
+                return self._on_error(message)
+            case Drain():
+                words = f"the learner is going down{_because(message.reason)}"
+                return Outcome(events=[ActorEvent("draining", words)])
+            case Bye():
+                return Outcome(end=self._on_bye(message))
+            case _:  # PONG; the table lets nothing else come here
+                return Outcome()
+
+    def _on_welcome(self, welcome: Welcome) -> Outcome:
+        counts = [message.rows for message in self._messages]
+        self._check_welcome(welcome, counts)
+        self.welcome = welcome
+
+        def seed(slot: int, epoch: int) -> int:
+            return environment_seed(welcome.seed, slot, epoch)
+
+        outcome, start = Outcome(), 0
+        for index, count in enumerate(counts):
+            slots, epochs = welcome.slots[start : start + count], welcome.epochs[start : start + count]
+            start += count
+            group = Group(self._messages[index], self._actions, seed)
+            self._groups.append(group)
+            self._group_of.update(dict.fromkeys(slots, index))
+            outcome.jobs.append((index, group.begin(slots, epochs)))
+        outcome.events.append(ActorEvent("welcomed", f"joined run {welcome.run_id} with {start} environments"))
+        return outcome
+
+    def _check_welcome(self, welcome: Welcome, counts: Sequence[int]) -> None:
+        if welcome.protocol != PROTOCOL_VERSION:
+            raise ProtocolError(
+                "version", f"the learner speaks protocol version {welcome.protocol}, not {PROTOCOL_VERSION}"
+            )
+        if len(welcome.slots) != sum(counts):
+            raise ProtocolError(
+                "malformed", f"the learner leased {len(welcome.slots)} slots to {sum(counts)} environments"
+            )
+        if max(counts) > welcome.max_step_rows:
+            raise UsageError(
+                f"a group of {max(counts)} environments is too large for this learner, which takes"
+                f" {welcome.max_step_rows} rows in a message: use more groups"
+            )
+        largest = max(message.layout.size_bytes(message.rows) for message in self._messages)
+        if largest > welcome.max_message_bytes:
+            raise UsageError(
+                f"a message of {largest} bytes is too large for this learner, which takes"
+                f" {welcome.max_message_bytes} bytes: use more groups"
+            )
+
+    def _on_lease(self, message: Lease) -> Outcome:
+        outcome = Outcome(events=[ActorEvent("leased", f"the learner gave {len(message.slots)} slots")])
+        for slot, epoch in zip(message.slots, message.epochs, strict=True):
+            index = self._group_of.get(slot)
+            if index is None or slot not in self._groups[index].slots:
+                index = self._vacant_group(slot)
+            self._group_of[slot] = index
+            self._collect(outcome, index, self._groups[index].lease(slot, epoch))
+        return outcome
+
+    def _vacant_group(self, slot: int) -> int:
+        for index, group in enumerate(self._groups):
+            if group.free_rows:
+                return index
+        raise ProtocolError("not_leased", f"slot {slot} was leased, but every environment here has a slot")
+
+    def _on_revoke(self, message: Revoke) -> Outcome:
+        words = f"the learner took {len(message.slots)} slots{_because(message.reason)}"
+        outcome = Outcome(events=[ActorEvent("revoked", words)])
+        for slot, epoch in zip(message.slots, message.epochs, strict=True):
+            index = self._group_of.get(slot)
+            if index is not None:
+                self._collect(outcome, index, self._groups[index].revoke(slot, epoch))
+        return outcome
+
+    def _on_error(self, message: Error) -> Outcome:
+        self._complaint = clip(message.message or message.code)
+        words = f"the learner refused a message ({message.code}){_because(message.message)}"
+        outcome = Outcome(events=[ActorEvent("rows_refused" if message.rows else "error", words)])
+        by_group: dict[int, list[RefusedRow]] = {}
+        for row in message.rows:
+            index = self._group_of.get(row.slot)
+            if index is not None and self._groups:
+                by_group.setdefault(index, []).append(row)
+        for index, rows in by_group.items():
+            self._collect(outcome, index, self._groups[index].refused(rows))
+        if any(row.code not in _LEASE_ENDED for row in message.rows):
+            # The two ends disagree about what was said on this channel; a new session settles it.
+            outcome.end = End("retry", TransportError(words))
+        return outcome
+
+    def _on_bye(self, message: Bye) -> End:
+        why = _because(message.reason or self._complaint)
+        match message.code:
+            case "run_over":
+                return End("run_over")
+            case "protocol":
+                return End("failed", ProtocolError("unexpected_message", f"the learner ended the session{why}"))
+            case _:
+                return End("retry", ChannelClosed(f"the learner ended the session ({message.code}){why}", clean=True))
+
+    def _complain(self, error: ProtocolError) -> Outcome:
+        sends = [self._say(Error(code=error.code, message=clip(str(error))))] if self._machine.may_send("error") else []
+        return Outcome(sends=sends, events=[ActorEvent("error", str(error))])
+
+    def _collect(self, outcome: Outcome, group: int, reaction: Reaction) -> Outcome:
+        # A step that is ready while the learner drains would not be answered; it is not sent.
+        if reaction.sends and self._machine.state is State.ACTIVE:
+            self._machine.sent("step")
+            outcome.sends.extend(reaction.sends)
+        if reaction.job is not None:
+            outcome.jobs.append((group, reaction.job))
+        return outcome
+
+    def _say(self, message: ControlMessage) -> bytes:
+        self._machine.sent(message.kind)
+        return message.encode()
+
+
+def _on_refused(refused: Refused) -> Outcome:
+    if refused.code == "run_over":
+        return Outcome(end=End("run_over"))
+    error = RefusedError(
+        refused.code,
+        f"the learner refused this actor: {refused.message}",
+        field=refused.field,
+        ours=refused.theirs,
+        theirs=refused.ours,
+        retry=refused.retry,
+    )
+    return Outcome(end=End("retry" if refused.retry else "failed", error))
+
+
+def _because(reason: str) -> str:
+    return f": {clip(reason)}" if reason else ""

@@ -1,0 +1,87 @@
+"""The token between a learner and the actors of the same machine and user: one file a listener, mode 0600."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aioseed.errors import UsageError
+from aioseed.transport.address import Address
+
+
+def is_loopback(url: str) -> bool:
+    """Return True when the host of `url` is this machine by name or number: ``localhost``, 127.0.0.0/8, ::1."""
+    parts = urlsplit(url)
+    return Address(parts.scheme, parts.hostname or "", 0).is_loopback
+
+
+def token_path(url: str) -> Path:
+    """Return where the learner that listens at `url` keeps its token: ``<runtime dir>/aioseed/<host>-<port>.token``.
+
+    ``localhost`` and ``127.0.0.1`` are the same file.
+
+    Raises:
+        UsageError: The URL has no host or no sensible port.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(f"{url!r} is not an address: {error}") from error
+    if not host:
+        raise UsageError(f"{url!r} is not an address: it has no host")
+    name = "127.0.0.1" if host == "localhost" else host.replace(":", "_")
+    return _runtime_directory() / "aioseed" / f"{name}-{port or 0}.token"
+
+
+def write_token(path: Path, token: str) -> None:
+    """Write `token` to `path` atomically; on POSIX nobody but the user can read it at any moment.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(token + "\n")
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise UsageError(f"the token file {path} cannot be written: {error.strerror or error}") from error
+
+
+def read_token(path: Path) -> str:
+    """Return the token in `path`, without surrounding white space.
+
+    Raises:
+        UsageError: The file is missing or empty, or (on POSIX) others than its owner can read it.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise UsageError(f"the token file {path} can be read by others: run chmod 600 {path}")
+            token = file.read(4096).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the token file {path} cannot be read: {error}") from error
+    if not token:
+        raise UsageError(f"the token file {path} is empty")
+    return token
+
+
+def _runtime_directory() -> Path:
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    if given:
+        return Path(given)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    return Path.home() / ".cache"

@@ -1,0 +1,80 @@
+"""Turn names that a user wrote into objects, and wrong names into a sentence with the right one.
+
+This is the base under `aioseed.plugins` and under the environment plugins, which resolve wrappers and own environments
+by ``package.module:attribute``. Only names from the user's own configuration or command line belong in here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+
+from aioseed.errors import PluginError
+
+__all__ = ["did_you_mean", "import_attribute", "is_reference", "near_names", "sentence_of"]
+
+
+def near_names(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """Return at most `limit` of the known names that resemble `name`, the nearest first; case does not count."""
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    found = difflib.get_close_matches(name.casefold(), list(by_folded), n=limit, cutoff=0.65)
+    return [by_folded[folded] for folded in found]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean "x" or "y"?)``, or an empty string when no known name is near."""
+    found = near_names(name, known)
+    return f" (did you mean {' or '.join(_quoted(near) for near in found)}?)" if found else ""
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return a foreign error as text for a message: its type and its first line, at most 300 characters."""
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    return f"{name}: {lines[0]}"[:300] if lines else name
+
+
+def is_reference(name: str) -> bool:
+    """Say whether `name` has the form ``package.module:attribute``."""
+    module, colon, attribute = name.partition(":")
+    parts = [*module.split("."), *attribute.split(".")]
+    return bool(colon) and all(part.isidentifier() for part in parts)
+
+
+def import_attribute(reference: str, *, group: str = "") -> object:
+    """Import ``package.module:attribute`` and return the attribute; dots after the colon reach deeper.
+
+    Raises:
+        PluginError: No such module or attribute, or the module raised while it was imported (chained as the cause).
+    """
+    if not is_reference(reference):
+        raise PluginError(
+            f"{_quoted(reference)} is not of the form package.module:attribute", group=group, name=reference
+        )
+    module_name, _, attribute = reference.partition(":")
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise PluginError(_missing_module(module_name, error), group=group, name=reference) from error
+    except Exception as error:
+        message = f"the module {_quoted(module_name)} could not be imported: {sentence_of(error)}"
+        raise PluginError(message, group=group, name=reference) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            near = did_you_mean(part, (name for name in dir(found) if not name.startswith("_")))
+            message = f"the module {_quoted(module_name)} has no {_quoted(attribute)}{near}"
+            raise PluginError(message, group=group, name=reference)
+        found = getattr(found, part)
+    return found
+
+
+def _missing_module(module_name: str, error: ModuleNotFoundError) -> str:
+    missing = error.name or module_name
+    if module_name == missing or module_name.startswith(f"{missing}."):
+        return f"there is no module {_quoted(missing)} in the current directory or among the installed packages"
+    return f"the module {_quoted(module_name)} needs the module {_quoted(missing)}, which is not installed"
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'

@@ -1,0 +1,137 @@
+"""Check configuration against a pydantic model and turn whatever is wrong into one sentence.
+
+The base under every section of the configuration and under the options of the environment plugins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from aioseed.errors import ConfigError
+from aioseed.lookup import did_you_mean, near_names
+
+__all__ = ["validate"]
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_SHOWN_CHARACTERS = 80
+
+
+def validate(model: type[ModelT], data: Mapping[str, object], path_prefix: str = "") -> ModelT:
+    """Return `data` as a `model`.
+
+    Args:
+        model: What is expected; a model that refuses unknown keys has ``extra="forbid"``.
+        data: What was given.
+        path_prefix: Dotted path of `data` in the whole configuration, put in front of every path in a message.
+
+    Raises:
+        ConfigError: One sentence about the first thing that is wrong: the path, the value, what was expected; for an
+            unknown key the nearest known one. Unknown keys come first, since what is missing is often only misspelt.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        first = min(details, key=lambda detail: _rank(model, data, detail))
+        raise _config_error(model, data, first, path_prefix, others=len(details) - 1) from error
+
+
+def _rank(model: type[BaseModel], data: Mapping[str, object], detail: ErrorDetails) -> int:
+    """Return 0 for what is told first."""
+    if detail["type"] != "extra_forbidden":
+        return 1
+    *parents, key = _keys_in_data(data, detail["loc"])
+    # A key that another member of a union takes is not what is wrong.
+    return 2 if key in _known_keys(model, parents) else 0
+
+
+def _config_error(
+    model: type[BaseModel], data: Mapping[str, object], detail: ErrorDetails, prefix: str, others: int
+) -> ConfigError:
+    keys = _keys_in_data(data, detail["loc"])
+    path = _joined(prefix, *keys)
+    more = f"; {others} more {'thing is' if others == 1 else 'things are'} wrong" if others else ""
+    if detail["type"] == "extra_forbidden":
+        hint = _nearest_key(model, keys, prefix)
+        return ConfigError(f"{path} is not a known key{hint}{more}", path=path, value=_shown(detail["input"]))
+    if detail["type"] == "missing":
+        return ConfigError(f"{path} is missing{more}", path=path, expected="a value")
+    expected = _expected(detail)
+    value = _shown(detail["input"])
+    where = path or "the configuration"
+    return ConfigError(f"{where} is {value}: expected {expected}{more}", path=path, value=value, expected=expected)
+
+
+def _expected(detail: ErrorDetails) -> str:
+    text = detail["msg"]
+    if detail["type"] in ("model_type", "dict_type"):
+        return "keys and values"
+    for opening in ("Input should be ", "Value error, ", "Assertion failed, ", "Value should "):
+        text = text.removeprefix(opening)
+    return text.split(", unable to parse")[0] or "another value"
+
+
+def _keys_in_data(data: object, location: tuple[int | str, ...]) -> list[str]:
+    """Return the parts of a pydantic location that are keys of the data; the others name members of a union."""
+    keys: list[str] = []
+    for i, part in enumerate(location):
+        if isinstance(data, Mapping):
+            if part not in data and i + 1 < len(location):
+                continue
+            data = data.get(part)
+        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            continue
+        keys.append(str(part))
+    return keys
+
+
+def _nearest_key(model: type[BaseModel], keys: list[str], prefix: str) -> str:
+    *parents, unknown = keys
+    siblings = _known_keys(model, parents)
+    if near_names(unknown, siblings):
+        return did_you_mean(unknown, siblings)
+    elsewhere = [path for path in _paths(model) if path.rsplit(".", 1)[-1] == unknown]
+    if elsewhere:
+        return f' (did you mean "{_joined(prefix, elsewhere[0])}"?)'
+    return f" (known here: {', '.join(siblings)})" if siblings else ""
+
+
+def _known_keys(model: type[BaseModel], parents: list[str]) -> list[str]:
+    """Return the keys of the section at `parents`; those of all members where it is a union."""
+    sections = [model]
+    for key in parents:
+        if key.isdigit():
+            continue  # an item of a list; its model was found in the annotation of the list
+        fields = [section.model_fields[key] for section in sections if key in section.model_fields]
+        sections = [inner for field in fields for inner in _models_in(field.annotation)]
+    return [name for section in sections for name in section.model_fields]
+
+
+def _paths(model: type[BaseModel], depth: int = 0) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield name
+        for inner in _models_in(field.annotation) if depth < 4 else ():
+            yield from (f"{name}.{path}" for path in _paths(inner, depth + 1))
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _joined(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

@@ -1,0 +1,141 @@
+"""Whole runs inside one process: a learner, actors over in-memory channels, real CartPole, real training."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from aioseed import load_policy, run_actor
+from aioseed.errors import CheckpointError, RefusedError, RunDirectoryInUse
+from aioseed.host.config import RunConfig
+from aioseed.host.events import Finished, Listening, Progress, Ready
+from aioseed.host.learner import Learner
+from aioseed.host.train import train
+from aioseed.presets import apply_overrides, read
+from aioseed.transport.memory import MemoryTransport
+from aioseed.validation import validate
+
+pytestmark = [pytest.mark.timeout(120)]
+
+SMALL = [
+    "transport.name=memory",
+    "actor.processes=1",
+    "actor.groups=2",
+    "actor.envs_per_group=4",
+    "serving.max_environments=32",
+    "serving.max_batch_rows=16",
+    "serving.buckets=[16]",
+    "experience.unroll_steps=8",
+    "training.batch_unrolls=8",
+    "network.hidden=[16]",
+    "stop.return_mean=null",
+    "telemetry.every_s=0.2",
+    "telemetry.tensorboard=false",
+]
+
+
+CARTPOLE = read("cartpole")
+
+
+def small(*overrides: str) -> RunConfig:
+    return validate(RunConfig, apply_overrides(CARTPOLE, [*SMALL, *overrides]), "")
+
+
+async def test_lockstep_gives_the_same_parameters_run_after_run(tmp_path: Path) -> None:
+    config = small("mode=lockstep", "training.total_steps=2000")
+    results = [await train(config, run_dir=tmp_path / name) for name in "ab"]
+    assert results[0].params_sha256 == results[1].params_sha256
+    assert results[0].trained_steps == results[1].trained_steps >= 2000
+    other = await train(small("mode=lockstep", "training.total_steps=2000", "seed=1"), run_dir=tmp_path / "c")
+    assert other.params_sha256 != results[0].params_sha256
+
+
+async def test_every_accepted_step_is_accounted_for(tmp_path: Path) -> None:
+    events: list[object] = []
+    result = await train(small("training.total_steps=4000"), run_dir=tmp_path / "run", on_event=events.append)
+    assert result.imbalance == 0
+    assert result.held_steps == 0
+    assert result.env_steps == result.trained_steps + sum(result.dropped.values())
+    assert isinstance(events[0], Listening)
+    assert any(isinstance(event, Ready) for event in events)
+    assert isinstance(events[-1], Finished)
+    assert set(result.dropped) <= {"shutdown", "partial_unroll"}
+
+
+async def test_a_run_goes_on_where_it_was_saved(tmp_path: Path) -> None:
+    first = await train(small("training.total_steps=2000"), run_dir=tmp_path / "run")
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        await train(small(), run_dir=tmp_path / "run")
+    second = await train(small("training.total_steps=4000"), run_dir=tmp_path / "run", resume="auto")
+    assert second.trained_steps >= 4000 > first.trained_steps
+    assert second.imbalance == 0
+    policy = load_policy(tmp_path / "run")
+    assert policy.version > 0
+    assert int(policy([0.0, 0.0, 0.0, 0.0])) in (0, 1)
+
+
+async def test_resuming_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no run"):
+        await train(small(), run_dir=tmp_path / "none", resume="require")
+
+
+async def test_resuming_equals_not_having_stopped_twice(tmp_path: Path) -> None:
+    """Two resumes of one checkpoint are bit-equal in lockstep mode."""
+    await train(small("mode=lockstep", "training.total_steps=1000"), run_dir=tmp_path / "run")
+    import shutil
+
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    again = [
+        await train(small("mode=lockstep", "training.total_steps=2000"), run_dir=tmp_path / name, resume="auto")
+        for name in ("run", "copy")
+    ]
+    assert again[0].params_sha256 == again[1].params_sha256
+
+
+async def test_one_learner_a_run_directory(tmp_path: Path) -> None:
+    memory = MemoryTransport()
+    async with Learner(small(), listen=["memory://a"], run_dir=tmp_path / "run", transports=[memory]):
+        with pytest.raises(RunDirectoryInUse):
+            async with Learner(small(), listen=["memory://b"], run_dir=tmp_path / "run", resume="auto"):
+                pass
+
+
+async def test_an_actor_with_other_specs_is_refused_with_the_field(tmp_path: Path) -> None:
+    memory = MemoryTransport()
+    async with Learner(small(), listen=["memory://a"], run_dir=tmp_path / "run", transports=[memory]) as learner:
+        from aioseed import EnvironmentConfig
+
+        with pytest.raises(RefusedError) as caught:
+            await run_actor(
+                learner.urls[0],
+                EnvironmentConfig(name="Acrobot-v1"),
+                environments=2,
+                groups=1,
+                transport=memory,
+                wait_s=60.0,
+            )
+        assert caught.value.field.startswith("observation")
+        assert caught.value.ours != caught.value.theirs
+
+
+async def test_leaving_early_saves_and_a_cancelled_consumer_ends_the_run(tmp_path: Path) -> None:
+    memory = MemoryTransport()
+
+    async def watch() -> None:
+        async with Learner(small(), listen=["memory://a"], run_dir=tmp_path / "run", transports=[memory]) as learner:
+            async for event in learner.events():
+                if isinstance(event, Progress):
+                    seen.set()
+
+    seen = asyncio.Event()
+    task = asyncio.create_task(watch())
+    await seen.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert "run/env_steps" in json.dumps(json.loads(lines[-1]))

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from aioseed.actor.token import is_loopback, read_token, token_path, write_token
+from aioseed.errors import UsageError
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_both_names_of_this_machine_lead_to_one_file_a_port(runtime: Path) -> None:
+    assert token_path("ws://127.0.0.1:8700") == runtime / "aioseed" / "127.0.0.1-8700.token"
+    assert token_path("ws://localhost:8700") == token_path("ws://127.0.0.1:8700")
+    assert token_path("ws://127.0.0.1:8701") != token_path("ws://127.0.0.1:8700")
+    assert ":" not in token_path("grpc://[::1]:8701").name
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="each system has its own directory")
+def test_without_a_runtime_directory_the_cache_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert token_path("ws://127.0.0.1:1") == tmp_path / ".cache" / "aioseed" / "127.0.0.1-1.token"
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:1", "grpc://127.9.9.9:1", "ws://localhost:1", "ws://[::1]:1"])
+def test_loopback_addresses_are_known(url: str) -> None:
+    assert is_loopback(url)
+
+
+@pytest.mark.parametrize("url", ["ws://10.0.0.1:1", "ws://localhost.example.org:1", "ws://0.0.0.0:1", "memory://x"])
+def test_other_addresses_are_not_loopback(url: str) -> None:
+    assert not is_loopback(url)
+
+
+@pytest.mark.parametrize("url", ["ws://", "ws://127.0.0.1:99999", "8700"])
+def test_an_address_without_host_or_with_an_impossible_port_is_a_usage_error(url: str) -> None:
+    with pytest.raises(UsageError, match="is not an address"):
+        token_path(url)
+
+
+def test_what_is_written_is_read_and_replaces_what_was_there() -> None:
+    path = token_path("ws://127.0.0.1:8700")
+    write_token(path, "old")
+    write_token(path, "new")
+    assert read_token(path) == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@posix_only
+def test_only_the_user_can_read_the_file_whatever_the_umask() -> None:
+    path = token_path("ws://127.0.0.1:8700")
+    before = os.umask(0)
+    try:
+        write_token(path, "secret")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+@posix_only
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_a_file_that_others_can_read_is_refused(runtime: Path, mode: int) -> None:
+    path = runtime / "token"
+    write_token(path, "secret")
+    path.chmod(mode)
+    with pytest.raises(UsageError, match="can be read by others: run chmod 600"):
+        read_token(path)
+
+
+def test_a_missing_or_empty_file_is_a_usage_error(runtime: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_token(runtime / "missing")
+    write_token(runtime / "empty", "")
+    with pytest.raises(UsageError, match="is empty"):
+        read_token(runtime / "empty")
+
+
+def test_a_file_that_cannot_be_written_is_a_usage_error(runtime: Path) -> None:
+    (runtime / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_token(runtime / "file" / "token", "secret")

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from aioseed.errors import (
+    AuthenticationError,
+    ConnectError,
+    EnvironmentFailed,
+    ProtocolError,
+    RefusedError,
+    SpaceError,
+    UsageError,
+)
+from aioseed.wire.messages import Bye, Error, Ping, Refused
+
+
+async def test_a_refusal_shows_the_differing_field_from_this_side(stage: Any) -> None:
+    await stage.listen()
+    task = stage.start(1)
+    peer = await stage.peer()
+    await peer.hello()
+    refused = Refused(code="observation", message="shapes differ", field="observation.shape", ours="[4]", theirs="[2]")
+    peer.say(refused)
+    with pytest.raises(RefusedError, match="shapes differ") as caught:
+        await task
+    assert (caught.value.field, caught.value.ours, caught.value.theirs) == ("observation.shape", "[2]", "[4]")
+
+
+async def test_a_full_learner_is_asked_again(stage: Any) -> None:
+    await stage.listen()
+    task = stage.start(1)
+    for _ in range(2):
+        peer = await stage.peer()
+        await peer.hello()
+        peer.say(Refused(code="capacity", message="full", retry=True))
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    await peer.step()
+    peer.end_run()
+    assert (await task).sessions == 1
+    assert stage.kinds() == ["refused", "welcomed"]  # the same refusal is told once
+
+
+async def test_a_learner_that_stays_full_is_a_refusal_in_the_end(stage: Any) -> None:
+    await stage.listen()
+    task = stage.start(1, wait_s=0.0)
+    peer = await stage.peer()
+    await peer.hello()
+    peer.say(Refused(code="capacity", message="full", retry=True))
+    with pytest.raises(RefusedError, match="full"):
+        await task
+
+
+async def test_an_answer_to_other_rows_is_a_protocol_error_and_the_learner_is_told(stage: Any) -> None:
+    await stage.listen()
+    task = stage.start(2)
+    peer = await stage.peer()
+    await peer.greet([0, 1], [1, 1])
+    old = await peer.step()
+    peer.act(old, [0, 0])
+    await peer.step()
+    peer.act(old, [0, 0])
+    error, bye = await peer.hear(), await peer.hear()
+    assert isinstance(error, Error) and error.code == "action_rows"
+    assert isinstance(bye, Bye) and bye.code == "protocol"
+    with pytest.raises(ProtocolError) as caught:
+        await task
+    assert caught.value.code == "action_rows"
+
+
+async def test_an_unknown_message_is_answered_with_an_error_and_the_session_lives(stage: Any) -> None:
+    await stage.listen()
+    stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    step = await peer.step()
+    peer.say(b'{"type":"sing"}')
+    peer.say(b"\x09")
+    for _ in range(2):
+        error = await peer.hear()
+        assert isinstance(error, Error) and error.code == "unknown_message"
+    peer.act(step, [0])
+    await peer.step()
+
+
+async def test_a_hung_environment_is_told_while_pings_are_answered(stage: Any) -> None:
+    await stage.listen()
+    go_on = threading.Event()
+    stage.before_step = lambda: go_on.wait(10) and None
+    task = stage.start(1, step_deadline_s=0.2)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    peer.act(await peer.step(), [0])
+    assert await peer.barrier() == []
+    bye = await peer.hear()
+    assert isinstance(bye, Bye) and bye.code == "failed" and "hung" in bye.reason
+    go_on.set()  # so that the thread can end
+    with pytest.raises(EnvironmentFailed, match="hung"):
+        await task
+
+
+async def test_the_learner_may_shorten_the_step_deadline(stage: Any) -> None:
+    await stage.listen()
+    go_on = threading.Event()
+    stage.before_step = lambda: go_on.wait(10) and None
+    task = stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1], step_deadline_s=0.1)
+    peer.act(await peer.step(), [0])
+    assert (await peer.hear()).code == "failed"
+    go_on.set()
+    with pytest.raises(EnvironmentFailed, match="hung"):
+        await task
+
+
+async def test_an_environment_that_raises_ends_the_actor_with_its_words(stage: Any) -> None:
+    await stage.listen()
+
+    def fail() -> None:
+        raise ValueError("the wheel came off")
+
+    stage.before_step = fail
+    task = stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    peer.act(await peer.step(), [0])
+    bye = await peer.hear()
+    assert isinstance(bye, Bye) and bye.code == "failed"
+    with pytest.raises(EnvironmentFailed, match="ValueError: the wheel came off") as caught:
+        await task
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+async def test_an_environment_that_fails_while_no_learner_is_there_is_not_forgotten(stage: Any) -> None:
+    await stage.listen()
+    go_on, entered = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        entered.set()
+        go_on.wait(10)
+        raise ValueError("late")
+
+    stage.before_step = fail
+    task = stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    peer.act(await peer.step(), [0])
+    await asyncio.to_thread(entered.wait, 10)
+    await peer.cut()
+    peer = await stage.peer()
+    go_on.set()
+    await peer.greet([0], [2])
+    with pytest.raises(EnvironmentFailed, match="late"):
+        await task
+
+
+async def test_what_fails_while_it_is_built_is_raised(stage: Any) -> None:
+    def make(count: int) -> Any:
+        raise SpaceError("a space of unicorns cannot be served")
+
+    with pytest.raises(SpaceError, match="unicorns"):
+        await stage.start(1, make_env=make)
+
+
+async def test_cancelling_in_the_middle_of_a_step_tells_the_learner_and_leaves_nothing(stage: Any) -> None:
+    await stage.listen()
+    go_on, entered = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        entered.set()
+        go_on.wait(10)
+
+    stage.before_step = hold
+    task = stage.start(2, groups=2)
+    peer = await stage.peer()
+    await peer.greet([0, 1], [1, 1])
+    peer.act((await peer.steps(2))[0], [0])
+    await asyncio.to_thread(entered.wait, 10)
+    task.cancel()
+    bye = await peer.hear()
+    assert isinstance(bye, Bye) and bye.code == "leaving"
+    assert not task.done()  # it waits for the step
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert all(environment.closed for environment in stage.environments)
+
+
+async def test_a_silent_learner_is_asked_and_then_left(stage: Any) -> None:
+    await stage.listen()
+    stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1], ping_interval_s=0.05, ping_timeout_s=0.05)
+    await peer.step()
+    assert isinstance(await peer.hear(), Ping)
+    peer = await stage.peer()
+    await peer.greet([0], [2])
+    assert any("silent" in event.message for event in stage.events)
+
+
+async def test_no_learner_is_one_sentence(stage: Any) -> None:
+    with pytest.raises(ConnectError, match=r"the learner at memory://learner did not answer within 0\.05 s"):
+        await stage.start(1, wait_s=0.05)
+
+
+async def test_a_learner_that_does_not_come_back_is_one_sentence(stage: Any) -> None:
+    listener = await stage.listen()
+    task = stage.start(1, reconnect_s=0.05)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    await peer.step()
+    closing = asyncio.ensure_future(listener.close(0.0))
+    with pytest.raises(ConnectError, match=r"did not come back within 0\.05 s"):
+        await task
+    await closing
+
+
+async def test_a_new_token_is_tried_and_a_wrong_one_is_not(stage: Any) -> None:
+    await stage.listen(token="new")
+    tokens = iter(["old", "new", "new"])
+    task = stage.start(1, token=lambda: next(tokens))
+    peer = await stage.peer()
+    await peer.hello()
+    peer.say(Refused(code="run_over", message="over"))
+    assert (await task).sessions == 0
+    with pytest.raises(AuthenticationError):
+        await stage.start(1, token="wrong")
+
+
+async def test_groups_larger_than_the_learner_takes_are_a_usage_error(stage: Any) -> None:
+    await stage.listen()
+    task = stage.start(4)
+    peer = await stage.peer()
+    await peer.greet([0, 1, 2, 3], [1] * 4, max_step_rows=3)
+    assert (await peer.hear()).code == "leaving"
+    with pytest.raises(UsageError, match="use more groups"):
+        await task
+
+
+@pytest.mark.parametrize(("environments", "groups"), [(0, None), (2, 3), (2, 0)])
+async def test_impossible_groups_are_a_usage_error(stage: Any, environments: int, groups: int) -> None:
+    with pytest.raises(UsageError, match="cannot be cut"):
+        await stage.start(environments, groups=groups)
+
+
+@pytest.mark.parametrize("length", [0, 129])
+async def test_a_name_that_cannot_travel_is_a_usage_error(stage: Any, length: int) -> None:
+    with pytest.raises(UsageError, match="actor_id" if length else "cannot be cut"):
+        await stage.start(bool(length), actor_id="x" * length)

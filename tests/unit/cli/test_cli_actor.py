@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aioseed.actor.run import ActorSummary
+from aioseed.actor.token import token_path, write_token
+from aioseed.cli import actor
+from aioseed.errors import (
+    AuthenticationError,
+    ConnectError,
+    EnvironmentFailed,
+    ProtocolError,
+    RefusedError,
+)
+
+URL = "ws://127.0.0.1:9"
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
+    """Let the command call a function that notes its arguments instead of running an actor."""
+    noted: list[dict[str, Any]] = []
+
+    async def note(url: str, make_env: object, **options: Any) -> ActorSummary:
+        noted.append({"url": url, "make_env": make_env, **options})
+        return ActorSummary("run", 1, 0)
+
+    monkeypatch.setattr(actor, "run_actor", note)
+    monkeypatch.setattr(sys, "setswitchinterval", lambda seconds: None)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("AIOSEED_TOKEN", raising=False)
+    return noted
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    async def fail(url: str, make_env: object, **options: Any) -> ActorSummary:
+        raise error
+
+    monkeypatch.setattr(actor, "run_actor", fail)
+
+
+def test_an_environment_by_name_is_judged_by_its_specs_alone(calls: list[dict[str, Any]]) -> None:
+    assert actor.main([URL, "--env", "CartPole-v1", "--envs", "16", "--role", "evaluate", "--vectorized"]) == 0
+    [call] = calls
+    assert call["make_env"].name == "CartPole-v1" and call["make_env"].options == {"vectorized": True}
+    assert (call["environments"], call["groups"], call["role"], call["task"]) == (16, 2, "evaluate", None)
+
+
+def test_a_preset_brings_its_task_and_its_sizes(calls: list[dict[str, Any]]) -> None:
+    assert actor.main([URL, "--preset", "cartpole", "--actor-id", "a", "--actor-index", "3"]) == 0
+    [call] = calls
+    assert call["task"].name == call["make_env"].name == "CartPole-v1"
+    assert (call["environments"], call["groups"]) == (64, 2)
+    assert (call["actor_id"], call["actor_index"]) == ("a", 3)
+
+
+def test_flags_and_overrides_change_the_configuration_wherever_they_stand(calls: list[dict[str, Any]]) -> None:
+    words = ["--wait-s", "1", "--preset", "cartpole", "actor.groups=4", "--reconnect-s", "2", "actor.envs_per_group=3"]
+    assert actor.main([URL, *words]) == 0
+    [call] = calls
+    assert (call["environments"], call["groups"], call["wait_s"], call["reconnect_s"]) == (12, 4, 1.0, 2.0)
+
+
+def test_few_environments_make_fewer_groups_unless_groups_were_asked_for(calls: list[dict[str, Any]]) -> None:
+    assert actor.main([URL, "--env", "CartPole-v1", "--envs", "1"]) == 0
+    assert actor.main([URL, "--env", "CartPole-v1", "--envs", "1", "--groups", "2"]) == 0
+    assert [call["groups"] for call in calls] == [1, 2]
+
+
+def test_a_file_that_was_named_comes_before_the_environment_and_before_what_a_learner_left(
+    calls: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def token() -> str | None:
+        assert actor.main([URL, "--env", "CartPole-v1", *words]) == 0
+        found: str | Callable[[], str | None] | None = calls[-1]["token"]
+        return found() if callable(found) else found
+
+    words: list[str] = []
+    assert token() is None
+    write_token(token_path(URL), "left by the learner")
+    assert token() == "left by the learner"
+    monkeypatch.setenv("AIOSEED_TOKEN", "from the environment")
+    assert token() == "from the environment"
+    write_token(tmp_path / "mine", "named")
+    words = ["--token-file", str(tmp_path / "mine")]
+    assert token() == "named"
+
+
+def test_no_file_is_looked_for_when_the_learner_is_elsewhere(calls: list[dict[str, Any]]) -> None:
+    write_token(token_path("ws://10.0.0.1:9"), "of another machine")
+    assert actor.main(["ws://10.0.0.1:9", "--env", "CartPole-v1"]) == 0
+    assert calls[0]["token"] is None
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ProtocolError("malformed", "the learner stutters"), 1),
+        (RefusedError("observation", "the shapes differ"), 3),
+        (AuthenticationError("the token was not accepted"), 3),
+        (ConnectError("nobody is there", url=URL), 4),
+        (EnvironmentFailed("the wheel came off"), 5),
+    ],
+)
+def test_every_failure_is_one_sentence_and_an_exit_code(
+    calls: list[dict[str, Any]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: int,
+) -> None:
+    fail_with(monkeypatch, error)
+    assert actor.main([URL, "--env", "CartPole-v1"]) == code
+    assert capsys.readouterr().err == f"aioseed actor: {error}\n"
+
+
+def test_an_interrupted_actor_ends_with_130(calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, KeyboardInterrupt())
+    assert actor.main([URL, "--env", "CartPole-v1"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--env", "x"], "the following arguments are required: url"),
+        ([URL], "one of the arguments --preset --env is required"),
+        ([URL, "--env", "x", "--preset", "y"], "not allowed with"),
+        ([URL, "--env", "CartPole-v1", "--envs", "many"], "invalid int value"),
+        ([URL, "--preset", "cartpoel"], 'there is no preset "cartpoel" (did you mean "cartpole"?)'),
+        ([URL, "--preset", "cartpole", "actor.grops=3"], 'actor.grops is not a known key (did you mean "groups"?)'),
+        ([URL, "--env", "CartPole-v1", "--wait-s=-1"], "actor.wait_s is -1"),
+        ([URL, "--env", "CartPole-v1", "actor=3"], "actor is 3"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence(
+    calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    assert actor.main(words) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and said.startswith("aioseed actor: ") and said.count("\n") == 1
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (
+            [URL, "--env", "CartPole-v1", "--wait-s", "0.3"],
+            4,
+            "did not answer within 0.3 s",
+        ),
+        ([URL, "--env", "CartPole-v1", "--envs", "0"], 2, "0 environments cannot be cut into 1 groups"),
+    ],
+)
+def test_the_module_runs_as_a_command(words: list[str], code: int, sentence: str) -> None:
+    command = [sys.executable, "-m", "aioseed.cli.actor", *words]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+    assert ended.returncode == code, ended.stderr
+    assert sentence in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_command_imports_nothing_of_a_learner() -> None:
+    heavy = "{'jax', 'flax', 'optax', 'safetensors', 'grpc', 'gymnasium', 'typer'}"
+    code = f"import sys, aioseed.cli.actor; print(sorted({heavy} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15, check=True)
+    assert ended.stdout == "[]\n"

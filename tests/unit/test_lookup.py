@@ -1,0 +1,80 @@
+"""Names that a user wrote become objects, or a sentence with the right name."""
+
+from __future__ import annotations
+
+import pytest
+
+from aioseed.errors import PluginError
+from aioseed.lookup import did_you_mean, import_attribute, is_reference, near_names, sentence_of
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("carpole", "cartpole"), ("CARTPOLE", "cartpole"), ("cartpole-vec", "cartpole-vector")]
+)
+def test_the_nearest_name_comes_first_whatever_its_case(name, nearest):
+    assert near_names(name, ["cartpole", "cartpole-vector", "pong"])[0] == nearest
+
+
+def test_no_hint_when_nothing_is_near():
+    assert did_you_mean("zebra", ["cartpole", "pong"]) == ""
+    assert did_you_mean("pang", ["cartpole", "pong"]) == ' (did you mean "pong"?)'
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("module:name", True),
+        ("package.module:Class.method", True),
+        ("CartPole-v1", False),
+        ("ale_py:ALE/Pong-v5", False),
+        ("module:", False),
+        (":name", False),
+        ("a..b:c", False),
+    ],
+)
+def test_a_reference_is_a_module_and_an_attribute(name, expected):
+    assert is_reference(name) is expected
+
+
+def test_an_attribute_is_reached_through_dots():
+    assert import_attribute("collections:OrderedDict.fromkeys") is not None
+
+
+@pytest.mark.parametrize(
+    ("reference", "sentence"),
+    [
+        ("no_such_module:make", 'there is no module "no_such_module" in the current directory or among'),
+        ("json.no_such_part:make", 'there is no module "json.no_such_part"'),
+        ("json:lods", 'the module "json" has no "lods" (did you mean "loads"'),
+        ("json", '"json" is not of the form package.module:attribute'),
+    ],
+)
+def test_a_wrong_reference_is_told_in_one_sentence(reference, sentence):
+    with pytest.raises(PluginError) as caught:
+        import_attribute(reference, group="aioseed.envs")
+    assert str(caught.value).startswith(sentence)
+    assert (caught.value.group, caught.value.name) == ("aioseed.envs", reference)
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("import module_that_nobody_has", 'needs the module "module_that_nobody_has", which is not installed'),
+        ("raise RuntimeError('boom\\nand more')", "could not be imported: RuntimeError: boom"),
+        ("def f(:", "could not be imported: SyntaxError: invalid syntax"),
+    ],
+)
+def test_a_local_file_that_does_not_import_is_told_with_its_own_error(tmp_path, monkeypatch, source, sentence):
+    (tmp_path / "broken_local_file.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError) as caught:
+        import_attribute("broken_local_file:make")
+    assert str(caught.value).startswith('the module "broken_local_file" ')
+    assert sentence in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_a_foreign_error_becomes_one_line():
+    assert sentence_of(ValueError("first\nsecond")) == "ValueError: first"
+    assert sentence_of(KeyError()) == "KeyError"
+    assert len(sentence_of(ValueError("x" * 1000))) == 300

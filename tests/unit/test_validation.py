@@ -1,0 +1,119 @@
+"""Wrong configuration gives one sentence: the path, the value, and what was expected."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from aioseed.errors import ConfigError
+from aioseed.validation import validate
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Wrapper(Strict):
+    name: str
+
+
+class Training(Strict):
+    learning_rate: float = 1e-3
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    batch_unrolls: int = 8
+
+    @field_validator("batch_unrolls")
+    @classmethod
+    def even(cls, value: int) -> int:
+        if value % 2:
+            raise ValueError("an even number")
+        return value
+
+
+class Circle(Strict):
+    radius: float
+
+
+class Named(Strict):
+    words: str
+
+
+class Root(Strict):
+    name: str
+    training: Training = Training()
+    wrappers: tuple[Wrapper, ...] = ()
+    limit: int | Literal["none"] = 1
+    shape: Circle | Named = Circle(radius=1.0)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (
+            {"name": "x", "training": {"learning_rte": 1}},
+            'training.learning_rte is not a known key (did you mean "learning_rate"?)',
+        ),
+        (
+            {"name": "x", "learning_rate": 1},
+            'learning_rate is not a known key (did you mean "training.learning_rate"?)',
+        ),
+        ({"name": "x", "zzz": 1}, "zzz is not a known key (known here: name, training, wrappers, limit, shape)"),
+        (
+            {"name": "x", "wrappers": [{"nam": "y", "name": "z"}]},
+            'wrappers.0.nam is not a known key (did you mean "name"?)',
+        ),
+        ({}, "name is missing"),
+        (
+            {"name": "x", "training": {"learning_rate": "fast"}},
+            "training.learning_rate is 'fast': expected a valid number",
+        ),
+        ({"name": "x", "training": {"optimizer": "sgd"}}, "training.optimizer is 'sgd': expected 'adam' or 'rmsprop'"),
+        ({"name": "x", "training": {"batch_unrolls": 3}}, "training.batch_unrolls is 3: expected an even number"),
+        ({"name": "x", "limit": "many"}, "limit is 'many': expected a valid integer; 1 more thing is wrong"),
+        (
+            {"name": "x", "shape": {"radius": "r"}},
+            "shape.radius is 'r': expected a valid number; 2 more things are wrong",
+        ),
+        (
+            {"name": "x", "shape": {"radus": 1}},
+            'shape.radus is not a known key (did you mean "radius"?); 3 more things are wrong',
+        ),
+        ({"name": "x", "training": 3}, "training is 3: expected keys and values"),
+        ({"name": "x", "wrappers": [{"name": "a"}, {}]}, "wrappers.1.name is missing"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_sentence(data, sentence):
+    with pytest.raises(ConfigError) as caught:
+        validate(Root, data)
+    assert str(caught.value) == sentence
+    assert isinstance(caught.value.__cause__, ValidationError)
+
+
+def test_an_unknown_key_is_told_before_the_missing_one_that_it_stands_for():
+    with pytest.raises(ConfigError, match=r'^nam is not a known key \(did you mean "name"\?\); 1 more thing is wrong$'):
+        validate(Root, {"nam": "x"})
+
+
+def test_the_error_carries_path_value_and_expectation_for_programs():
+    with pytest.raises(ConfigError) as caught:
+        validate(Training, {"learning_rate": "fast"}, "training")
+    assert caught.value.path == "training.learning_rate"
+    assert caught.value.value == "'fast'"
+    assert caught.value.expected == "a valid number"
+
+
+def test_the_prefix_stands_before_suggested_paths_too():
+    with pytest.raises(ConfigError, match=r"^run\.learning_rate .*\"run\.training\.learning_rate\""):
+        validate(Root, {"name": "x", "learning_rate": 1}, "run")
+
+
+def test_a_long_value_is_cut():
+    with pytest.raises(ConfigError) as caught:
+        validate(Training, {"learning_rate": "x" * 500})
+    assert len(str(caught.value)) < 200
+
+
+def test_right_data_becomes_the_model():
+    assert validate(Root, {"name": "x", "training": {"batch_unrolls": 4}}).training.batch_unrolls == 4
