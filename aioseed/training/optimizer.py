@@ -1,0 +1,59 @@
+"""Build the optimiser that a configuration describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import optax
+
+from aioseed.training.config import OptimizerConfig, TrainingConfig
+
+
+class Optimizer(NamedTuple):
+    """Hold the optax transformation and, for the metrics, its schedule."""
+
+    transformation: optax.GradientTransformation
+    learning_rate: Callable[[jax.Array], jax.Array]  # int32[] optimiser steps made -> float32[]
+
+
+def make_optimizer(config: TrainingConfig, unroll_steps: int) -> Optimizer:
+    """Return the optimiser: clipping by global norm, then the named rule.
+
+    The schedule counts optimiser steps that were applied. Where its length comes from `total_steps`, one optimiser step
+    stands for ``batch_unrolls * unroll_steps`` environment steps.
+
+    Args:
+        config: The section `training`.
+        unroll_steps: Steps that an unroll adds to the one before it.
+    """
+    length = config.optimizer.schedule.updates
+    if length is None and config.total_steps is not None:
+        length = max(1, config.total_steps // (config.batch_unrolls * unroll_steps))
+    schedule = _schedule(config.optimizer, length or 1)
+    rule = _rule(config.optimizer, schedule)
+    if config.optimizer.clip_norm is not None:
+        rule = optax.chain(optax.clip_by_global_norm(config.optimizer.clip_norm), rule)
+    return Optimizer(rule, schedule)
+
+
+def _schedule(config: OptimizerConfig, length: int) -> Callable[[jax.Array], jax.Array]:
+    schedule = config.schedule
+    if schedule.kind == "constant":
+        constant: Callable[[jax.Array], jax.Array] = optax.constant_schedule(config.learning_rate)
+        return constant
+    power = schedule.power if schedule.kind == "polynomial" else 1.0
+    falling: Callable[[jax.Array], jax.Array] = optax.polynomial_schedule(
+        config.learning_rate, schedule.end_value, power, length
+    )
+    return falling
+
+
+def _rule(config: OptimizerConfig, schedule: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformation:
+    if config.name == "adam":
+        return optax.adam(schedule, b1=config.beta1, b2=config.beta2, eps=config.epsilon)
+    momentum = config.momentum or None
+    if config.name == "rmsprop":
+        return optax.rmsprop(schedule, decay=config.decay, eps=config.epsilon, momentum=momentum)
+    return optax.sgd(schedule, momentum=momentum)

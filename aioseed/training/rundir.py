@@ -1,0 +1,165 @@
+"""The run directory: one learner at a time, a generation that only grows, and the resolved configuration.
+
+::
+
+    <run directory>/            0700
+      learner.lock              locked by the operating system while a learner lives; names it
+      generation                how many learners have opened the directory
+      config.json               the resolved configuration
+      checkpoints/<step>/       see `aioseed.training.store`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from aioseed.errors import RunDirectoryError, RunDirectoryInUse
+from aioseed.training.files import Files
+
+LOCK = "learner.lock"
+GENERATION = "generation"
+CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
+_LOCKED_BYTE = 2**30  # Windows locks ranges and hides what they hold; this one is beyond the text
+
+
+class RunDirectory:
+    """Own a run directory from `open` to `close`. Thread: one at a time."""
+
+    def __init__(self, path: Path, lock: int, files: Files) -> None:
+        """Hold what `open` has made sure of; call that instead."""
+        self.path = path
+        self._lock: int | None = lock
+        self._files = files
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = True, files: Files | None = None) -> RunDirectory:
+        """Take possession of the run directory at `path`.
+
+        Args:
+            path: The directory.
+            create: Make it (0700) and its parents where it is missing.
+            files: How files are written.
+
+        Raises:
+            RunDirectoryInUse: Another learner owns it; the message names its process and host.
+            RunDirectoryError: It is missing, or cannot be made or written.
+        """
+        with _as_run_directory_error(path):
+            if create and not path.is_dir():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.mkdir(mode=0o700, exist_ok=True)
+            if not path.is_dir():
+                raise RunDirectoryError(f"there is no run directory at {path}", path=str(path))
+            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                _take(lock, path)
+            except BaseException:
+                os.close(lock)
+                raise
+        return cls(path, lock, files or Files())
+
+    @property
+    def checkpoints(self) -> Path:
+        """Return the directory of the checkpoint store."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def config(self) -> Path:
+        """Return the file of the resolved configuration."""
+        return self.path / CONFIG
+
+    def next_generation(self) -> int:
+        """Count up the generation, wait until it is on the disk, and return it: 1 in a new directory.
+
+        Epochs of leases begin with it, so call this before listening: no two learners of a run ever share one.
+
+        Raises:
+            RunDirectoryError: The file is damaged or cannot be written.
+        """
+        path = self.path / GENERATION
+        with _as_run_directory_error(self.path):
+            text = path.read_text(encoding="ascii", errors="replace").strip() if path.exists() else "0"
+            if not (text.isascii() and text.isdigit()):
+                raise RunDirectoryError(f"{path} is damaged: it holds {text[:40]!r}, not a number", path=str(path))
+            generation = int(text) + 1
+            self._replace(path, f"{generation}\n".encode())
+        return generation
+
+    def save_config(self, text: str) -> None:
+        """Write the resolved configuration (JSON), replacing the one there.
+
+        Raises:
+            RunDirectoryError: It cannot be written.
+        """
+        with _as_run_directory_error(self.path):
+            self._replace(self.config, text.encode())
+
+    def close(self) -> None:
+        """Give the directory up. Idempotent."""
+        if self._lock is not None:
+            os.close(self._lock)  # which also unlocks
+            self._lock = None
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        unfinished = path.with_name(path.name + ".tmp")
+        unfinished.unlink(missing_ok=True)
+        self._files.write(unfinished, data)
+        self._files.rename(unfinished, path)
+        self._files.sync_directory(path.parent)
+
+
+def _take(lock: int, path: Path) -> None:
+    """Lock the open file `lock`, or say who has it. The text is for people; what counts is the lock itself."""
+    if not _try_lock(lock):
+        owner = os.pread(lock, 200, 0).decode(errors="replace").strip() if hasattr(os, "pread") else ""
+        who = f" ({owner})" if owner else ""
+        raise RunDirectoryInUse(f"the run directory {path} is in use by another learner{who}", path=str(path))
+    os.ftruncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(lock: int) -> bool:
+        os.lseek(lock, _LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+        finally:
+            os.lseek(lock, 0, os.SEEK_SET)
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(lock: int) -> bool:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def _as_run_directory_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(f"the run directory {path} cannot be used: {error}", path=str(path)) from error

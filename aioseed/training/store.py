@@ -1,0 +1,275 @@
+"""The checkpoint store: directories ``<step>`` that are either whole and verified, or not there.
+
+A checkpoint is written to ``<step>.tmp``, every file and the directory are synced, the directory is renamed, its parent
+synced, and the result read back and verified. At whatever moment the process or the machine dies, the newest verified
+checkpoint is the one before or the new one. Which one is newest is found by looking at all of them; no clock is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+import ml_dtypes
+import numpy as np
+import safetensors
+from safetensors import numpy as safetensors_numpy
+
+from aioseed.errors import CheckpointError
+from aioseed.specs import Json
+from aioseed.training import manifest as manifests
+from aioseed.training.files import Files
+from aioseed.training.manifest import Manifest, Unsound
+
+ARRAYS = "arrays.safetensors"
+STATE = "state.json"
+
+_NAME = re.compile(r"\d{12,}(\.\d+)?", re.ASCII)
+_LIBRARIES = ("aioseed", "jax", "jaxlib", "flax", "optax", "numpy", "safetensors")
+# The reader of safetensors' own NumPy module knows no bfloat16; the file format does.
+_DTYPES: Mapping[str, np.dtype[np.generic]] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U64": np.dtype(np.uint64),
+    "U32": np.dtype(np.uint32),
+    "U16": np.dtype(np.uint16),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+
+_log = logging.getLogger(__name__)
+
+
+class _Tensor(TypedDict):
+    dtype: str
+    shape: list[int]
+    data: bytearray
+
+
+class Snapshot(NamedTuple):
+    """Hold a copy of all that a checkpoint holds; nobody changes it any more."""
+
+    step: int  # optimiser steps made: `Progress.version`
+    arrays: dict[str, np.ndarray]
+    state: dict[str, Json]
+
+
+class Checkpoint(NamedTuple):
+    """Hold a verified checkpoint as read."""
+
+    path: Path
+    manifest: Manifest
+    arrays: dict[str, np.ndarray]
+    state: dict[str, Json]
+
+
+class CheckpointStore:
+    """Save, find, verify and remove the checkpoints of one directory.
+
+    Thread: one at a time. Only the owner of the run directory may call `save` and `sweep`; reading needs no ownership.
+    """
+
+    def __init__(self, directory: Path, *, keep: int = 2, files: Files | None = None) -> None:
+        """Use `directory`, which `save` creates where it is missing.
+
+        Args:
+            directory: ``<run directory>/checkpoints``.
+            keep: Verified checkpoints that are kept; older ones go.
+            files: How files are written.
+        """
+        self._directory = directory
+        self._keep = keep
+        self._files = files or Files()
+
+    def save(self, snapshot: Snapshot, generation: int) -> Path:
+        """Write a checkpoint, verify it, remove those that are no longer kept, and return its directory.
+
+        Raises:
+            CheckpointError: It could not be written (a full disk, say) or does not verify. Nothing of it is left, the
+                earlier ones are untouched, and a later attempt uses other names.
+        """
+        final = self._free_path(snapshot.step)
+        unfinished = final.with_name(final.name + ".tmp")
+        try:
+            self._write(snapshot, generation, unfinished, final)
+            self._verify(final)
+        except (OSError, Unsound, safetensors.SafetensorError, ValueError, TypeError) as error:
+            for path in (unfinished, final):
+                with contextlib.suppress(OSError):
+                    self._files.remove_tree(path)
+            message = f"checkpoint {final.name} could not be saved: {error}"
+            raise CheckpointError(message, path=str(final)) from error
+        self._retain()
+        return final
+
+    def newest(self) -> Checkpoint | None:
+        """Return the newest checkpoint that verifies; None if no save was ever completed here.
+
+        Later generations count as newer, then later steps. Those that do not verify are skipped with a warning.
+
+        Raises:
+            CheckpointError: There are checkpoints, but none is sound.
+        """
+        found = 0
+        for path in self._newest_first():
+            found += 1
+            try:
+                return self._read(path)
+            except (OSError, Unsound) as error:
+                _log.warning("checkpoint %s is skipped: %s", path, error)
+        if found:
+            message = f"none of the {found} checkpoints in {self._directory} is sound"
+            raise CheckpointError(message, path=str(self._directory))
+        return None
+
+    def sweep(self) -> None:
+        """Remove what interrupted saves and removals left behind."""
+        if not self._directory.is_dir():
+            return
+        for path in self._directory.glob("*.tmp"):
+            try:
+                self._files.remove_tree(path)
+            except OSError as error:
+                _log.warning("%s could not be removed: %s", path, error)
+
+    def _write(self, snapshot: Snapshot, generation: int, unfinished: Path, final: Path) -> None:
+        if not self._directory.is_dir():
+            self._files.make_directory(self._directory)
+            self._files.sync_directory(self._directory.parent)
+        contents = {
+            ARRAYS: _arrays_to_bytes(snapshot.arrays),
+            STATE: json.dumps(snapshot.state, indent=1, sort_keys=True).encode(),
+        }
+        entries = {name: manifests.entry(data) for name, data in contents.items()}
+        manifest = Manifest(snapshot.step, generation, _versions(), entries)
+        self._files.make_directory(unfinished)
+        for name, data in contents.items():
+            self._files.write(unfinished / name, data)
+        self._files.write(unfinished / manifests.NAME, manifests.encode(manifest))
+        self._files.sync_directory(unfinished)
+        self._files.rename(unfinished, final)
+        self._files.sync_directory(self._directory)
+
+    def _read(self, path: Path) -> Checkpoint:
+        """Return the checkpoint at `path`. What is parsed are the very bytes that were verified."""
+        manifest = _manifest(path)
+        contents: dict[str, bytes] = {}
+        for name, entry in manifest.files.items():
+            contents[name] = (path / name).read_bytes()
+            if manifests.entry(contents[name]) != entry:
+                raise Unsound(f"{name} is not what was written")
+        try:
+            arrays = _arrays_from_bytes(contents[ARRAYS])
+            state = json.loads(contents[STATE])
+        except (KeyError, ValueError, safetensors.SafetensorError) as error:
+            raise Unsound(f"it was written by other rules: {error}") from error
+        return Checkpoint(path, manifest, arrays, state)
+
+    def _verify(self, path: Path) -> None:
+        """Raise Unsound unless every file is what was written; reads in pieces, not into memory."""
+        for name, entry in _manifest(path).files.items():
+            with (path / name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if (path / name).stat().st_size != entry.size or digest != entry.sha256:
+                raise Unsound(f"{name} is not what was written")
+
+    def _retain(self) -> None:
+        """Remove what is older than the newest `keep` that verify."""
+        verified = 0
+        for path in list(self._newest_first()):
+            try:
+                if verified >= self._keep:
+                    self._remove(path)
+                    continue
+                self._verify(path)
+                verified += 1
+            except (OSError, Unsound) as error:
+                _log.warning("checkpoint %s: %s", path, error)
+
+    def _remove(self, path: Path) -> None:
+        # Renamed first: one that is half removed must not look like one that is corrupt.
+        doomed = path.with_name(path.name + ".old.tmp")
+        self._files.rename(path, doomed)
+        self._files.remove_tree(doomed)
+
+    def _newest_first(self) -> Iterator[Path]:
+        if not self._directory.is_dir():
+            return iter(())
+        paths = [path for path in self._directory.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
+        generations = {path: _generation(path) for path in paths}
+        # One whose manifest cannot be read takes its place by its step among the newest, so that it is reported.
+        latest = max((known for known in generations.values() if known is not None), default=0)
+
+        def age(path: Path) -> tuple[int, int, int]:
+            generation = generations[path]
+            return latest if generation is None else generation, *_numbers(path)
+
+        return iter(sorted(paths, key=age, reverse=True))
+
+    def _free_path(self, step: int) -> Path:
+        """Return a name for a checkpoint of `step` that none has yet: a resumed run may come by the same step again."""
+        path = self._directory / f"{step:012d}"
+        attempt = 0
+        while path.exists():
+            attempt += 1
+            path = self._directory / f"{step:012d}.{attempt}"
+        return path
+
+
+def _manifest(path: Path) -> Manifest:
+    manifest = manifests.decode((path / manifests.NAME).read_bytes())
+    if _numbers(path)[0] != manifest.step:
+        raise Unsound(f"it is the checkpoint of step {manifest.step} under another name")
+    if manifest.files.keys() != {ARRAYS, STATE}:
+        raise Unsound("its manifest names other files")
+    return manifest
+
+
+def _generation(path: Path) -> int | None:
+    try:
+        return _manifest(path).generation
+    except (OSError, Unsound):
+        return None
+
+
+def _numbers(path: Path) -> tuple[int, int]:
+    """Return step and attempt from the name of a checkpoint."""
+    step, _, attempt = path.name.partition(".")
+    return int(step), int(attempt or 0)
+
+
+def _arrays_to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    for name, array in arrays.items():
+        if array.dtype not in _DTYPES.values():
+            raise ValueError(f"array {name!r} has dtype {array.dtype}, which cannot be saved")
+    # The library writes memory as it lies: an array in Fortran order would come back as another one.
+    return safetensors_numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+
+
+def _arrays_from_bytes(data: bytes) -> dict[str, np.ndarray]:
+    deserialize: Callable[[bytes], list[tuple[str, _Tensor]]] = safetensors.deserialize
+    return {
+        name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+        for name, tensor in deserialize(data)
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for library in _LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[library] = metadata.version(library)
+    return versions

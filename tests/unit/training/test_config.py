@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import jax.numpy as jnp
+import pytest
+from pydantic import ValidationError
+
+from aioseed.errors import ConfigError
+from aioseed.training.config import TrainingConfig
+from aioseed.training.device import find_device
+from aioseed.training.optimizer import make_optimizer
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"batch_unrolls": 10, "micro_unrolls": 4}, "micro_unrolls must divide batch_unrolls, which is 10"),
+        ({"optimizer": {"schedule": {"kind": "linear"}}}, "needs optimizer.schedule.updates or total_steps"),
+        ({"batch_unroll": 3}, "batch_unroll"),
+        ({"optimizer": {"learning_rate": -1}}, "learning_rate"),
+        ({"device": "gpu"}, "device"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name(values, said):
+    with pytest.raises(ValidationError) as caught:
+        TrainingConfig.model_validate(values)
+    assert said in str(caught.value)
+
+
+def test_a_linear_schedule_ends_after_total_steps():
+    config = TrainingConfig.model_validate(
+        {
+            "batch_unrolls": 10,
+            "total_steps": 2000,
+            "optimizer": {"learning_rate": 1.0, "schedule": {"kind": "linear", "end_value": 0.5}},
+        }
+    )
+    rate = make_optimizer(config, unroll_steps=20).learning_rate
+    assert [float(rate(jnp.int32(step))) for step in (0, 5, 10, 99)] == [1.0, 0.75, 0.5, 0.5]
+
+
+def test_a_polynomial_schedule_has_its_own_length_and_power():
+    config = TrainingConfig.model_validate(
+        {"optimizer": {"learning_rate": 1.0, "schedule": {"kind": "polynomial", "power": 2, "updates": 4}}}
+    )
+    rate = make_optimizer(config, unroll_steps=20).learning_rate
+    assert [float(rate(jnp.int32(step))) for step in (0, 2, 4)] == [1.0, 0.25, 0.0]
+
+
+def test_a_device_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(ConfigError) as caught:
+        find_device("tpu:3")
+    assert caught.value.path == "training.device"
+    assert "cpu:0" in str(caught.value)
+    assert find_device("cpu:0") == find_device("default")

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from aioseed.errors import TrainingFailed
+from aioseed.training.config import CheckpointConfig
+from aioseed.training.device import owned
+from aioseed.training.progress import CheckpointCadence, Progress
+from aioseed.training.trees import restore_arrays
+
+
+def run(road, after: int | None = None):
+    """Run the loop until the source is empty or, from within, `after` updates."""
+    stop = threading.Event()
+    take = road.source.take
+
+    def take_and_stop(timeout_s):
+        if len(road.source.returned) == after or not road.source.waiting:
+            stop.set()
+            return None
+        return take(timeout_s)
+
+    road.source.take = take_and_stop
+    return road.loop.run(stop)
+
+
+def test_every_batch_is_trained_and_given_back_once(kit):
+    batches = [kit.batch(seed, 8) for seed in range(5)]
+    road = kit.road(kit.config(updates_per_call=2), batches)
+    summary = run(road)
+    transitions = sum(int(batch.identity.transitions.sum()) for batch in batches)
+    assert [id(batch) for batch in road.source.returned] == [id(batch) for batch in batches]
+    assert road.source.lent == []
+    assert (summary.version, summary.updates, summary.skipped_updates) == (10, 10, 0)
+    assert summary.trained_transitions == transitions
+    books = road.ledger.snapshot()
+    assert (books.consumed, books.held, books.imbalance) == (transitions, 0, 0)
+    assert road.board.current().version == 10
+
+
+def test_what_is_published_is_what_the_update_left(kit):
+    config = kit.config()
+    road = kit.road(config, [kit.batch(1, 4)])
+    expected, _ = kit.program(config)(kit.state(config), kit.columns(1, 4))
+    run(road)
+    jax.tree.map(np.testing.assert_array_equal, road.board.current().params, expected.learner.params)
+
+
+def test_a_batch_is_not_given_back_before_its_computation_has_ended(kit):
+    events = []
+    road = kit.road(kit.config(), [kit.batch(1, 4)])
+    program, give_back = road.loop._program, road.source.give_back
+
+    def watched(state, columns):
+        state, output = program(state, columns)
+        return state._replace(step=Watched(state.step, events)), output
+
+    def noted(batch):
+        events.append("given back")
+        give_back(batch)
+
+    road.loop._program, road.source.give_back = watched, noted
+    run(road)
+    assert events == ["ready", "given back"]
+
+
+class Watched:
+    """An array that tells when it is waited for."""
+
+    def __init__(self, array, events):
+        self.array, self.events = array, events
+
+    def block_until_ready(self):
+        self.events.append("ready")
+        return self
+
+
+def test_it_stops_between_updates(kit):
+    road = kit.road(kit.config(), [kit.batch(seed, 4) for seed in range(4)])
+    summary = run(road, after=2)
+    assert summary.version == 2
+    assert len(road.source.waiting) == 2
+    assert road.source.lent == []
+
+
+def test_it_stops_at_total_steps(kit):
+    batches = [kit.batch(seed, 4) for seed in range(4)]
+    first_two = sum(int(batch.identity.transitions.sum()) for batch in batches[:2])
+    road = kit.road(kit.config(total_steps=first_two), batches)
+    assert road.loop.run(threading.Event()).version == 2
+    assert not road.loop.step(0.0)
+
+
+def test_a_skipped_update_is_in_the_ledger_and_still_counts_a_version(kit):
+    road = kit.road(kit.config(), [kit.batch(1, 4), kit.poisoned(kit.batch(2, 4)), kit.batch(3, 4)])
+    summary = run(road)
+    books = road.ledger.snapshot()
+    assert books.dropped == {"nonfinite_update": 4 * kit.steps}
+    assert (books.held, books.imbalance) == (0, 0)
+    assert (summary.version, summary.updates, summary.skipped_updates) == (3, 2, 1)
+    assert road.board.current().version == 3
+    assert road.metrics.counter("training/skipped_updates").value == 1
+    assert [report.metrics == {} for report in road.reports] == [False, True, False]
+
+
+def test_only_the_transitions_of_the_skipped_step_of_a_call_are_dropped(kit):
+    batch = kit.batch(4, 8)
+    batch.columns.reward[1:, 4:], batch.columns.flags[:, 4:] = np.nan, 0
+    batch.identity.transitions[4:] = kit.steps
+    road = kit.road(kit.config(updates_per_call=2), [batch])
+    run(road)
+    books = road.ledger.snapshot()
+    assert books.dropped == {"nonfinite_update": 4 * kit.steps}
+    assert books.consumed == int(batch.identity.transitions[:4].sum())
+
+
+def test_too_many_nonfinite_updates_in_a_row_fail(kit):
+    batches = [kit.poisoned(kit.batch(seed, 4)) for seed in range(5)]
+    road = kit.road(kit.config(max_nonfinite_updates=3), batches)
+    with pytest.raises(TrainingFailed, match="last 3 updates"):
+        run(road)
+    assert len(road.source.returned) == 3
+    assert road.ledger.snapshot().held == road.ledger.snapshot().queued
+    assert np.isfinite(road.loop.snapshot().arrays["learner/params/place"]).all()
+    assert not road.board.wait_for(99, 3600.0)
+
+
+def test_a_finite_update_begins_the_count_anew(kit):
+    bad, good = (lambda: kit.poisoned(kit.batch(1, 4))), (lambda: kit.batch(2, 4))
+    road = kit.road(kit.config(max_nonfinite_updates=3), [bad(), bad(), good(), bad(), bad(), good()])
+    assert run(road).skipped_updates == 4
+
+
+def test_nonfinite_updates_in_a_row_are_counted_across_calls_and_inside_them(kit):
+    halves = [kit.batch(1, 8), kit.batch(2, 8)]
+    halves[0].columns.reward[1:, 4:] = np.nan
+    halves[1].columns.reward[1:, :4] = np.nan
+    for batch in halves:
+        batch.columns.flags[...] = 0
+        batch.identity.transitions[...] = kit.steps
+    road = kit.road(kit.config(updates_per_call=2, max_nonfinite_updates=2), halves)
+    run(road)
+    assert road.loop.summary().skipped_updates == 2
+
+
+def test_an_update_that_breaks_off_gives_its_batch_back_and_fails(kit):
+    def broken(state, columns):
+        raise RuntimeError("out of memory")
+
+    road = kit.road(kit.config(), [kit.batch(1, 4)], program=broken)
+    with pytest.raises(TrainingFailed, match="out of memory") as caught:
+        run(road)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert road.source.lent == []
+    assert road.ledger.snapshot().held == 0
+
+
+def test_a_state_that_an_update_took_with_it_cannot_be_saved(kit):
+    def broken(state, columns):
+        jax.tree.map(lambda leaf: leaf.delete(), state)
+        raise RuntimeError("the device is gone")
+
+    road = kit.road(kit.config(), [kit.batch(1, 4)], program=broken)
+    with pytest.raises(TrainingFailed):
+        run(road)
+    with pytest.raises(TrainingFailed, match="lost"):
+        road.loop.snapshot()
+
+
+def test_policy_lag_is_versions_between_acting_and_the_very_step(kit):
+    batch = kit.batch(1, 8)
+    batch.columns.policy_version[...] = 7
+    road = kit.road(kit.config(updates_per_call=2), [batch], progress=Progress(version=10))
+    run(road)
+    lag = road.metrics.quantiles("training/policy_lag_updates")
+    assert lag.count == 8 * (kit.steps + 1)
+    assert road.reports[0].policy_lag_p50 == 3.5
+    assert road.reports[0].policy_lag_max == 4.0
+
+
+def test_time_is_split_into_busy_idle_while_ready_and_waiting(kit):
+    now = [0.0]
+    road = kit.road(kit.config(), [kit.batch(1, 4), kit.batch(2, 4)], clock=lambda: now[0])
+    program, take, publish = road.loop._program, road.source.take, road.board.publish
+
+    def slow(function, seconds):
+        def slowed(*arguments):
+            now[0] += seconds
+            return function(*arguments)
+
+        return slowed
+
+    road.loop._program = slow(program, 10.0)
+    road.source.take = slow(take, 1.0)
+    road.board.publish = slow(publish, 0.25)
+    while road.loop.step(0.0):
+        pass
+    spent = road.loop.summary()
+    assert (spent.busy_s, spent.idle_ready_s, spent.waiting_s) == (20.0, 2.25, 1.25)
+
+
+def test_reports_come_no_closer_than_told(kit):
+    road = kit.road(kit.config(), [kit.batch(seed, 4) for seed in range(6)], clock=iter(np.arange(100.0)).__next__)
+    road.loop._report_every_s = 6.0
+    run(road)
+    assert [report.version for report in road.reports] == [1, 3, 5]
+
+
+def test_a_checkpoint_is_a_copy_between_two_updates(kit):
+    config = kit.config(checkpoint=CheckpointConfig(every_s=None, every_updates=2))
+    road = kit.road(config, [kit.batch(seed, 4) for seed in range(4)])
+    run(road, after=2)
+    assert [snapshot.step for snapshot in road.saved] == [2]
+    copies = {name: array.copy() for name, array in road.saved[0].arrays.items()}
+    old = jax.tree.leaves(road.loop._state)
+    del road.source.take  # the one that stops
+    assert road.loop.step(0.0)
+    assert all(leaf.is_deleted() for leaf in old), "a live view has switched donation off"
+    for name, array in road.saved[0].arrays.items():
+        np.testing.assert_array_equal(array, copies[name])
+
+
+def test_the_state_of_a_checkpoint_is_json_of_all_counters(kit):
+    road = kit.road(kit.config(), [kit.batch(1, 4), kit.poisoned(kit.batch(2, 4))])
+    run(road)
+    state = road.loop.snapshot().state
+    assert state["seed"] == 7
+    assert Progress.from_json(state["training"]) == Progress(
+        version=2,
+        skipped_updates=1,
+        trained_transitions=state["ledger"]["consumed"],
+        taken_transitions=state["ledger"]["accepted"],
+        nonfinite_in_a_row=1,
+    )
+
+
+def test_updates_after_a_restore_equal_updates_without_one(kit):
+    config = kit.config(updates_per_call=2)
+    straight = kit.road(config, [kit.batch(seed, 8) for seed in range(6)])
+    run(straight)
+
+    first = kit.road(config, [kit.batch(seed, 8) for seed in range(3)])
+    run(first)
+    saved = first.loop.snapshot()
+    template = kit.state(config, seed=99)
+    state = restore_arrays(template, saved.arrays)
+    second = kit.road(
+        config,
+        [kit.batch(seed, 8) for seed in range(3, 6)],
+        state=owned(state, jax.devices()[0]),
+        progress=Progress.from_json(saved.state["training"]),
+    )
+    run(second)
+
+    expected, got = straight.loop.snapshot(), second.loop.snapshot()
+    assert expected.arrays.keys() == got.arrays.keys()
+    for name, array in expected.arrays.items():
+        np.testing.assert_array_equal(array, got.arrays[name], err_msg=name)
+    assert got.step == expected.step == 12
+    assert got.state["training"] == expected.state["training"]
+
+
+def test_saves_are_due_by_time_or_by_updates():
+    by_time = CheckpointCadence(CheckpointConfig(every_s=10.0), 100.0, 0)
+    assert [by_time.due(now_s, 1) for now_s in (105.0, 110.0, 115.0, 121.0)] == [False, True, False, True]
+    by_updates = CheckpointCadence(CheckpointConfig(every_s=None, every_updates=4), 0.0, 10)
+    assert [by_updates.due(1e9, version) for version in (12, 14, 15, 19)] == [False, True, False, True]

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from aioseed.errors import RunDirectoryError, RunDirectoryInUse
+from aioseed.training.rundir import RunDirectory
+
+
+def test_a_new_directory_is_the_owners_alone(tmp_path):
+    with RunDirectory.open(tmp_path / "runs" / "one") as run:
+        assert run.path.stat().st_mode & 0o777 == 0o700
+        assert run.checkpoints == run.path / "checkpoints"
+
+
+def test_a_second_owner_is_refused_with_the_name_of_the_first(tmp_path):
+    with RunDirectory.open(tmp_path), pytest.raises(RunDirectoryInUse) as caught:
+        RunDirectory.open(tmp_path)
+    assert f"process {os.getpid()} on {socket.gethostname()}" in str(caught.value)
+    assert caught.value.path == str(tmp_path)
+
+
+def test_a_directory_can_be_taken_again_once_it_is_given_up(tmp_path):
+    first = RunDirectory.open(tmp_path)
+    first.close()
+    first.close()
+    RunDirectory.open(tmp_path).close()
+
+
+def test_a_dead_owner_does_not_hold_it(tmp_path):
+    code = "import os, sys, pathlib; from aioseed.training.rundir import RunDirectory\n"
+    code += "RunDirectory.open(pathlib.Path(sys.argv[1])); os._exit(9)"
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert ended.returncode == 9
+    RunDirectory.open(tmp_path).close()
+
+
+def test_a_missing_directory_is_an_error_where_none_is_to_be_made(tmp_path):
+    with pytest.raises(RunDirectoryError, match="no run directory"):
+        RunDirectory.open(tmp_path / "missing", create=False)
+
+
+def test_a_file_in_its_place_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError):
+        RunDirectory.open(tmp_path / "file")
+
+
+def test_generations_only_grow(tmp_path):
+    for expected in (1, 2, 3):
+        with RunDirectory.open(tmp_path) as run:
+            assert run.next_generation() == expected
+
+
+def test_a_damaged_generation_is_an_error_and_not_a_new_beginning(tmp_path):
+    (tmp_path / "generation").write_bytes(b"\xff12")
+    with RunDirectory.open(tmp_path) as run, pytest.raises(RunDirectoryError, match="damaged"):
+        run.next_generation()
+
+
+def test_a_generation_is_never_given_twice_whenever_the_process_dies(tmp_path, faulty_files, killed):
+    for call in range(1, 6):
+        path = tmp_path / str(call)
+        with RunDirectory.open(path) as run:
+            (path / "generation").write_text("998\n")
+            given = run.next_generation()
+        with RunDirectory.open(path, files=faulty_files(call)) as run:
+            try:
+                given = run.next_generation()
+            except killed:
+                pass
+        with RunDirectory.open(path) as run:
+            assert run.next_generation() > given
+
+
+def test_a_disk_that_fails_is_a_run_directory_error(tmp_path, faulty_files):
+    with (
+        RunDirectory.open(tmp_path, files=faulty_files(1, OSError(28, "full"))) as run,
+        pytest.raises(RunDirectoryError, match="full"),
+    ):
+        run.next_generation()
+
+
+def test_the_configuration_is_kept_and_replaced(tmp_path):
+    with RunDirectory.open(tmp_path) as run:
+        run.save_config('{"a": 1}')
+        run.save_config('{"a": 2}')
+        assert run.config.read_text() == '{"a": 2}'

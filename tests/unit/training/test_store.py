@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import random
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aioseed.errors import CheckpointError
+from aioseed.training import manifest as manifests
+from aioseed.training.files import Files
+from aioseed.training.store import CheckpointStore, Snapshot
+
+
+def snapshot(step: int, fill: float = 1.0) -> Snapshot:
+    arrays = {
+        "learner/params/w": np.full((3, 2), fill, np.float32),
+        "learner/params/half": np.asarray(jnp.array([1.5, -2.0, fill], jnp.bfloat16)),
+        "step": np.array(step, np.int32),
+        "key": np.array([1, 2**32 - 1], np.uint32),
+        "empty": np.zeros((0, 4), np.uint8),
+        "flag": np.array(True),
+    }
+    return Snapshot(step, arrays, {"training": {"version": step}, "ledger": {"accepted": 2**60}})
+
+
+def assert_is(checkpoint, expected: Snapshot):
+    assert checkpoint is not None
+    assert checkpoint.manifest.step == expected.step
+    assert checkpoint.state == expected.state
+    assert checkpoint.arrays.keys() == expected.arrays.keys()
+    for name, array in expected.arrays.items():
+        found = checkpoint.arrays[name]
+        assert (found.dtype, found.shape, found.tobytes()) == (array.dtype, array.shape, array.tobytes())
+
+
+def names(store_path):
+    return sorted(path.name for path in store_path.iterdir())
+
+
+def test_what_is_read_is_what_was_saved(tmp_path):
+    store = CheckpointStore(tmp_path / "checkpoints")
+    path = store.save(snapshot(7), generation=3)
+    assert path.name == "000000000007"
+    checkpoint = store.newest()
+    assert_is(checkpoint, snapshot(7))
+    assert checkpoint.manifest.generation == 3
+    assert {"aioseed", "jax", "numpy"} <= checkpoint.manifest.versions.keys()
+    assert names(path) == ["MANIFEST.json", "arrays.safetensors", "state.json"]
+    assert path.stat().st_mode & 0o777 == 0o700
+
+
+def test_other_tools_can_read_it(tmp_path):
+    from safetensors.numpy import load_file
+
+    whole = snapshot(1)
+    whole.arrays.pop("learner/params/half")
+    path = CheckpointStore(tmp_path).save(whole, 1)
+    np.testing.assert_array_equal(load_file(path / "arrays.safetensors")["learner/params/w"], np.ones((3, 2)))
+    assert json.loads((path / "MANIFEST.json").read_text())["files"]["state.json"]["size"] > 0
+
+
+def test_an_array_in_fortran_order_comes_back_right(tmp_path):
+    store = CheckpointStore(tmp_path)
+    array = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    store.save(Snapshot(1, {"a": array}, {}), 1)
+    np.testing.assert_array_equal(store.newest().arrays["a"], array)
+
+
+def test_what_cannot_be_saved_leaves_nothing(tmp_path):
+    store = CheckpointStore(tmp_path)
+    for bad in (Snapshot(1, {"a": np.array(["x"])}, {}), Snapshot(2, {}, {"a": object()})):
+        with pytest.raises(CheckpointError):
+            store.save(bad, 1)
+    assert names(tmp_path) == []
+
+
+def test_before_the_first_save_there_is_none(tmp_path):
+    store = CheckpointStore(tmp_path / "checkpoints")
+    assert store.newest() is None
+    (tmp_path / "checkpoints" / "000000000003.tmp").mkdir(parents=True)
+    assert store.newest() is None
+    store.sweep()
+    assert names(tmp_path / "checkpoints") == []
+
+
+def test_the_newest_sound_one_is_found_and_the_other_named(tmp_path, caplog):
+    store = CheckpointStore(tmp_path)
+    store.save(snapshot(1), 1)
+    store.save(snapshot(2), 1)
+    (tmp_path / "000000000002" / "arrays.safetensors").write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        assert_is(store.newest(), snapshot(1))
+    assert "000000000002" in caplog.text
+    assert "arrays.safetensors is not what was written" in caplog.text
+
+
+def test_one_without_a_manifest_is_named_too(tmp_path, caplog):
+    store = CheckpointStore(tmp_path)
+    store.save(snapshot(1), 4)
+    store.save(snapshot(2), 4)
+    (tmp_path / "000000000002" / "MANIFEST.json").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert_is(store.newest(), snapshot(1))
+    assert "000000000002" in caplog.text
+
+
+def test_none_sound_is_an_error_and_not_a_fresh_start(tmp_path):
+    store = CheckpointStore(tmp_path)
+    store.save(snapshot(1), 1)
+    (tmp_path / "000000000001" / "state.json").unlink()
+    with pytest.raises(CheckpointError, match="none of the 1 checkpoints"):
+        store.newest()
+
+
+def test_a_checkpoint_under_another_name_is_not_sound(tmp_path):
+    store = CheckpointStore(tmp_path)
+    store.save(snapshot(1), 1)
+    (tmp_path / "000000000001").rename(tmp_path / "000000000005")
+    with pytest.raises(CheckpointError):
+        store.newest()
+
+
+def test_another_format_is_said_so(tmp_path, caplog):
+    store = CheckpointStore(tmp_path)
+    path = store.save(snapshot(1), 1) / "MANIFEST.json"
+    path.write_bytes(manifests.encode(manifests.decode(path.read_bytes())._replace(format=2)))
+    with pytest.raises(CheckpointError), caplog.at_level(logging.WARNING):
+        store.newest()
+    assert "its format is 2, this version of aioseed reads 1" in caplog.text
+
+
+def test_a_later_generation_is_newer_than_a_later_step(tmp_path):
+    store = CheckpointStore(tmp_path, keep=9)
+    store.save(snapshot(300), 1)
+    store.save(snapshot(200), 2)
+    assert_is(store.newest(), snapshot(200))
+
+
+def test_the_same_step_can_be_saved_again(tmp_path):
+    store = CheckpointStore(tmp_path)
+    store.save(snapshot(5, fill=1.0), 1)
+    assert store.save(snapshot(5, fill=2.0), 1).name == "000000000005.1"
+    assert_is(store.newest(), snapshot(5, fill=2.0))
+
+
+def test_only_the_newest_that_verify_are_kept(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        store.save(snapshot(step), 1)
+    assert names(tmp_path) == ["000000000002", "000000000003"]
+
+
+def test_a_corrupt_one_does_not_count_among_those_kept(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    store.save(snapshot(1), 1)
+    store.save(snapshot(2), 1)
+    (tmp_path / "000000000002" / "state.json").write_bytes(b"{}")
+    store.save(snapshot(3), 1)
+    assert names(tmp_path) == ["000000000001", "000000000002", "000000000003"]
+    store.save(snapshot(4), 1)
+    assert names(tmp_path) == ["000000000003", "000000000004"]
+
+
+def test_contents_reach_the_disk_before_names_do(tmp_path, faulty_files):
+    files = faulty_files()
+    CheckpointStore(tmp_path, files=files).save(snapshot(1), 1)
+    assert files.names == ["make_directory", *["write", "sync"] * 3, "sync", "rename", "sync"]
+
+
+def test_a_kill_at_any_operation_leaves_the_one_before_or_the_new_one(tmp_path, faulty_files, killed):
+    before = tmp_path / "before"
+    store = CheckpointStore(before, keep=2)
+    for step in (1, 2):
+        store.save(snapshot(step), 1)
+    counting = faulty_files()
+    shutil.copytree(before, tmp_path / "count")
+    CheckpointStore(tmp_path / "count", keep=2, files=counting).save(snapshot(3), 1)
+    assert counting.calls >= 10
+
+    outcomes = []
+    for call in range(1, counting.calls + 1):
+        directory = tmp_path / f"killed at {call}"
+        shutil.copytree(before, directory)
+        with pytest.raises(killed):
+            CheckpointStore(directory, keep=2, files=faulty_files(call)).save(snapshot(3), 1)
+        after = CheckpointStore(directory, keep=2)
+        for path in directory.glob("*[0-9]"):
+            after._verify(path)
+        outcomes.append(after.newest().manifest.step)
+        assert_is(after.newest(), snapshot(outcomes[-1]))
+        after.sweep()
+        after.save(snapshot(4), 2)
+        assert_is(after.newest(), snapshot(4))
+        assert not list(directory.glob("*.tmp"))
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes) == {2, 3}
+
+
+def test_a_kill_in_the_very_first_save_leaves_no_checkpoint_and_no_error(tmp_path, faulty_files, killed):
+    for call in (1, 2, 3, 4, 6):
+        directory = tmp_path / str(call) / "checkpoints"
+        directory.parent.mkdir()
+        with pytest.raises(killed):
+            CheckpointStore(directory, files=faulty_files(call)).save(snapshot(1), 1)
+        assert CheckpointStore(directory).newest() is None
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_failing_disk_is_reported_and_leaves_nothing_behind(tmp_path, faulty_files, code):
+    store = CheckpointStore(tmp_path)
+    store.save(snapshot(1), 1)
+    counting = faulty_files()
+    CheckpointStore(tmp_path, files=counting).save(snapshot(2), 1)
+    shutil.rmtree(tmp_path / "000000000002")
+    for call in range(1, counting.calls + 1):
+        files = faulty_files(call, OSError(code, "the disk says no"))
+        with pytest.raises(CheckpointError, match="the disk says no") as caught:
+            CheckpointStore(tmp_path, files=files).save(snapshot(2), 1)
+        assert isinstance(caught.value.__cause__, OSError)
+        assert names(tmp_path) == ["000000000001"]
+        assert_is(store.newest(), snapshot(1))
+
+
+def test_a_disk_that_changes_what_it_is_given_is_noticed_at_once(tmp_path):
+    class Forgetful(Files):
+        def write(self, path, data):
+            super().write(path, data.replace(b"accepted", b"ACCEPTED"))
+
+    with pytest.raises(CheckpointError, match=r"state\.json is not what was written"):
+        CheckpointStore(tmp_path, files=Forgetful()).save(snapshot(1), 1)
+    assert names(tmp_path) == []
+
+
+def test_a_failure_to_remove_old_ones_does_not_fail_the_save(tmp_path, faulty_files, caplog):
+    store = CheckpointStore(tmp_path, keep=1)
+    store.save(snapshot(1), 1)
+    counting = faulty_files()
+    CheckpointStore(tmp_path, keep=1, files=counting).save(snapshot(2), 1)
+    failing = faulty_files(counting.calls, PermissionError("no"))
+    CheckpointStore(tmp_path, keep=1, files=failing).save(snapshot(3), 1)
+    assert_is(store.newest(), snapshot(3))
+    assert "no" in caplog.text
+
+
+def test_every_changed_byte_is_noticed(tmp_path):
+    store = CheckpointStore(tmp_path)
+    path = store.save(snapshot(1), 1)
+    rng = random.Random(1)
+    files = sorted(path.iterdir())
+    for number in range(200):
+        victim = files[number % len(files)]
+        sound = victim.read_bytes()
+        place, bit = rng.randrange(len(sound)), rng.randrange(8)
+        victim.write_bytes(sound[:place] + bytes([sound[place] ^ (1 << bit)]) + sound[place + 1 :])
+        with pytest.raises(CheckpointError):
+            store.newest()
+        victim.write_bytes(sound)
+    assert_is(store.newest(), snapshot(1))
+
+
+def test_every_truncation_is_noticed(tmp_path):
+    store = CheckpointStore(tmp_path)
+    path = store.save(snapshot(1), 1)
+    for victim in sorted(path.iterdir()):
+        sound = victim.read_bytes()
+        for length in (0, len(sound) // 2, len(sound) - 1):
+            victim.write_bytes(sound[:length])
+            with pytest.raises(CheckpointError):
+                store.newest()
+        victim.write_bytes(sound)

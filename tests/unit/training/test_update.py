@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from aioseed.agents.agent import LearnerState, Unroll
+from aioseed.specs import unflatten
+from aioseed.training.config import OptimizerConfig
+from aioseed.training.optimizer import make_optimizer
+from aioseed.types import UnrollColumns
+
+
+def assert_close(left, right, rtol=1e-5):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(plain(a), plain(b), rtol=rtol, atol=1e-7), left, right)
+
+
+def assert_equal(left, right):
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(plain(a), plain(b)), left, right)
+
+
+def plain(leaf):
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.array(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def cut(columns: UnrollColumns, start: int, stop: int) -> UnrollColumns:
+    states = tuple(leaf[start:stop] for leaf in columns.initial_state)
+    return jax.tree.map(lambda column: column[:, start:stop], columns._replace(initial_state=()))._replace(
+        initial_state=states
+    )
+
+
+def literal_step(kit, config, learner: LearnerState, opt_state, columns: UnrollColumns, step: int):
+    """One step as a textbook has it: mean loss, gradient, optax."""
+    unroll = Unroll(
+        **{
+            **columns._asdict(),
+            "observation": unflatten(kit.environment.observation, columns.observation),
+            "extras": {"a": columns.extras[0], "b": columns.extras[1]},
+            "initial_state": {"memory": columns.initial_state[0]},
+        }
+    )
+
+    def mean_loss(params):
+        output = kit.loss(params, learner.extra, unroll)
+        return output.total / output.count
+
+    gradient = jax.grad(mean_loss)(learner.params)
+    rule = make_optimizer(config, kit.steps).transformation
+    updates, opt_state = rule.update(gradient, opt_state, learner.params)
+    learner = LearnerState(optax.apply_updates(learner.params, updates), learner.extra)
+    return kit.agent().after_update(learner, step), opt_state, optax.tree.norm(gradient)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        OptimizerConfig(learning_rate=0.05, clip_norm=1.0),
+        OptimizerConfig(name="rmsprop", learning_rate=0.05, momentum=0.9, epsilon=1e-5),
+        OptimizerConfig(name="sgd", learning_rate=0.05, momentum=0.9),
+    ],
+    ids=lambda optimizer: optimizer.name,
+)
+def test_steps_equal_a_literal_loop(kit, optimizer):
+    config = kit.config(updates_per_call=2, optimizer=optimizer)
+    columns, state = kit.columns(1, 8), kit.state(config)
+    learner, opt_state = jax.tree.map(jnp.copy, (state.learner, state.opt_state))
+    literal = jax.jit(lambda *arguments: literal_step(kit, config, *arguments))
+    norms = []
+    for update in range(2):
+        part = cut(columns, 4 * update, 4 * update + 4)
+        learner, opt_state, norm = literal(learner, opt_state, part, update + 1)
+        norms.append(norm)
+
+    state, output = kit.program(config)(state, columns)
+
+    assert_close(state.learner, learner)
+    assert_close(state.opt_state, opt_state)
+    assert (int(state.step), int(state.skipped)) == (2, 0)
+    np.testing.assert_allclose(output.metrics["gradient_norm"], np.mean(norms), rtol=1e-5)
+    np.testing.assert_allclose(output.metrics["learning_rate"], 0.05, rtol=1e-6)
+    assert output.finite.tolist() == [True] * 2
+
+
+def test_metrics_weigh_steps_by_what_they_count(kit):
+    still = OptimizerConfig(learning_rate=1e-12, clip_norm=1.0)
+    config = kit.config(updates_per_call=2, optimizer=still)
+    columns, state = kit.columns(2, 8), kit.state(config)
+    columns.flags[1:, :3] = 1
+    valid = columns.flags[1:] == 0
+    _, output = kit.program(config)(state, columns)
+    np.testing.assert_allclose(output.metrics["loss"], output.aux["error"].sum() / 2 / valid.sum(), rtol=1e-5)
+
+
+def test_pieces_make_the_same_step_as_the_whole(kit):
+    whole, pieces = kit.config(updates_per_call=2), kit.config(updates_per_call=2, micro_unrolls=1)
+    columns = kit.columns(3, 8)
+    columns.flags[1:, 0] = 1  # a piece that counts nothing, and pieces of unequal counts
+    expected, expected_output = kit.program(whole)(kit.state(whole), columns)
+    state, output = kit.program(pieces)(kit.state(pieces), columns)
+    assert_close(state, expected)
+    assert_close(output, expected_output)
+
+
+def test_several_updates_a_call_equal_single_calls(kit):
+    many, one = kit.config(updates_per_call=2), kit.config()
+    columns, single = kit.columns(4, 8), kit.state(one)
+    errors = []
+    for update in range(2):
+        single, output = kit.program(one)(single, cut(columns, 4 * update, 4 * update + 4))
+        errors.append(output.aux["error"])
+    state, output = kit.program(many)(kit.state(many), columns)
+    assert_close(state, single, rtol=1e-6)
+    assert_close(output.aux["error"], np.concatenate(errors))
+
+
+def test_a_nonfinite_step_changes_nothing_but_its_count(kit):
+    config = kit.config()
+    state, _ = kit.program(config)(kit.state(config), kit.columns(5, 4))
+    before = jax.tree.map(plain, state)
+    columns = kit.columns(6, 4)
+    columns.reward[2, 1], columns.flags[...] = np.nan, 0
+    state, output = kit.program(config)(state, columns)
+    assert output.finite.tolist() == [False]
+    assert int(state.skipped) == 1
+    assert_equal(state._replace(skipped=jnp.int32(0)), before)
+
+
+def test_a_finite_loss_with_an_infinite_gradient_is_skipped_too(kit):
+    config = kit.config()
+    columns = kit.columns(6, 4)
+    columns.flags[...] = 0
+    columns.reward[2, 1] = 1e19  # its square is finite, that of the gradient is not
+    columns.observation[0][1, 1] = 100.0
+    state, output = kit.program(config)(kit.state(config), columns)
+    assert output.finite.tolist() == [False]
+    assert np.isfinite(state.learner.params["place"]).all()
+
+
+def test_a_step_after_a_nonfinite_one_in_the_same_call_is_made(kit):
+    two, one = kit.config(updates_per_call=2), kit.config()
+    columns = kit.columns(7, 8)
+    columns.reward[:, :4], columns.flags[:, :4] = np.inf, 0
+    expected, expected_output = kit.program(one)(kit.state(one), cut(columns, 4, 8))
+    state, output = kit.program(two)(kit.state(two), columns)
+    assert output.finite.tolist() == [False, True]
+    assert (int(state.step), int(state.skipped)) == (1, 1)
+    assert_close(state.learner, expected.learner)
+    assert_close(output.metrics, expected_output.metrics)
+
+
+def test_a_batch_that_counts_nothing_is_finite_and_moves_nothing(kit):
+    config = kit.config()
+    columns, state = kit.columns(8, 4), kit.state(config)
+    columns.flags[...] = 1
+    before = jax.tree.map(plain, state.learner.params)
+    state, output = kit.program(config)(state, columns)
+    assert output.finite.all()
+    assert_equal(state.learner.params, before)
+
+
+def test_the_state_is_donated(kit):
+    config = kit.config()
+    state = kit.state(config)
+    new, _ = kit.program(config)(state, kit.columns(9, 4))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(new))
+
+
+def test_the_program_takes_no_other_shapes(kit):
+    config = kit.config()
+    with pytest.raises(TypeError):
+        kit.program(config)(kit.state(config), kit.columns(10, 5))
+
+
+def test_the_learning_rate_follows_applied_steps(kit):
+    optimizer = OptimizerConfig.model_validate(
+        {"name": "sgd", "learning_rate": 1.0, "schedule": {"kind": "linear", "updates": 4}}
+    )
+    config = kit.config(optimizer=optimizer)
+    program, state = kit.program(config), kit.state(config)
+    rates = []
+    for columns in (kit.columns(1, 4), kit.poisoned(kit.batch(2, 4)).columns, kit.columns(3, 4), kit.columns(4, 4)):
+        state, output = program(state, columns)
+        rates.append(float(output.metrics["learning_rate"]))
+    assert [rates[0], *rates[2:]] == [1.0, 0.75, 0.5]
