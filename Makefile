@@ -1,0 +1,59 @@
+# Every command of this project; `make help` lists them. GNU make 3.81, the one that macOS brings, reads this file too.
+# PYTHON=/path/to/python chooses the interpreter that makes the virtual environment; see scripts/make_venv.sh.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check install -c constraints.txt
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev train test lint format docs dist packaging clean
+
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED) ## Install aioseed with everything a learner host needs into .venv
+
+dev: $(INSTALLED_DEV) ## Install what tests, linters and documentation need as well
+
+train: install ## Train CartPole until it is solved
+	@$(BIN)/aioseed train cartpole
+
+test: lint ## Check formatting, types and imports, then run every test
+	$(BIN)/pytest
+
+lint: dev
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: dev ## Format the code and mend what can be mended by itself
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: dev ## Build the documentation into site/; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+dist: dev ## Build the wheel and the source distribution into dist/
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build
+
+packaging: dev ## Run the packaging tests alone
+	$(BIN)/pytest tests/packaging
+
+clean: ## Remove .venv, caches and whatever was built; runs/ stays
+	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# Each stamp is newer than the files that it was installed from, so that nothing is installed twice.
+$(INSTALLED): pyproject.toml constraints.txt
+	@PYTHON='$(PYTHON)' sh scripts/make_venv.sh $(VENV)
+	@echo 'Installing aioseed and what a learner needs into $(VENV): about a minute the first time'
+	@$(PIP_INSTALL) --upgrade pip
+	@$(PIP_INSTALL) --build-constraint constraints.txt --editable '.[learner]'
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	@echo 'Installing what the tests need'
+	@$(PIP_INSTALL) --group dev
+	@touch $@

@@ -1,0 +1,177 @@
+"""The kit finds what is wrong with a transport: each saboteur breaks one promise of the memory transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from aioseed.errors import ChannelClosed
+from aioseed.testing.transport_kit import TRANSPORT_CHECKS, check_transport
+from aioseed.transport import Channel, DialOptions, Handler, Listener, ListenOptions, MemoryTransport, Transport
+
+
+class Wrapped(Channel):
+    """Pass everything on to a channel that keeps its promises."""
+
+    def __init__(self, inner: Channel) -> None:
+        self.inner = inner
+
+    @property
+    def peer(self) -> str:
+        return self.inner.peer
+
+    def send_nowait(self, payload: bytes) -> None:
+        self.inner.send_nowait(payload)
+
+    async def send(self, payload: bytes) -> None:
+        await self.inner.send(payload)
+
+    async def receive(self) -> bytes:
+        return await self.inner.receive()
+
+    async def close(self, reason: str = "") -> None:
+        await self.inner.close(reason)
+
+
+class Doubling(Wrapped):
+    async def send(self, payload: bytes) -> None:
+        await self.inner.send(payload)
+        if payload == b"399":
+            await self.inner.send(payload)
+
+
+class Wide(Wrapped):
+    async def receive(self) -> bytes:
+        return bytearray(await self.inner.receive())  # type: ignore[return-value]
+
+
+class Forgetful(Wrapped):
+    async def receive(self) -> bytes:
+        payload = await self.inner.receive()
+        await asyncio.sleep(0)  # a cancellation here loses the message
+        return payload
+
+
+class Sharing(Wrapped):
+    def __init__(self, inner: Channel) -> None:
+        super().__init__(inner)
+        self.turn = asyncio.Lock()
+
+    async def receive(self) -> bytes:
+        async with self.turn:
+            return await self.inner.receive()
+
+
+class Reopening(Wrapped):
+    def send_nowait(self, payload: bytes) -> None:
+        try:
+            self.inner.send_nowait(payload)
+        except ChannelClosed:
+            return
+
+
+class Unclean(Wrapped):
+    async def receive(self) -> bytes:
+        try:
+            return await self.inner.receive()
+        except ChannelClosed as closed:
+            raise ChannelClosed(closed.reason, clean=False) from closed
+
+
+class TooClean(Wrapped):
+    async def receive(self) -> bytes:
+        try:
+            return await self.inner.receive()
+        except ChannelClosed as closed:
+            raise ChannelClosed(closed.reason, clean=True) from closed
+
+
+class Leaking(Wrapped):
+    async def close(self, reason: str = "") -> None:
+        await self.inner.close(reason)
+        left.append(asyncio.get_running_loop().create_task(asyncio.Event().wait()))
+
+
+class Impatient(Wrapped):
+    async def send(self, payload: bytes) -> None:
+        self.inner.send_nowait(payload)
+        await asyncio.sleep(0)
+
+
+left: list[asyncio.Task[bool]] = []
+
+
+class Saboteur(Transport):
+    """The memory transport with another channel on both ends, or another way in."""
+
+    schemes = ("memory",)
+
+    def __init__(self, wrap: Callable[[Channel], Channel] = Wrapped, *, open_house: bool = False) -> None:
+        self._inner = MemoryTransport()
+        self._wrap = wrap
+        self._open_house = open_house
+
+    async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
+        async def wrapped(channel: Channel) -> None:
+            await handler(self._wrap(channel))
+
+        return await self._inner.listen(url, wrapped, options._replace(token=None) if self._open_house else options)
+
+    async def dial(self, url: str, options: DialOptions) -> Channel:
+        return self._wrap(await self._inner.dial(url, options))
+
+
+async def run(name: str, transport: Transport) -> None:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[tuple[Transport, str]]:
+        yield transport, "memory://here:0"
+
+    await TRANSPORT_CHECKS[name](make)
+
+
+@pytest.mark.parametrize(
+    ("name", "saboteur"),
+    [
+        ("keeps_order_and_delivers_once", Saboteur(Doubling)),
+        ("carries_every_legal_size", Saboteur(Wide)),
+        ("cancelled_receive_loses_nothing", Saboteur(Forgetful)),
+        ("refuses_a_second_receiver", Saboteur(Sharing)),
+        ("close_is_final_and_idempotent", Saboteur(Reopening)),
+        ("close_delivers_what_was_sent", Saboteur(Unclean)),
+        ("listener_close_ends_channels", Saboteur(Unclean)),
+        ("refuses_larger_messages", Saboteur(TooClean)),
+        ("keeps_order_and_delivers_once", Saboteur(Leaking)),
+        ("send_waits_for_a_slow_reader", Saboteur(Impatient)),
+        ("token_is_required", Saboteur(open_house=True)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value._wrap.__name__,
+)
+@pytest.mark.virtual_time
+async def test_broken_promise_is_found(name: str, saboteur: Saboteur) -> None:
+    try:
+        with pytest.raises((AssertionError, ChannelClosed, TimeoutError)):
+            await run(name, saboteur)
+    finally:
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        left.clear()
+
+
+@pytest.mark.virtual_time
+async def test_one_call_runs_every_check() -> None:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[tuple[Transport, str]]:
+        yield MemoryTransport(), "memory://here:0"
+
+    await check_transport(make)
+
+
+def test_every_check_says_what_it_holds_a_transport_to() -> None:
+    assert len(TRANSPORT_CHECKS) >= 16
+    for name, check in TRANSPORT_CHECKS.items():
+        assert check.__name__ == name  # type: ignore[attr-defined]
+        assert check.__doc__
