@@ -1,0 +1,128 @@
+"""The seam between the runtime and an algorithm: an agent is a NamedTuple of pure functions.
+
+There is one runtime. Serving calls `act`, training calls `loss` and `after_update`; neither knows the algorithm.
+An entry point of the group ``aioseed.agents`` names an `AgentPlugin`. Check yours with `aioseed.testing.agent_kit`.
+
+Letters: B rows of a batch or unrolls, T transitions of an unroll (it has T+1 rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import jax
+from pydantic import BaseModel
+
+from aioseed.nets.network import NetworkFactory, PyTree
+from aioseed.specs import Tree
+from aioseed.types import EnvironmentSpec
+
+__all__ = [
+    "ActInput",
+    "ActOutput",
+    "Agent",
+    "AgentPlugin",
+    "LearnerState",
+    "LossOutput",
+    "NetworkFactory",
+    "PyTree",
+    "Unroll",
+]
+
+
+class ActInput(NamedTuple):
+    """Hold the rows of a closed batch. Padded rows hold anything; what comes out of them is thrown away."""
+
+    observation: Tree[jax.Array]  # as the observation spec says, leaves [B, ...]
+    reward: jax.Array  # float32[B], raw
+    flags: jax.Array  # uint8[B], FIRST | TERMINATED | TRUNCATED of aioseed.types
+    previous_action: jax.Array  # [B, *action shape]; meaningless at a first row
+    slot: jax.Array  # int32 or uint32[B]
+    epoch_low: jax.Array  # uint32[B], low 32 bits of the epoch xor its high 32 bits
+    sequence: jax.Array  # uint32[B]
+
+
+class ActOutput(NamedTuple):
+    """Hold the answer to each row."""
+
+    action: jax.Array  # [B, *action shape], in the dtype of ActionSpec.array
+    extras: PyTree  # as Agent.extras says, leaves [B, ...]
+
+
+class LearnerState(NamedTuple):
+    """Hold what an agent trains, without the optimiser's part."""
+
+    params: PyTree  # trained by gradient, published to inference
+    extra: PyTree  # the rest: target networks, statistics of a normaliser; () where there is none
+
+
+class Unroll(NamedTuple):
+    """Hold B unrolls, time-major: `aioseed.types.UnrollColumns` as JAX arrays, with trees where that has leaves."""
+
+    observation: Tree[jax.Array]  # leaves [T+1, B, ...]
+    reward: jax.Array  # float32[T+1, B], raw; the reward that came with the row's observation
+    flags: jax.Array  # uint8[T+1, B]
+    previous_action: jax.Array  # [T+1, B, *action shape]; meaningless at a first row
+    action: jax.Array  # [T+1, B, *action shape], taken from the row; meaningless at a final row
+    policy_version: jax.Array  # int32[T+1, B]
+    extras: PyTree  # leaves [T+1, B, ...]
+    initial_state: PyTree  # leaves [B, ...], the recurrent state that entered row 0
+
+
+class LossOutput(NamedTuple):
+    """Hold sums, so that pieces of a batch add up: the runtime adds first and divides by the count once."""
+
+    total: jax.Array  # float32[]; the gradient of sum(total) / sum(count) is the step's gradient
+    # float32[], what is averaged over: valid steps, or unrolls; never differentiated. It shadows tuple.count.
+    count: jax.Array  # type: ignore[assignment]
+    metrics: dict[str, jax.Array]  # float32[] each, sums that the runtime divides by the count
+    aux: PyTree  # more for the runtime, such as new priorities [B]; () where there is nothing
+
+
+class ActFunction(Protocol):
+    """Answer the rows of a batch."""
+
+    def __call__(
+        self, params: PyTree, key: jax.Array, state: PyTree, rows: ActInput, greedy: bool
+    ) -> tuple[ActOutput, PyTree]:
+        """Return the answers and the recurrent state after each row.
+
+        Args:
+            params: `LearnerState.params`, published.
+            key: One per run. The noise of a row comes from it and the row's slot, epoch and sequence number alone.
+            state: Leaves [B, ...], the recurrent state of each row's slot; the agent resets it at first rows.
+            rows: The batch.
+            greedy: Static. True takes the most likely action.
+        """
+
+
+class Agent(NamedTuple):
+    """Bundle the pure functions of an algorithm, bound to an environment's specs, a network and a configuration."""
+
+    init: Callable[[jax.Array], LearnerState]
+    """key -> LearnerState."""
+    initial_state: Callable[[], PyTree]
+    """() -> recurrent state of one slot, without batch axis."""
+    act: ActFunction
+    """See `ActFunction`."""
+    loss: Callable[[PyTree, PyTree, Unroll], LossOutput]
+    """(params, extra, unroll) -> LossOutput; differentiated with respect to params."""
+    after_update: Callable[[LearnerState, jax.Array], LearnerState]
+    """(state after the optimiser's step, int32[] number of steps made) -> state; target networks and projections."""
+    extras: Callable[[], PyTree]
+    """() -> tree of `ArraySpec`, what `act` stores with each row for `loss`. Nodes are dicts and plain tuples."""
+    overlap_steps: int
+    """Rows that an unroll repeats from the one before, beyond the usual one; burn-in. 0 on-policy."""
+
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class AgentPlugin(NamedTuple, Generic[Config]):
+    """Name an algorithm: what an entry point of the group ``aioseed.agents`` points to."""
+
+    config_type: type[Config]
+    """Frozen pydantic model of the algorithm's options; unknown keys are refused by it."""
+    build: Callable[[Config, EnvironmentSpec, NetworkFactory], Agent]
+    """Make the agent. Raises SpaceError for spaces that the algorithm cannot take."""

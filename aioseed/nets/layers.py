@@ -1,0 +1,47 @@
+"""Linen layers that the networks here share: a stack of dense layers and the heads on top."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aioseed.nets.network import Head, Heads, NetworkOutputs
+
+Activation: TypeAlias = Literal["tanh", "relu", "swish"]
+_ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu, "swish": nn.swish}
+
+
+class Torso(nn.Module):
+    """Map features to features through dense layers; kernels Glorot-uniform and biases 0, as in SEED RL."""
+
+    hidden: tuple[int, ...]
+    activation: Activation
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:  # [..., F] -> [..., hidden[-1]]
+        """Apply the layers to float32[..., F]."""
+        for units in self.hidden:
+            layer = nn.Dense(units, kernel_init=nn.initializers.glorot_uniform())
+            features = _ACTIVATIONS[self.activation](layer(features))
+        return features
+
+
+class Outputs(nn.Module):
+    """Put one dense layer for each head on top of shared features."""
+
+    heads: Heads
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> NetworkOutputs:  # [..., F] -> {name: [..., size]}
+        """Return every head's output for float32[..., F]."""
+        return {name: head_layer(head, name)(features) for name, head in sorted(self.heads.items())}
+
+
+def head_layer(head: Head, name: str) -> nn.Dense:
+    """Return the last layer of a head; its outputs begin with about `head.scale` times the spread of its inputs."""
+    return nn.Dense(
+        head.size, kernel_init=nn.initializers.variance_scaling(head.scale**2, "fan_in", "uniform"), name=name
+    )

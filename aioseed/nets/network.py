@@ -1,0 +1,164 @@
+"""The seam between agents and networks: what goes in, what comes out, and the four functions in between.
+
+A *network factory* is named by an entry point of the group ``aioseed.nets`` and has the signature
+``factory(observation, action, heads, **options) -> Network``. An agent says by `Heads` which outputs it wants; a
+network knows nothing of the algorithm. Any module system will do: only the functions count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from aioseed.specs import ActionSpec, ArraySpec, ObservationSpec, Tree, flatten, unflatten
+from aioseed.types import FIRST
+
+PyTree: TypeAlias = Any
+"""Any tree of arrays. JAX has no type for it; what a tree holds is the business of the network that made it."""
+
+
+class Head(NamedTuple):
+    """Ask a network for one output."""
+
+    size: int
+    """Numbers a row."""
+    scale: float = 1.0
+    """Spread of the outputs at first, above 0. A small one (0.01) makes all actions about equally likely."""
+
+
+Heads: TypeAlias = Mapping[str, Head]
+"""Outputs by name, for example ``{"policy": Head(6, 0.01), "value": Head(1)}``."""
+
+
+class NetworkInputs(NamedTuple):
+    """Hold the rows that a network sees; ``[...]`` is ``[B]`` in `Network.step`, ``[T+1, B]`` in `Network.unroll`."""
+
+    observation: Tree[jax.Array]  # leaves [..., *shape], as the observation spec says
+    reward: jax.Array  # float32[...], scaled and clipped as the agent learns from it; 0 at a first row
+    first: jax.Array  # bool[...]
+    previous_action: jax.Array  # float32[..., A], one-hot for each component; all zero (none) at a first row
+
+
+NetworkOutputs: TypeAlias = dict[str, jax.Array]
+"""Output of each head by name, float32[..., size]."""
+
+
+class Network(NamedTuple):
+    """Bundle the pure functions of a network.
+
+    Recurrent state obeys one rule: what enters a row is `initial_state` exactly where the row is first, else what the
+    row before put out. `step` and `unroll` both apply it themselves, so that stepping through an unroll gives the same.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    """key -> params, a tree of arrays only."""
+    initial_state: Callable[[], PyTree]
+    """() -> recurrent state of one slot, without batch axis; () for a network without memory."""
+    step: Callable[[PyTree, PyTree, NetworkInputs], tuple[NetworkOutputs, PyTree]]
+    """(params, state [B, ...], inputs [B, ...]) -> (outputs [B, size], state [B, ...])."""
+    unroll: Callable[[PyTree, PyTree, NetworkInputs], NetworkOutputs]
+    """(params, state [B, ...] that entered row 0, inputs [T+1, B, ...]) -> outputs [T+1, B, size]."""
+
+
+NetworkFactory: TypeAlias = Callable[[ObservationSpec, ActionSpec, Heads], Network]
+"""Make a network; what agents get, with the options of the preset already bound."""
+
+
+def previous_action_size(action: ActionSpec) -> int:
+    """Return A, the width of `NetworkInputs.previous_action`."""
+    return action.array.size if action.kind == "box" else sum(action.sizes)
+
+
+def network_inputs(
+    action: ActionSpec, observation: Tree[jax.Array], reward: jax.Array, flags: jax.Array, previous_action: jax.Array
+) -> NetworkInputs:
+    """Return the inputs for rows as they are stored, with the rule for first rows applied.
+
+    Args:
+        action: The action spec.
+        observation: Leaves [..., *shape].
+        reward: float32[...], as the agent learns from it.
+        flags: uint8[...].
+        previous_action: [..., *action shape]; ignored at first rows.
+    """
+    first = (flags & FIRST) != 0
+    features = _action_features(action, previous_action)
+    return NetworkInputs(
+        observation,
+        jnp.where(first, 0.0, reward.astype(jnp.float32)),
+        first,
+        jnp.where(first[..., None], 0.0, features),
+    )
+
+
+def _action_features(action: ActionSpec, taken: jax.Array) -> jax.Array:
+    if action.kind == "box":
+        return taken.astype(jnp.float32).reshape(*taken.shape[: taken.ndim - len(action.array.shape)], -1)
+    if action.kind == "discrete":
+        return jax.nn.one_hot(taken, action.sizes[0], dtype=jnp.float32)
+    components = [jax.nn.one_hot(taken[..., i], size, dtype=jnp.float32) for i, size in enumerate(action.sizes)]
+    return jnp.concatenate(components, axis=-1)
+
+
+def reset_where_first(initial: PyTree, state: PyTree, first: jax.Array) -> PyTree:
+    """Return `state` [B, ...] with the rows where `first` [B] is True replaced by `initial` (without batch axis)."""
+
+    def reset(start: jax.Array, now: jax.Array) -> jax.Array:
+        return jnp.where(first.reshape(-1, *(1 for _ in start.shape)), start[None], now)
+
+    return jax.tree.map(reset, initial, state)
+
+
+def example_inputs(observation: ObservationSpec, action: ActionSpec, leading: tuple[int, ...] = (1,)) -> NetworkInputs:
+    """Return rows of zeros, none of them first, for initialisers that want to see shapes."""
+    parts: list[ArraySpec] = flatten(observation)
+    leaves = [jnp.zeros((*leading, *part.shape), part.dtype) for part in parts]
+    return NetworkInputs(
+        unflatten(observation, leaves),
+        jnp.zeros(leading, jnp.float32),
+        jnp.zeros(leading, jnp.bool_),
+        jnp.zeros((*leading, previous_action_size(action)), jnp.float32),
+    )
+
+
+def feed_forward(
+    init: Callable[[jax.Array], PyTree], apply: Callable[[PyTree, NetworkInputs], NetworkOutputs]
+) -> Network:
+    """Return a network without memory, of a function that maps a batch of rows to their outputs.
+
+    Args:
+        init: key -> params.
+        apply: (params, inputs [N, ...]) -> outputs [N, size]; `unroll` folds time and batch into N.
+    """
+
+    def step(params: PyTree, state: PyTree, inputs: NetworkInputs) -> tuple[NetworkOutputs, PyTree]:
+        return apply(params, inputs), state
+
+    def unroll(params: PyTree, state: PyTree, inputs: NetworkInputs) -> NetworkOutputs:
+        del state
+        rows, batch = inputs.first.shape
+        folded = jax.tree.map(lambda leaf: leaf.reshape(rows * batch, *leaf.shape[2:]), inputs)
+        outputs = apply(params, folded)
+        return {name: output.reshape(rows, batch, *output.shape[1:]) for name, output in outputs.items()}
+
+    return Network(init, lambda: (), step, unroll)
+
+
+def flatten_observation(spec: ObservationSpec, observation: Tree[jax.Array]) -> jax.Array:
+    """Return float32[..., F]: every leaf as a vector, one after the other in the order of `aioseed.specs.flatten`.
+
+    uint8 leaves are taken for images and divided by 255. All others, integers too, are cast as the numbers they are: a
+    spec does not say that an integer is an index, so an environment that means one should send it one-hot.
+    """
+    parts: list[ArraySpec] = flatten(spec)
+    vectors = [_vector(part, leaf) for part, leaf in zip(parts, flatten(observation), strict=True)]
+    return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors, axis=-1)
+
+
+def _vector(spec: ArraySpec, leaf: jax.Array) -> jax.Array:
+    leading = leaf.shape[: leaf.ndim - len(spec.shape)]
+    numbers = leaf.astype(jnp.float32).reshape(*leading, spec.size)
+    return numbers * jnp.float32(1 / 255) if spec.dtype == "uint8" else numbers

@@ -1,0 +1,137 @@
+"""A perceptron followed by LSTM layers, for environments that hide part of their state (SEED RL's MLPandLSTM)."""
+
+from __future__ import annotations
+
+from typing import TypeAlias, cast
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from aioseed.nets.layers import Activation, Outputs, Torso
+from aioseed.nets.network import (
+    Heads,
+    Network,
+    NetworkInputs,
+    NetworkOutputs,
+    PyTree,
+    example_inputs,
+    flatten_observation,
+    reset_where_first,
+)
+from aioseed.specs import ActionSpec, ObservationSpec
+
+LayerState: TypeAlias = tuple[jax.Array, jax.Array]
+"""Cell and output of one LSTM layer, float32[B, units] each."""
+State: TypeAlias = tuple[LayerState, ...]
+
+
+def mlp_lstm(
+    observation: ObservationSpec,
+    action: ActionSpec,
+    heads: Heads,
+    *,
+    hidden: tuple[int, ...] = (64,),
+    activation: Activation = "relu",
+    lstm_units: int = 64,
+    layers: int = 1,
+    include_previous: bool = True,
+) -> Network:
+    """Return dense layers on the flattened observation, then LSTM layers, then the heads.
+
+    Args:
+        observation: Any tree; see `aioseed.nets.network.flatten_observation` for how leaves become numbers.
+        action: Its one-hot form is an input where `include_previous`.
+        heads: Outputs, each a dense layer on the last LSTM layer.
+        hidden: Units of the dense layers below; may be empty.
+        activation: Applied after every dense layer.
+        lstm_units: Units of each LSTM layer.
+        layers: Number of LSTM layers, at least 1.
+        include_previous: Append the previous action (one-hot) and its reward to the input of the first LSTM layer.
+    """
+    module = _MlpLstm(heads, tuple(hidden), activation, lstm_units)
+
+    def initial_state() -> State:
+        def zeros() -> jax.Array:
+            return jnp.zeros((lstm_units,), jnp.float32)
+
+        return tuple((zeros(), zeros()) for _ in range(layers))
+
+    def extra(inputs: NetworkInputs) -> jax.Array:
+        previous = jnp.concatenate([inputs.reward[..., None], inputs.previous_action], axis=-1)
+        return previous if include_previous else previous[..., :0]
+
+    def run(params: PyTree, state: State, inputs: NetworkInputs) -> tuple[NetworkOutputs, State]:
+        features = flatten_observation(observation, inputs.observation)
+        result = module.apply({"params": params}, features, extra(inputs), inputs.first, state)
+        return cast("tuple[NetworkOutputs, State]", result)
+
+    def init(key: jax.Array) -> PyTree:
+        inputs = example_inputs(observation, action, (1, 1))
+        features = flatten_observation(observation, inputs.observation)
+        state = jax.tree.map(lambda leaf: leaf[None], initial_state())
+        return module.init(key, features, extra(inputs), inputs.first, state)["params"]
+
+    def step(params: PyTree, state: PyTree, inputs: NetworkInputs) -> tuple[NetworkOutputs, PyTree]:
+        outputs, state = run(params, state, jax.tree.map(lambda leaf: leaf[None], inputs))
+        return {name: output[0] for name, output in outputs.items()}, state
+
+    def unroll(params: PyTree, state: PyTree, inputs: NetworkInputs) -> NetworkOutputs:
+        return run(params, state, inputs)[0]
+
+    return Network(init, initial_state, step, unroll)
+
+
+class _MlpLstm(nn.Module):
+    heads: Heads
+    hidden: tuple[int, ...]
+    activation: Activation
+    lstm_units: int
+
+    @nn.compact
+    def __call__(
+        self, features: jax.Array, extra: jax.Array, first: jax.Array, state: State
+    ) -> tuple[NetworkOutputs, State]:  # features [T+1, B, F], extra [T+1, B, X]
+        features = jnp.concatenate([Torso(self.hidden, self.activation)(features), extra], axis=-1)
+        final = []
+        for entered in state:
+            features, left = Lstm(self.lstm_units)(features, first, entered)
+            final.append(left)
+        return Outputs(self.heads)(features), tuple(final)
+
+
+class Lstm(nn.Module):
+    """Run one LSTM layer over time (Hochreiter and Schmidhuber 1997; with forget gates, Gers et al. 2000).
+
+    Initialised as Keras does: Glorot-uniform input kernel, orthogonal recurrent kernel, bias 1 at forget gates.
+    """
+
+    units: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array, first: jax.Array, state: LayerState) -> tuple[jax.Array, LayerState]:
+        """Return outputs [T+1, B, units] and the state after the last row, resetting to zero where `first` [T+1, B]."""
+        # The part of the gates that does not depend on the recurrence is one large product outside the loop.
+        projection = nn.Dense(4 * self.units, kernel_init=nn.initializers.glorot_uniform(), bias_init=_gate_bias)
+        projected = projection(features)
+        kernel = self.param("recurrent_kernel", nn.initializers.orthogonal(), (self.units, 4 * self.units))
+        zeros = jnp.zeros((self.units,), jnp.float32)
+
+        def step(carry: LayerState, row: tuple[jax.Array, jax.Array]) -> tuple[LayerState, jax.Array]:
+            row_projected, row_first = row
+            cell, output = reset_where_first((zeros, zeros), carry, row_first)
+            gates = row_projected + output @ kernel
+            entered, forgotten, proposed, shown = jnp.split(gates, 4, axis=-1)
+            cell = nn.sigmoid(forgotten) * cell + nn.sigmoid(entered) * jnp.tanh(proposed)
+            output = nn.sigmoid(shown) * jnp.tanh(cell)
+            return (cell, output), output
+
+        state, outputs = jax.lax.scan(step, state, (projected, first))
+        return outputs, state
+
+
+def _gate_bias(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Return biases of the gates in the order entered, forgotten, proposed, shown."""
+    del key
+    return jnp.repeat(jnp.array([0, 1, 0, 0], dtype), shape[0] // 4)

@@ -1,0 +1,1 @@
+"""Pure maths of reinforcement learning: unbatched, time-major, checked while tracing, cited."""

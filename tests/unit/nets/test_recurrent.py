@@ -1,0 +1,115 @@
+"""The LSTM: step by step as unrolled, fresh at first rows, and equal to the textbook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aioseed.nets.network import Head, Network, NetworkInputs, network_inputs
+from aioseed.nets.recurrent import Lstm, mlp_lstm
+from aioseed.specs import ArraySpec, discrete
+from aioseed.types import FIRST
+
+SPEC, ACTION = ArraySpec("float32", (3,)), discrete(2)
+ROWS, BATCH = 6, 4
+
+
+class Made(NamedTuple):
+    net: Network
+    params: object
+    step: Callable
+    unroll: Callable
+
+
+@cache
+def made(**options) -> Made:
+    """Return a network with its functions compiled, once for all tests."""
+    net = mlp_lstm(SPEC, ACTION, {"policy": Head(2), "value": Head(1)}, hidden=(5,), lstm_units=7, **options)
+    return Made(net, jax.jit(net.init)(jax.random.key(0)), jax.jit(net.step), jax.jit(net.unroll))
+
+
+def inputs(first_rows: dict[int, list[int]]) -> NetworkInputs:
+    """Return random rows of which those at {row: columns} are first."""
+    generator = np.random.default_rng(0)
+    flags = np.zeros((ROWS, BATCH), np.uint8)
+    for row, columns in first_rows.items():
+        flags[row, columns] = FIRST
+    return network_inputs(
+        ACTION,
+        jnp.asarray(generator.normal(size=(ROWS, BATCH, 3)), jnp.float32),
+        jnp.asarray(generator.normal(size=(ROWS, BATCH)), jnp.float32),
+        jnp.asarray(flags),
+        jnp.asarray(generator.integers(0, 2, (ROWS, BATCH)), jnp.int32),
+    )
+
+
+def state_of(net: Network, value: float):
+    return jax.tree.map(lambda leaf: jnp.full((BATCH, *leaf.shape), value, leaf.dtype), net.initial_state())
+
+
+def at(rows: NetworkInputs, t: int) -> NetworkInputs:
+    return jax.tree.map(lambda leaf: leaf[t], rows)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_stepping_row_by_row_is_the_unroll(layers: int) -> None:
+    net, params, step, unroll = made(layers=layers)
+    rows, state = inputs({2: [0], 4: [1, 3]}), state_of(net, 0.3)
+    unrolled = unroll(params, state, rows)
+    for t in range(ROWS):
+        outputs, state = step(params, state, at(rows, t))
+        for name, output in outputs.items():
+            np.testing.assert_allclose(output, unrolled[name][t], rtol=1e-5, atol=1e-6)
+
+
+def test_what_was_before_a_first_row_is_forgotten() -> None:
+    net, params, _, unroll = made(layers=1)
+    rows = inputs({3: list(range(BATCH))})
+    found = unroll(params, state_of(net, 0.5), rows)["policy"]
+    later = jax.tree.map(lambda leaf: jnp.concatenate([leaf[3:], leaf[3:]]), rows)
+    fresh = unroll(params, state_of(net, 0.0), later)["policy"]
+    np.testing.assert_allclose(found[3:], fresh[:3], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(found[:3], unroll(params, state_of(net, 0.0), rows)["policy"][:3]), "the state does matter"
+
+
+@pytest.mark.parametrize("include_previous", [True, False])
+def test_previous_action_and_reward_are_inputs_only_if_asked_for(include_previous: bool) -> None:
+    net, params, step, _ = made(layers=1) if include_previous else made(layers=1, include_previous=False)
+    rows = at(inputs({0: [0]}), 0)
+    before = step(params, state_of(net, 0.0), rows)[0]["value"]
+    others = {"reward": rows.reward + 1, "previous_action": 1 - rows.previous_action}
+    for name, other in others.items():
+        after = step(params, state_of(net, 0.0), rows._replace(**{name: other}))[0]["value"]
+        assert np.all(before != after) if include_previous else np.all(before == after)
+
+
+def test_a_layer_is_the_lstm_of_the_textbook() -> None:
+    """Step by step in NumPy, with Linen's parameters: i, f, g, o from one kernel for inputs and one for outputs."""
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(ROWS, BATCH, 3)).astype(np.float32)
+    zeros = jnp.zeros((BATCH, 7))
+    first = jnp.zeros((ROWS, BATCH), jnp.bool_)
+    module = Lstm(7)
+    variables = module.init(jax.random.key(0), features, first, (zeros, zeros))
+    outputs, (cell, last) = module.apply(variables, features, first, (zeros, zeros))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, float), variables["params"])
+    c = h = np.zeros((BATCH, 7))
+    for t in range(ROWS):
+        gates = features[t] @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"] + h @ params["recurrent_kernel"]
+        i, f, g, o = np.split(gates, 4, axis=1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        np.testing.assert_allclose(outputs[t], h, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(cell, c, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(last, outputs[-1])
+    np.testing.assert_array_equal(params["Dense_0"]["bias"], np.repeat([0, 1, 0, 0], 7))

@@ -1,0 +1,95 @@
+"""Action distributions against literal NumPy, and samples that are exactly as frequent as they are probable."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aioseed.errors import SpaceError
+from aioseed.ops.distributions import Sample, categorical, for_action, multi_categorical
+from aioseed.specs import ActionSpec, ArraySpec, discrete, multi_discrete
+
+LOGITS = np.random.default_rng(0).normal(0, 2, (5, 4)).astype(np.float32)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits.astype(float))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def test_log_prob_and_entropy_are_those_of_a_softmax() -> None:
+    distribution, probabilities = categorical(4), softmax(LOGITS)
+    for action in range(4):
+        found = distribution.log_prob(LOGITS, Sample(jnp.full(5, action, jnp.int32)))
+        np.testing.assert_allclose(found, np.log(probabilities[:, action]), rtol=1e-5)
+    np.testing.assert_allclose(
+        distribution.entropy(LOGITS), -(probabilities * np.log(probabilities)).sum(-1), rtol=1e-5
+    )
+
+
+def test_samples_on_a_grid_of_uniforms_are_as_frequent_as_they_are_probable() -> None:
+    distribution, points = categorical(4), 10_000
+    grid = (np.arange(points, dtype=np.float32) + 0.5)[:, None] / points
+    for logits, probabilities in zip(LOGITS, softmax(LOGITS), strict=True):
+        actions = distribution.sample(jnp.tile(logits, (points, 1)), grid).action
+        assert actions.dtype == jnp.int32
+        counts = np.bincount(actions, minlength=4)
+        np.testing.assert_allclose(counts, probabilities * points, atol=1.01)
+
+
+def test_an_action_of_no_probability_is_never_taken_and_adds_no_entropy() -> None:
+    logits = jnp.array([-jnp.inf, 0.0, -jnp.inf, 0.0, -jnp.inf])
+    uniforms = jnp.array([0.0, 0.49, 0.5, 1 - 2**-24])[:, None]
+    actions = jax.jit(categorical(5).sample)(jnp.tile(logits, (4, 1)), uniforms).action
+    np.testing.assert_array_equal(actions, [1, 1, 3, 3])
+    np.testing.assert_allclose(categorical(5).entropy(logits), np.log(2), rtol=1e-6)
+    assert np.all(np.isfinite(jax.jit(jax.grad(categorical(5).entropy))(logits)))
+
+
+def test_the_mode_is_the_likeliest_action_and_the_lowest_among_equals() -> None:
+    np.testing.assert_array_equal(categorical(4).mode(LOGITS).action, LOGITS.argmax(-1))
+    assert categorical(3).mode(jnp.array([1.0, 2.0, 2.0])).action == 1
+
+
+def test_components_of_unequal_sizes_are_independent() -> None:
+    sizes = (2, 4, 3)
+    distribution = multi_categorical(sizes)
+    generator = np.random.default_rng(1)
+    params = generator.normal(size=(6, 9)).astype(np.float32)
+    uniforms = generator.random((6, 3)).astype(np.float32)
+    parts = [params[:, :2], params[:, 2:6], params[:, 6:]]
+    singles = [categorical(size) for size in sizes]
+    actions = np.asarray(jax.jit(distribution.sample)(params, uniforms).action)
+    assert (distribution.parameter_size, distribution.uniforms_per_action) == (9, 3)
+    assert actions.shape == (6, 3) and actions.dtype == jnp.int32
+    modes = jax.jit(distribution.mode)(params).action
+    for i, (single, logits) in enumerate(zip(singles, parts, strict=True)):
+        np.testing.assert_array_equal(actions[:, i], jax.jit(single.sample)(logits, uniforms[:, i : i + 1]).action)
+        np.testing.assert_array_equal(modes[:, i], logits.argmax(-1))
+    wanted = sum(np.log(softmax(logits)[np.arange(6), actions[:, i]]) for i, logits in enumerate(parts))
+    np.testing.assert_allclose(jax.jit(distribution.log_prob)(params, Sample(actions)), wanted, rtol=1e-5)
+    entropies = sum(-(softmax(logits) * np.log(softmax(logits))).sum(-1) for logits in parts)
+    np.testing.assert_allclose(jax.jit(distribution.entropy)(params), entropies, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("action", "shape"), [(discrete(3), ()), (multi_discrete((3, 2)), (2,))])
+def test_actions_have_the_dtype_and_shape_of_their_spec(action: ActionSpec, shape: tuple[int, ...]) -> None:
+    distribution = for_action(action)
+    params = jnp.zeros((2, 7, distribution.parameter_size))
+    uniforms = jnp.zeros((2, 7, distribution.uniforms_per_action))
+    for sample in (distribution.sample(params, uniforms), distribution.mode(params)):
+        assert sample.action.shape == (2, 7, *shape) and sample.action.dtype == action.array.dtype
+        assert sample.hidden == () == distribution.hidden
+
+
+def test_a_box_is_refused_in_one_sentence() -> None:
+    box = ActionSpec("box", ArraySpec("float32", (2,)), low=(-1.0, -1.0), high=(1.0, 1.0))
+    with pytest.raises(SpaceError, match=r"cannot take Box actions .*Discrete and MultiDiscrete"):
+        for_action(box)
+
+
+def test_parameters_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="params must end in an axis of 3"):
+        categorical(3).entropy(jnp.zeros((2, 4)))
