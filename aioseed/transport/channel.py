@@ -1,7 +1,7 @@
 """The seam between messages and networks: a Channel carries whole messages, a Transport opens channels.
 
-Every transport, ours and a third party's, implements these classes and passes `aioseed.testing.transport_kit`. A message
-is `bytes`; what it means is `aioseed.wire`'s business. Foreign exceptions never cross: a transport raises only
+Every transport, ours and a third party's, implements these classes and passes `aioseed.testing.transport_kit`. A
+message is `bytes`; what it means is `aioseed.wire`'s business. Foreign exceptions never cross: a transport raises only
 `ChannelClosed`, `ConnectError`, `AuthenticationError` and `ListenError`.
 """
 
@@ -18,7 +18,8 @@ DEFAULT_MAX_MESSAGE_BYTES = 16 * 2**20
 class Channel(ABC):
     """Carry whole messages in both directions, in order, each at most once, between two peers.
 
-    One task may receive and any number may send; all calls belong to the thread of the event loop that opened the channel.
+    One task may receive and any number may send; all calls belong to the thread of the event loop that opened the
+    channel.
     """
 
     @property
@@ -51,8 +52,8 @@ class Channel(ABC):
     async def receive(self) -> bytes:
         """Return the next message.
 
-        Safe to cancel: no message is lost. One caller at a time; a second one raises RuntimeError. Not reading pushes the
-        peer back as far as its network does.
+        Safe to cancel: no message is lost. One caller at a time; a second one raises RuntimeError. Not reading pushes
+        the peer back as far as its network does.
 
         Raises:
             ChannelClosed: No further message will come; those that arrived before were all handed out.

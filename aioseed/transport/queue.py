@@ -1,0 +1,102 @@
+"""Messages between a network and the one task that takes them, measured in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from aioseed.errors import ChannelClosed
+
+MESSAGE_OVERHEAD_BYTES = 128
+"""Counted for every message beside its length, so that empty ones fill a queue too."""
+HIGH_WATER_BYTES = 128 * 2**10
+"""Bytes in a queue above which `MessageQueue.room` waits."""
+CLOSE_REASON_BYTES = 120
+"""Longest reason of a close that travels; it fits a WebSocket control frame."""
+
+
+class MessageQueue:
+    """Hold messages in order until they are taken; one task takes, any number may put.
+
+    Not thread-safe: all calls belong to the thread of one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._messages: deque[bytes] = deque()
+        self._size_bytes = 0
+        self._end: ChannelClosed | None = None
+        self._taker: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Return what waits, overhead included."""
+        return self._size_bytes
+
+    @property
+    def ended(self) -> ChannelClosed | None:
+        """Return how the queue ended, None while it lives. What was put before may still wait."""
+        return self._end
+
+    def put(self, payload: bytes) -> None:
+        """Append a message; after the end it is dropped."""
+        if self._end is not None:
+            return
+        self._messages.append(payload)
+        self._size_bytes += len(payload) + MESSAGE_OVERHEAD_BYTES
+        _wake(self._taker)
+
+    def end(self, closed: ChannelClosed, *, drop: bool = False) -> None:
+        """Let nothing more in; the first end stays. With `drop`, forget what waits as well."""
+        if drop:
+            self._messages.clear()
+            self._size_bytes = 0
+        if self._end is None:
+            self._end = closed
+        _wake(self._taker)
+        _wake(self._room)
+
+    async def take(self) -> bytes:
+        """Return the next message. Safe to cancel: nothing is lost. One caller at a time, a second raises RuntimeError.
+
+        Raises:
+            ChannelClosed: The queue ended and is empty.
+        """
+        if self._taker is not None:
+            raise RuntimeError("another task already receives on this channel")
+        while not self._messages:
+            if self._end is not None:
+                raise again(self._end)
+            self._taker = asyncio.get_running_loop().create_future()
+            try:
+                await self._taker
+            finally:
+                self._taker = None
+        payload = self._messages.popleft()
+        self._size_bytes -= len(payload) + MESSAGE_OVERHEAD_BYTES
+        if self._size_bytes <= HIGH_WATER_BYTES:
+            _wake(self._room)
+        return payload
+
+    async def room(self) -> None:
+        """Wait until at most `HIGH_WATER_BYTES` wait or the queue has ended. Safe to cancel; any number of callers."""
+        while self._size_bytes > HIGH_WATER_BYTES and self._end is None:
+            if self._room is None or self._room.done():
+                self._room = asyncio.get_running_loop().create_future()
+            # Several wait on one future: a cancelled waiter must not take it from the others.
+            await asyncio.shield(self._room)
+
+
+def again(closed: ChannelClosed) -> ChannelClosed:
+    """Return a fresh copy to raise, so that tracebacks do not pile up on one exception."""
+    return ChannelClosed(closed.reason, clean=closed.clean)
+
+
+def cut_reason(reason: str) -> str:
+    """Return `reason` cut to `CLOSE_REASON_BYTES` of UTF-8 at a character border."""
+    return reason.encode("utf-8", "replace")[:CLOSE_REASON_BYTES].decode("utf-8", "ignore")
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

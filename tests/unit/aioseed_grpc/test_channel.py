@@ -1,0 +1,86 @@
+"""What the transport kit does not say of a gRPC channel: what it is to a peer that has only grpcio."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+from aioseed_grpc.stream import CLOSE_REASON_KEY
+
+from aioseed.errors import ChannelClosed
+from aioseed.transport import Channel
+
+from .conftest import Ends
+
+pytestmark = pytest.mark.every_loop
+
+
+async def closed(channel: Channel) -> ChannelClosed:
+    with pytest.raises(ChannelClosed) as caught:
+        await channel.receive()
+    return caught.value
+
+
+async def test_message_is_one_frame(plain: Ends) -> None:
+    plain.channel.send_nowait(b"out")
+    assert await plain.call.read() == b"\x0a\x03out"
+    await plain.call.write(b"\x0a\x02in")
+    assert await plain.channel.receive() == b"in"
+
+
+async def test_fields_of_a_later_version_are_skipped(plain: Ends) -> None:
+    await plain.call.write(b"\x10\x07" + b"\x0a\x02in" + b"\x1a\x01x")
+    assert await plain.channel.receive() == b"in"
+
+
+async def test_malformed_frame_breaks_the_channel_after_what_came_before(plain: Ends) -> None:
+    await plain.call.write(b"\x0a\x06before")
+    await plain.call.write(b"\x0a\x7fshort")
+    assert await plain.channel.receive() == b"before"
+    end = await closed(plain.channel)
+    assert not end.clean
+    assert end.reason == "a field is longer than the frame"
+    assert await plain.call.code() is grpc.StatusCode.ABORTED
+
+
+async def test_half_close_of_the_client_is_a_clean_end_that_is_answered(plain: Ends) -> None:
+    await plain.call.write(b"\x0a\x04last")
+    await plain.call.done_writing()
+    assert await plain.channel.receive() == b"last"
+    assert (await closed(plain.channel)).clean
+    assert await plain.call.code() is grpc.StatusCode.OK
+
+
+async def test_cancelled_call_of_the_client_is_no_clean_end(plain: Ends) -> None:
+    await plain.call.write(b"\x0a\x04last")
+    assert await plain.channel.receive() == b"last"
+    plain.call.cancel()
+    assert not (await closed(plain.channel)).clean
+    with pytest.raises(ChannelClosed):
+        plain.channel.send_nowait(b"nobody hears")
+
+
+async def test_close_of_the_server_is_the_status_ok_with_the_reason(plain: Ends) -> None:
+    plain.channel.send_nowait(b"x")
+    await plain.channel.close("ä" * 200)
+    assert await plain.call.read() == b"\x0a\x01x"
+    assert await plain.call.read() is grpc.aio.EOF
+    assert await plain.call.code() is grpc.StatusCode.OK
+    assert (await plain.call.trailing_metadata())[CLOSE_REASON_KEY] == ("ä" * 60).encode()
+
+
+async def test_reason_travels_from_the_listener_alone(channels: tuple[Channel, Channel]) -> None:
+    near, far = channels
+    await far.close("enough")
+    assert (await closed(near)).reason == "enough"
+    assert (await closed(far)).reason == "enough"
+
+
+async def test_reader_that_waits_does_not_hold_up_a_close(channels: tuple[Channel, Channel]) -> None:
+    near, far = channels
+    receiving = asyncio.create_task(closed(near))
+    await asyncio.sleep(0)
+    await near.close()
+    assert (await receiving).clean
+    assert (await closed(far)).clean

@@ -1,0 +1,62 @@
+"""What the transport kit does not say of a gRPC listener."""
+
+from __future__ import annotations
+
+import socket
+
+import grpc
+import pytest
+from aioseed_grpc import GrpcTransport
+from aioseed_grpc.listener import check_free, server_options
+from aioseed_grpc.stream import ACCEPTED_KEY, METHOD
+
+from aioseed.errors import ListenError
+from aioseed.transport import Channel, ListenOptions
+from aioseed.transport.address import Address
+
+from .conftest import Accept, plain_channel
+
+
+async def ignore(channel: Channel) -> None:
+    await channel.receive()
+
+
+@pytest.mark.parametrize("metadata", [(), (("authorization", "Bearer wrong"),), (("authorization", "right"),)])
+async def test_call_without_the_token_is_unauthenticated(accept: Accept, metadata: tuple[tuple[str, str], ...]) -> None:
+    async with accept(ListenOptions(token="right")) as (listener, accepted), plain_channel(listener.url) as channel:
+        call = channel.stream_stream(METHOD)(metadata=metadata)
+        assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert ACCEPTED_KEY not in await call.initial_metadata()
+        assert await call.details() == "refused"
+        assert accepted.empty()
+
+
+async def test_there_is_one_method(accept: Accept) -> None:
+    async with accept() as (listener, _), plain_channel(listener.url) as channel:
+        call = channel.stream_stream("/aioseed.v1.Aioseed/Other")()
+        assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_too_large_a_message_is_not_even_read(accept: Accept) -> None:
+    async with accept(ListenOptions(max_message_bytes=1000)) as (listener, _), plain_channel(listener.url) as channel:
+        call = channel.stream_stream(METHOD)()
+        await call.write(bytes(2000))
+        assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_ports_are_not_shared() -> None:
+    assert dict(server_options(ListenOptions()))["grpc.so_reuseport"] == 0
+
+
+async def test_port_in_use_is_an_error_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        url = f"grpc://127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(ListenError) as caught:
+            await GrpcTransport().listen(url, ignore, ListenOptions())
+    assert caught.value.url == url
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_free_port_is_free_after_the_look(host: str) -> None:
+    check_free(Address("grpc", host, 0))

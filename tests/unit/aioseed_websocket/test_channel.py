@@ -1,0 +1,156 @@
+"""What the transport kit does not say of a WebSocket channel."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import struct
+
+import aiohttp
+import pytest
+from aioseed_websocket.channel import WebSocketChannel
+
+from aioseed.errors import ChannelClosed
+from aioseed.transport import Channel
+
+from .conftest import Accept, Ends
+
+pytestmark = pytest.mark.every_loop
+
+
+async def closed(channel: Channel) -> ChannelClosed:
+    with pytest.raises(ChannelClosed) as caught:
+        await channel.receive()
+    return caught.value
+
+
+async def test_message_is_one_binary_message(plain: Ends) -> None:
+    plain.channel.send_nowait(b"out")
+    assert (await plain.client.receive())[:2] == (aiohttp.WSMsgType.BINARY, b"out")
+    await plain.client.send_bytes(b"in")
+    assert await plain.channel.receive() == b"in"
+
+
+async def test_text_message_ends_the_channel_as_a_breach(plain: Ends) -> None:
+    await plain.client.send_bytes(b"before")
+    await plain.client.send_str("{}")
+    assert await plain.channel.receive() == b"before"
+    ending = asyncio.create_task(closed(plain.channel))
+    assert (await plain.client.receive())[:2] == (aiohttp.WSMsgType.CLOSE, 1003)
+    await plain.client.close()
+    assert not (await ending).clean
+
+
+async def test_ping_is_answered_with_its_payload_and_is_no_message(plain: Ends) -> None:
+    receiving = asyncio.create_task(plain.channel.receive())
+    await plain.client.ping(b"are you there")
+    assert (await plain.client.receive())[:2] == (aiohttp.WSMsgType.PONG, b"are you there")
+    await plain.client.pong(b"unasked")
+    await plain.client.send_bytes(b"message")
+    assert await receiving == b"message"
+
+
+@pytest.mark.parametrize(
+    ("frame", "clean"),
+    [(struct.pack("!H", 1000) + b"bye", True), (struct.pack("!H", 1001), True), (b"", True), (b"\x03\xf3", False)],
+)
+async def test_close_frame_is_answered_and_its_code_says_how_it_ended(plain: Ends, frame: bytes, clean: bool) -> None:
+    await plain.client.send_frame(frame, aiohttp.WSMsgType.CLOSE)
+    end = await closed(plain.channel)
+    assert end.clean is clean
+    assert end.reason == frame[2:].decode()
+    assert (await plain.client.receive()).type is aiohttp.WSMsgType.CLOSE
+
+
+async def test_lost_connection_is_not_clean_but_what_arrived_is_handed_out(plain: Ends) -> None:
+    await plain.client.send_bytes(b"last words")
+    await plain.client.ping()
+    assert await plain.channel.receive() == b"last words"
+    await plain.client.send_bytes(b"very last")
+    transport = plain.client._writer.transport
+    transport.close()
+    assert await plain.channel.receive() == b"very last"
+    assert not (await closed(plain.channel)).clean
+    with pytest.raises(ChannelClosed):
+        plain.channel.send_nowait(b"nobody hears")
+
+
+async def test_reason_of_a_close_is_cut_to_what_a_frame_holds(channels: tuple[Channel, Channel]) -> None:
+    near, far = channels
+    _, end = await asyncio.gather(near.close("ä" * 200), closed(far))
+    assert end.reason == "ä" * 60
+    assert (await closed(near)).reason == "ä" * 60
+
+
+async def test_cancel_that_meets_a_close_stays_a_cancel(channels: tuple[Channel, Channel]) -> None:
+    near, far = channels
+    receiving = asyncio.create_task(near.receive())
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(near.close())
+    receiving.cancel()
+    await asyncio.gather(closing, closed(far))
+    with pytest.raises(asyncio.CancelledError):
+        await receiving
+
+
+async def test_close_leaves_no_cancel_request_in_the_task_that_it_woke(channels: tuple[Channel, Channel]) -> None:
+    near, far = channels
+
+    async def receive() -> int:
+        await closed(near)
+        await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
+
+    receiving = asyncio.create_task(receive())
+    await asyncio.sleep(0)
+    await asyncio.gather(near.close(), closed(far))
+    assert await receiving == 0
+
+
+async def test_peer_that_does_not_answer_the_close_is_cut_off(plain: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aioseed_websocket.channel.CLOSE_TIMEOUT_S", 0.05)
+    await plain.channel.close("over")
+    assert plain.client._writer.transport is not None
+    messages = [(await plain.client.receive()).type for _ in range(2)]
+    assert messages == [aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED]
+
+
+async def test_connection_that_breaks_while_it_is_full_leaves_no_unseen_exception(plain: Ends) -> None:
+    loop = asyncio.get_running_loop()
+    unseen: list[object] = []
+    loop.set_exception_handler(lambda _, context: unseen.append(context))
+    assert isinstance(plain.channel, WebSocketChannel)
+    while plain.channel._transport.get_write_buffer_size() < 2**20:
+        plain.channel.send_nowait(bytes(2**16))
+    waiting = asyncio.create_task(plain.channel.send(bytes(2**17)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    plain.client._writer.transport.abort()
+    with pytest.raises(ChannelClosed):
+        while True:
+            await plain.channel.receive()
+    await asyncio.wait({waiting})
+    assert waiting.exception() is None or isinstance(waiting.exception(), ChannelClosed)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert unseen == []
+
+
+async def test_slow_reader_is_cut_at_the_bound(accept: Accept) -> None:
+    from aioseed_websocket import WebSocketTransport
+
+    from aioseed.transport import DialOptions, ListenOptions
+
+    async with accept(ListenOptions(send_buffer_bytes=2**20)) as (listener, accepted):
+        async with await WebSocketTransport().dial(listener.url, DialOptions()):
+            far = await accepted.get()
+            assert isinstance(far, WebSocketChannel)
+            highest = 0
+            with pytest.raises(ChannelClosed, match="too slowly"):
+                while True:
+                    far.send_nowait(bytes(2**14))
+                    highest = max(highest, far._transport.get_write_buffer_size())
+    # It looks once in 64 KiB, and only while the connection is full.
+    assert 2**19 < highest < 2**20 + 2**17

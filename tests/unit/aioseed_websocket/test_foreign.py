@@ -1,0 +1,69 @@
+"""No exception of aiohttp is without a place in our tree."""
+
+from __future__ import annotations
+
+import inspect
+from unittest.mock import Mock
+
+import aiohttp
+import pytest
+from aiohttp import client_exceptions
+from aioseed_websocket.foreign import FOREIGN, broken, dial_error
+
+from aioseed.errors import AuthenticationError, ConnectError
+
+CLASSES = [
+    kind
+    for _, kind in inspect.getmembers(client_exceptions, inspect.isclass)
+    if issubclass(kind, BaseException) and kind.__module__ == client_exceptions.__name__
+]
+
+
+def example(kind: type[BaseException]) -> BaseException:
+    if issubclass(kind, aiohttp.ClientResponseError):
+        return kind(Mock(), (), status=500, message="told")
+    if issubclass(kind, aiohttp.ClientConnectorCertificateError):
+        return kind(Mock(host="host", port=1, is_ssl=True), ValueError("told"))
+    if issubclass(kind, client_exceptions.UnixClientConnectorError):
+        return kind("/path", Mock(), OSError(111, "told"))
+    if issubclass(kind, aiohttp.ClientConnectorError):
+        return kind(Mock(host="host", port=1, ssl=True), OSError(111, "told"))
+    if issubclass(kind, aiohttp.ServerFingerprintMismatch):
+        return kind(b"", b"", "host", 1)
+    return kind("told")
+
+
+def test_the_list_is_not_empty() -> None:
+    assert {aiohttp.ClientConnectionResetError, aiohttp.WSServerHandshakeError} <= set(CLASSES)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_client_exception_is_caught_and_becomes_ours(kind: type[BaseException]) -> None:
+    assert issubclass(kind, FOREIGN)
+    error = dial_error(example(kind), "ws://host:1", 5.0)
+    assert type(error) is ConnectError
+    assert error.url == "ws://host:1"
+    closed = broken(example(kind))
+    assert not closed.clean
+    assert len(closed.reason) <= 200
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionResetError(), OSError(1, "x"), ValueError("bad header")])
+def test_exceptions_of_the_system_become_ours_too(error: Exception) -> None:
+    assert isinstance(error, FOREIGN)
+    assert type(dial_error(error, "ws://host:1", 5.0)) is ConnectError
+    assert broken(error).reason.strip()
+
+
+def test_status_401_is_a_wrong_token_and_others_are_told() -> None:
+    def told(status: int) -> Exception:
+        error = aiohttp.WSServerHandshakeError(Mock(), (), status=status, message="Invalid response status")
+        return dial_error(error, "ws://host:1", 5.0)
+
+    assert type(told(401)) is AuthenticationError
+    assert type(told(403)) is ConnectError
+    assert "403" in str(told(403))
+
+
+def test_late_answer_names_the_time_out() -> None:
+    assert str(dial_error(TimeoutError(), "ws://host:1", 2.5)) == "ws://host:1 did not answer within 2.5 s"

@@ -1,0 +1,104 @@
+"""What the transport kit does not say of a WebSocket listener: HTTP before the handshake."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import aiohttp
+import pytest
+from aioseed_websocket.listener import WebSocketListener
+
+from aioseed.transport import ListenOptions
+
+from .conftest import Accept
+
+pytestmark = pytest.mark.every_loop
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode(),
+}
+
+
+async def dropped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Wait until the other side is gone; a reset says so as well as an end."""
+    try:
+        assert await reader.read() == b""
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+
+
+async def get(url: str, headers: dict[str, str], path: str = "/") -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session:
+        async with session.get(url.replace("ws:", "http:") + path, headers=headers) as answer:
+            assert answer.headers.get("Connection") == "close"
+            return answer.status, await answer.text()
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "status"),
+    [
+        (UPGRADE, "/", 401),
+        (UPGRADE | {"Authorization": "Bearer wrong"}, "/", 401),
+        (UPGRADE | {"Authorization": "Bearer right", "Origin": "http://localhost"}, "/", 403),
+        (UPGRADE | {"Authorization": "Bearer right", "Host": "evil.example"}, "/", 403),
+        (UPGRADE | {"Authorization": "Bearer right"}, "/metrics", 404),
+        ({"Authorization": "Bearer right"}, "/", 400),
+    ],
+)
+async def test_refusal_says_nothing_but_its_status(
+    accept: Accept, headers: dict[str, str], path: str, status: int
+) -> None:
+    async with accept(ListenOptions(token="right")) as (listener, accepted):
+        assert await get(listener.url, headers, path) == (status, "refused\n")
+        assert accepted.empty()
+
+
+async def test_browser_style_token_is_taken_and_never_echoed(accept: Accept) -> None:
+    token = "aioseed.token." + base64.urlsafe_b64encode(b"right").decode().rstrip("=")
+    async with accept(ListenOptions(token="right")) as (listener, accepted), aiohttp.ClientSession() as session:
+        async with session.ws_connect(listener.url, protocols=("aioseed.v1", token)) as client:
+            assert client.protocol == "aioseed.v1"
+            assert client._response.headers["Sec-WebSocket-Protocol"] == "aioseed.v1"
+            channel = await accepted.get()
+            await asyncio.gather(client.close(), channel.close())
+
+
+async def test_compression_is_never_agreed_on(accept: Accept) -> None:
+    async with accept() as (listener, accepted), aiohttp.ClientSession() as session:
+        async with session.ws_connect(listener.url, compress=15) as client:
+            assert not client.compress
+            await asyncio.gather(client.close(), (await accepted.get()).close())
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+async def test_connection_that_opens_no_channel_is_cut_after_the_handshake_timeout(accept: Accept, said: bytes) -> None:
+    async with accept(ListenOptions(handshake_timeout_s=0.05)) as (listener, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))
+        writer.write(said)
+        await dropped(reader, writer)
+
+
+async def test_open_channel_has_no_timer_that_could_cut_it(accept: Accept) -> None:
+    async with accept() as (listener, accepted), aiohttp.ClientSession() as session:
+        async with session.ws_connect(listener.url) as client:
+            channel = await accepted.get()
+            assert isinstance(listener, WebSocketListener)
+            assert not listener._handshakes
+            await asyncio.gather(client.close(), channel.close())
+
+
+async def test_close_drops_connections_that_are_no_channels(accept: Accept) -> None:
+    async with accept() as (listener, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))
+        writer.write(b"GET")
+        assert isinstance(listener, WebSocketListener)
+        while not listener._handshakes:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await listener.close()
+        await dropped(reader, writer)

@@ -1,0 +1,97 @@
+"""What the transport kit does not say of dialling and listening by WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aioseed_websocket import WebSocketTransport
+
+from aioseed.errors import ConnectError, ListenError
+from aioseed.transport import Channel, DialOptions, ListenOptions
+
+
+async def ignore(channel: Channel) -> None:
+    await channel.receive()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("wss://127.0.0.1:0", "TLS"),
+        ("ws://127.0.0.1", "a port"),
+        ("ws://no-such-host.invalid:0", "cannot listen"),
+        ("ws://192.0.2.1:0", "cannot listen"),
+    ],
+)
+async def test_address_that_is_not_ours_is_one_sentence(url: str, words: str) -> None:
+    with pytest.raises(ListenError, match=words) as caught:
+        await WebSocketTransport().listen(url, ignore, ListenOptions())
+    assert caught.value.url == url
+    assert "\n" not in str(caught.value)
+
+
+async def test_listener_on_a_name_is_dialled_by_it() -> None:
+    listener = await WebSocketTransport().listen("ws://localhost:0", ignore, ListenOptions())
+    assert listener.url.startswith("ws://localhost:")
+    async with await WebSocketTransport().dial(listener.url, DialOptions()) as channel:
+        assert channel.peer == listener.url
+    await listener.close()
+
+
+@pytest.mark.parametrize("url", ["ws://user@127.0.0.1:1", "ws://127.0.0.1:1/x", "http://127.0.0.1:1"])
+async def test_url_with_more_than_an_address_is_not_dialled(url: str) -> None:
+    with pytest.raises(ConnectError):
+        await WebSocketTransport().dial(url, DialOptions())
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"", "did not answer within 0.05 s"),
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "503"),
+        (b"SSH-2.0-OpenSSH\r\n", "nobody answers|answered"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", "challenge"),
+    ],
+)
+async def test_something_else_at_the_address_is_a_connect_error(answer: bytes, words: str) -> None:
+    served = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        served.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    with pytest.raises(ConnectError, match=words):
+        await WebSocketTransport().dial(url, DialOptions(connect_timeout_s=0.05 if not answer else 5.0))
+    await served.wait()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_wss_to_a_plain_listener_is_a_connect_error() -> None:
+    listener = await WebSocketTransport().listen("ws://127.0.0.1:0", ignore, ListenOptions())
+    with pytest.raises(ConnectError, match="no secure connection"):
+        await WebSocketTransport().dial(listener.url.replace("ws:", "wss:"), DialOptions())
+    await listener.close()
+
+
+async def test_token_that_no_header_can_carry_is_an_error_of_ours() -> None:
+    listener = await WebSocketTransport().listen("ws://127.0.0.1:0", ignore, ListenOptions())
+    with pytest.raises(ConnectError):
+        await WebSocketTransport().dial(listener.url, DialOptions(token="two\r\nlines"))
+    await listener.close()
+
+
+async def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ws_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    listener = await WebSocketTransport().listen("ws://127.0.0.1:0", ignore, ListenOptions())
+    async with await WebSocketTransport().dial(listener.url, DialOptions()):
+        pass
+    await listener.close()

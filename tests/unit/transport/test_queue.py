@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from aioseed.errors import ChannelClosed
+from aioseed.transport.queue import HIGH_WATER_BYTES, MESSAGE_OVERHEAD_BYTES, MessageQueue, again, cut_reason
+
+CLEAN = ChannelClosed("over", clean=True)
+BROKEN = ChannelClosed("broken", clean=False)
+
+
+async def test_messages_come_out_in_order_and_are_counted() -> None:
+    queue = MessageQueue()
+    queue.put(b"one")
+    queue.put(b"")
+    assert queue.size_bytes == 3 + 2 * MESSAGE_OVERHEAD_BYTES
+    assert [await queue.take(), await queue.take()] == [b"one", b""]
+    assert queue.size_bytes == 0
+
+
+async def test_taking_waits_for_a_message() -> None:
+    queue = MessageQueue()
+    taking = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    queue.put(b"late")
+    assert await taking == b"late"
+
+
+async def test_message_that_meets_a_cancelled_taker_stays() -> None:
+    queue = MessageQueue()
+    taking = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    queue.put(b"kept")
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert await queue.take() == b"kept"
+
+
+async def test_second_taker_is_a_mistake_and_the_first_goes_on() -> None:
+    queue = MessageQueue()
+    first = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError):
+        await queue.take()
+    queue.put(b"for the first")
+    assert await first == b"for the first"
+
+
+async def test_end_comes_after_what_was_put_before() -> None:
+    queue = MessageQueue()
+    queue.put(b"last")
+    queue.end(CLEAN)
+    queue.put(b"too late")
+    assert await queue.take() == b"last"
+    for _ in range(2):
+        with pytest.raises(ChannelClosed) as caught:
+            await queue.take()
+        assert caught.value.clean
+        assert caught.value.reason == "over"
+        assert caught.value is not CLEAN
+
+
+async def test_end_with_drop_forgets_what_waits_and_the_first_end_stays() -> None:
+    queue = MessageQueue()
+    queue.put(b"gone")
+    queue.end(BROKEN)
+    queue.end(CLEAN, drop=True)
+    assert queue.size_bytes == 0
+    assert queue.ended is BROKEN
+
+
+async def test_room_waits_above_the_high_mark_and_a_cancelled_waiter_takes_nothing_from_others() -> None:
+    queue = MessageQueue()
+    queue.put(bytes(HIGH_WATER_BYTES))
+    waiting = [asyncio.create_task(queue.room()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    assert [task.done() for task in waiting] == [True, False, False]
+    await queue.take()
+    await asyncio.gather(*waiting[1:])
+
+
+@pytest.mark.parametrize("drop", [False, True])
+async def test_room_is_given_up_at_the_end(drop: bool) -> None:
+    queue = MessageQueue()
+    queue.put(bytes(HIGH_WATER_BYTES))
+    waiting = asyncio.create_task(queue.room())
+    await asyncio.sleep(0)
+    queue.end(BROKEN, drop=drop)
+    await waiting
+
+
+def test_reason_is_cut_at_a_character() -> None:
+    assert cut_reason("short") == "short"
+    assert cut_reason("ä" * 100) == "ä" * 60
+    assert len(cut_reason("a" + "ä" * 100).encode()) == 119
+    assert cut_reason("\ud800") == "?"
+
+
+def test_copy_of_an_end_says_the_same() -> None:
+    copy = again(BROKEN)
+    assert (copy.reason, copy.clean) == ("broken", False)
+    assert copy is not BROKEN

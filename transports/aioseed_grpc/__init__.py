@@ -1,0 +1,19 @@
+"""gRPC as a transport of aioseed: ``grpc://host:port``, on grpc.aio. Needs the extra ``grpc``."""
+
+from __future__ import annotations
+
+from aioseed.errors import PluginError
+
+try:
+    import grpc  # noqa: F401
+except ImportError as error:
+    raise PluginError(
+        'the gRPC transport needs grpcio: pip install "aioseed[grpc]"',
+        group="aioseed.transports",
+        name="grpc",
+        extra="grpc",
+    ) from error
+
+from aioseed_grpc.transport import GrpcTransport
+
+__all__ = ["GrpcTransport"]

@@ -1,0 +1,136 @@
+"""One gRPC call as a channel.
+
+A cancelled read or write of grpc.aio ends the whole call, so no caller of the channel ever waits in one: one task reads
+into an inbox and one writes from an outbox, both bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aioseed.errors import ChannelClosed
+from aioseed.transport.channel import Channel
+from aioseed.transport.queue import HIGH_WATER_BYTES, MessageQueue, again, cut_reason
+from aioseed_grpc.foreign import FOREIGN, broken
+from aioseed_grpc.frame import FrameError, decode, encode
+from aioseed_grpc.stream import Stream
+
+CLOSE_TIMEOUT_S = 2.0
+
+
+class GrpcChannel(Channel):
+    """Carry one message in one Frame."""
+
+    def __init__(self, stream: Stream, *, peer: str, max_message_bytes: int, send_buffer_bytes: int) -> None:
+        self._stream = stream
+        self._peer = peer
+        self._max_message_bytes = max_message_bytes
+        self._send_buffer_bytes = send_buffer_bytes
+        self._inbox = MessageQueue()
+        self._outbox = MessageQueue()
+        # Completed when everything that belongs to the channel is gone; created by the first `close`.
+        self._gone: asyncio.Future[None] | None = None
+        loop = asyncio.get_running_loop()
+        self._reader = loop.create_task(self._read_all(), name=f"reader of {peer}")
+        self._writer = loop.create_task(self._write_all(), name=f"writer of {peer}")
+
+    @property
+    def peer(self) -> str:
+        """Return the address of the other side."""
+        return self._peer
+
+    def send_nowait(self, payload: bytes) -> None:
+        """Queue one message for the writer."""
+        self._put(payload)
+        if self._outbox.size_bytes > self._send_buffer_bytes:
+            reason = "the peer reads too slowly"
+            self._end(ChannelClosed(reason, clean=False))
+            self._writer.cancel()
+            self._stream.abort(reason)
+            raise ChannelClosed(reason, clean=False)
+
+    async def send(self, payload: bytes) -> None:
+        """Queue one message for the writer and wait until the queue has room."""
+        self._put(payload)
+        await self._outbox.room()
+
+    async def receive(self) -> bytes:
+        """Return the next message."""
+        return await self._inbox.take()
+
+    async def close(self, reason: str = "") -> None:
+        """Write what is queued, end the call, wait for the peer to agree, at most 2 seconds."""
+        if self._gone is not None:
+            await asyncio.shield(self._gone)
+            return
+        self._gone = asyncio.get_running_loop().create_future()
+        words = cut_reason(reason)
+        self._inbox.end(ChannelClosed(words, clean=True), drop=True)
+        self._outbox.end(ChannelClosed(words, clean=True))
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await asyncio.wait({self._writer})
+                await self._stream.finish(words)
+        except (TimeoutError, *FOREIGN):
+            self._stream.abort("")
+        except BaseException:
+            self._stream.abort("")
+            raise
+        finally:
+            try:
+                await self._release()
+            finally:
+                self._gone.set_result(None)
+
+    def _put(self, payload: bytes) -> None:
+        if (closed := self._outbox.ended) is not None:
+            raise again(closed)
+        self._outbox.put(payload)
+
+    def _end(self, closed: ChannelClosed) -> None:
+        self._inbox.end(closed)
+        self._outbox.end(closed, drop=True)
+
+    async def _release(self) -> None:
+        self._reader.cancel()
+        self._writer.cancel()
+        await self._stream.release()
+        await asyncio.wait({self._reader, self._writer})
+
+    async def _read_all(self) -> None:
+        """Move frames into the inbox until the peer ends the call; a full inbox stops reading, and so the peer."""
+        try:
+            while (frame := await self._stream.read()) is not None:
+                self._inbox.put(self._open_frame(frame))
+                if self._inbox.size_bytes > HIGH_WATER_BYTES:
+                    await self._inbox.room()
+            closed = await self._stream.ending()
+            self._end(closed)
+            if closed.clean:
+                # The peer waits for our end of the call, also when nobody here closes the channel soon.
+                await self._stream.finish("")
+        except FrameError as error:
+            self._end(ChannelClosed(str(error), clean=False))
+            self._stream.abort(str(error))
+        except FOREIGN as error:
+            self._end(broken(error))
+        finally:
+            # Only after something unforeseen or a cancellation is this the first end.
+            self._end(ChannelClosed("", clean=False))
+
+    async def _write_all(self) -> None:
+        """Move messages from the outbox to the call until the outbox has ended and is empty."""
+        try:
+            while True:
+                await self._stream.write(encode(await self._outbox.take()))
+        except ChannelClosed:
+            return
+        except FOREIGN as error:
+            # The inbox is left alone: what the peer sent before is still to be handed out.
+            self._outbox.end(broken(error), drop=True)
+
+    def _open_frame(self, frame: bytes) -> bytes:
+        payload = decode(frame)
+        if len(payload) > self._max_message_bytes:
+            raise FrameError(f"a message of {len(payload)} bytes is too large")
+        return payload

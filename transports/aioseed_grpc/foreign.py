@@ -1,0 +1,35 @@
+"""What a status or an exception of gRPC means in aioseed's tree of errors."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+
+from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError
+
+FOREIGN = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+"""Everything that reading from, writing to or ending a call may raise."""
+
+
+def dial_error(code: grpc.StatusCode, details: str, url: str) -> ConnectError | AuthenticationError:
+    """Return what a dialler is told when its call ended with `code` before it was let in."""
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return AuthenticationError(f"{url} did not accept the token", url=url)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return ConnectError(f"nobody answers at {url}: {details}", url=url)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return ConnectError(f"{url} is a gRPC server, but not one of aioseed", url=url)
+    return ConnectError(f"{url} did not open a channel ({code.name}: {details})", url=url)
+
+
+def ended(code: grpc.StatusCode, reason: str) -> ChannelClosed:
+    """Return how a channel ended whose call has the status `code`; `reason` is the peer's, or the status details."""
+    return ChannelClosed(reason[:200], clean=code is grpc.StatusCode.OK)
+
+
+def broken(error: BaseException) -> ChannelClosed:
+    """Return how a channel ended whose use raised `error`."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return ended(error.code(), error.details() or error.code().name)
+    return ChannelClosed(f"the connection broke: {error or type(error).__name__}"[:200], clean=False)

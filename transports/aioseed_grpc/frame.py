@@ -1,0 +1,101 @@
+"""The envelope ``message Frame { bytes payload = 1; }``, written and read by hand so that no protobuf is needed.
+
+Reading follows the protobuf rules: fields may come in any order, unknown ones are skipped, the last payload counts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_ENVELOPE_BYTES: Final = 16
+"""More than the envelope of any payload up to 2**63 bytes."""
+
+_PAYLOAD_TAG: Final = 0x0A  # field 1, length-delimited
+_VARINT, _FIXED64, _LENGTH, _GROUP, _END_GROUP, _FIXED32 = 0, 1, 2, 3, 4, 5
+_MAX_GROUP_DEPTH: Final = 32
+
+
+class FrameError(ValueError):
+    """Report bytes that are no Frame."""
+
+
+def encode(payload: bytes) -> bytes:
+    """Return the Frame that holds `payload`; an empty payload is left out, as proto3 does."""
+    size = len(payload)
+    if size == 0:
+        return b""
+    if size < 0x80:
+        return bytes((_PAYLOAD_TAG, size)) + payload
+    head = bytearray((_PAYLOAD_TAG,))
+    while size >= 0x80:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + payload
+
+
+def decode(data: bytes) -> bytes:
+    """Return the payload of a Frame, empty if it has none.
+
+    Raises:
+        FrameError: The bytes are truncated or malformed.
+    """
+    payload = b""
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        if tag == _PAYLOAD_TAG:
+            size, position = _varint(data, position)
+            payload = data[position : position + size]
+            position = _skip(position, size, len(data))
+        else:
+            position = _skip_field(data, tag, position, 0)
+    return payload
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Return the number at `position` and the position after it."""
+    value = shift = 0
+    for byte in data[position : position + 10]:
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if value >= 1 << 64:
+                break
+            return value, position
+        shift += 7
+    raise FrameError("a number is truncated or longer than 64 bits")
+
+
+def _skip(position: int, size: int, end: int) -> int:
+    if size > end - position:
+        raise FrameError("a field is longer than the frame")
+    return position + size
+
+
+def _skip_field(data: bytes, tag: int, position: int, depth: int) -> int:
+    """Return the position after the field whose tag was just read."""
+    kind = tag & 7
+    if not 8 <= tag < 1 << 32:
+        raise FrameError(f"{tag} is not the tag of a field")
+    if kind == _VARINT:
+        return _varint(data, position)[1]
+    if kind == _FIXED64:
+        return _skip(position, 8, len(data))
+    if kind == _LENGTH:
+        size, position = _varint(data, position)
+        return _skip(position, size, len(data))
+    if kind == _GROUP and depth < _MAX_GROUP_DEPTH:
+        return _skip_group(data, tag, position, depth)
+    if kind == _FIXED32:
+        return _skip(position, 4, len(data))
+    raise FrameError(f"a field of kind {kind} cannot stand here")
+
+
+def _skip_group(data: bytes, tag: int, position: int, depth: int) -> int:
+    end_tag = tag - _GROUP + _END_GROUP
+    while True:
+        inner, position = _varint(data, position)
+        if inner == end_tag:
+            return position
+        position = _skip_field(data, inner, position, depth + 1)

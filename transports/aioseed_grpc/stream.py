@@ -1,0 +1,137 @@
+"""The two ends of one gRPC call, made alike for `aioseed_grpc.channel`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import grpc
+
+from aioseed.errors import ChannelClosed
+from aioseed_grpc.foreign import ended
+
+METHOD = "/aioseed.v1.Aioseed/Session"
+ACCEPTED_KEY = "aioseed-accepted"
+CLOSE_REASON_KEY = "aioseed-close-reason-bin"
+
+_CANCELLATION_FOLLOWS_S = 0.1
+
+
+class Stream(Protocol):
+    """Read and write frames on one call. Reading and writing may run at the same time, each in one task."""
+
+    async def read(self) -> bytes | None:
+        """Return the next frame, None when no more will come. Cancelling it may end the call."""
+
+    async def write(self, frame: bytes) -> None:
+        """Write one frame; returns when gRPC has room again. Cancelling it may end the call."""
+
+    async def ending(self) -> ChannelClosed:
+        """Return how the call ended, after `read` returned None."""
+
+    async def finish(self, reason: str) -> None:
+        """Say that no more frames will be written, and return once the peer is done too."""
+
+    def abort(self, reason: str) -> None:
+        """End the call as broken."""
+
+    async def release(self) -> None:
+        """Give back what belongs to the call. Idempotent."""
+
+
+class ClientStream:
+    """Be the dialler's end of a call; it owns the gRPC channel that the call was made on."""
+
+    def __init__(self, channel: grpc.aio.Channel, call: grpc.aio.StreamStreamCall) -> None:
+        self._channel = channel
+        self._call = call
+
+    async def read(self) -> bytes | None:
+        """Return the next frame, None after the last."""
+        frame = await self._call.read()
+        return None if frame is grpc.aio.EOF else frame
+
+    async def write(self, frame: bytes) -> None:
+        """Write one frame."""
+        await self._call.write(frame)
+
+    async def ending(self) -> ChannelClosed:
+        """Return the server's status, with its words for the close where there are some."""
+        code = await self._call.code()
+        if code is not grpc.StatusCode.OK:
+            return ended(code, await self._call.details())
+        words = (await self._call.trailing_metadata()).get(CLOSE_REASON_KEY, b"")
+        return ended(code, words.decode("utf-8", "replace"))
+
+    async def finish(self, reason: str) -> None:
+        """Half-close and wait for the server's status. A reason cannot travel this way."""
+        await self._call.done_writing()
+        await self._call.code()
+
+    def abort(self, reason: str) -> None:
+        """Cancel the call."""
+        self._call.cancel()
+
+    async def release(self) -> None:
+        """Close the connection."""
+        self._call.cancel()
+        await self._channel.close()
+
+
+class ServerStream:
+    """Be the listener's end of a call. The call ends when gRPC's own coroutine, waiting in `serve`, returns."""
+
+    def __init__(self, context: grpc.aio.ServicerContext) -> None:
+        self._context = context
+        loop = asyncio.get_running_loop()
+        # Completed with None when the call is to end well, with words when it is to be aborted.
+        self._verdict: asyncio.Future[str | None] = loop.create_future()
+        self._lost = asyncio.Event()
+        self._over = asyncio.Event()
+        context.add_done_callback(lambda _: self._over.set())
+
+    async def serve(self) -> None:
+        """Hold the call open until it is finished or aborted here, or cancelled by the peer."""
+        try:
+            failure = await self._verdict
+        except asyncio.CancelledError:
+            # This is how grpc.aio says that the client went away or that the server stops.
+            self._lost.set()
+            raise
+        if failure is not None:
+            await self._context.abort(grpc.StatusCode.ABORTED, failure)
+
+    async def read(self) -> bytes | None:
+        """Return the next frame, None after the last."""
+        frame = await self._context.read()
+        return None if frame is grpc.aio.EOF else frame
+
+    async def write(self, frame: bytes) -> None:
+        """Write one frame."""
+        await self._context.write(frame)
+
+    async def ending(self) -> ChannelClosed:
+        """Tell a half-close from a cancelled call: both read as the end, but a cancellation follows the latter."""
+        try:
+            async with asyncio.timeout(_CANCELLATION_FOLLOWS_S):
+                await self._lost.wait()
+        except TimeoutError:
+            return ChannelClosed("", clean=True)
+        return ChannelClosed("", clean=False)
+
+    async def finish(self, reason: str) -> None:
+        """End the call with the status OK, which gRPC delivers after all frames, and wait until it is written."""
+        if not self._verdict.done():
+            if reason:
+                self._context.set_trailing_metadata(((CLOSE_REASON_KEY, reason.encode()),))
+            self._verdict.set_result(None)
+        await self._over.wait()
+
+    def abort(self, reason: str) -> None:
+        """End the call with the status ABORTED."""
+        if not self._verdict.done():
+            self._verdict.set_result(reason)
+
+    async def release(self) -> None:
+        """Let the call end, if it has not yet; gRPC's server owns the connection."""
+        self.abort("")

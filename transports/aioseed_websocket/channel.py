@@ -1,0 +1,195 @@
+"""One WebSocket as a channel, the same for both sides.
+
+aiohttp's own closing is not used, since it does not wait for the peer in two cases (a server whose `receive` waits, a
+client whose `receive` was cancelled): then unread data makes the kernel reset the connection, and what was sent last is
+lost. Here the side that closes sends a close frame and reads on until the peer's answer says that all was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TypeAlias
+
+from aiohttp import ClientWebSocketResponse, WebSocketError, WSCloseCode, WSMessage, WSMsgType
+from aiohttp.web import WebSocketResponse
+
+from aioseed.errors import ChannelClosed
+from aioseed.transport.channel import Channel
+from aioseed.transport.queue import again, cut_reason
+from aioseed_websocket.foreign import FOREIGN, broken
+
+CLOSE_TIMEOUT_S = 2.0
+
+WebSocket: TypeAlias = WebSocketResponse | ClientWebSocketResponse
+
+_BINARY = WSMsgType.BINARY
+_OPEN_TYPES = (WSMsgType.BINARY, WSMsgType.TEXT, WSMsgType.PING, WSMsgType.PONG)
+# 0 is aiohttp's word for a close frame without a code.
+_CLEAN_CODES = (0, WSCloseCode.OK, WSCloseCode.GOING_AWAY)
+
+
+class WebSocketChannel(Channel):
+    """Carry one message in one binary WebSocket message. A text message of the peer ends the channel."""
+
+    def __init__(
+        self,
+        socket: WebSocket,
+        transport: asyncio.Transport,
+        *,
+        peer: str,
+        send_buffer_bytes: int,
+        release: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._socket = socket
+        self._transport = transport
+        self._peer = peer
+        self._send_buffer_bytes = send_buffer_bytes
+        self._release = release
+        # How the channel ended for `receive`; set once, by our close, by the peer's or by a break.
+        self._end: ChannelClosed | None = None
+        # Completed when everything that belongs to the channel is gone; created by whoever ends it.
+        self._gone: asyncio.Future[None] | None = None
+        # The task inside `receive` and its count of cancel requests when it came in.
+        self._receiver: asyncio.Task[object] | None = None
+        self._receiver_cancels = 0
+
+    @property
+    def peer(self) -> str:
+        """Return the address of the other side."""
+        return self._peer
+
+    def send_nowait(self, payload: bytes) -> None:
+        """Write one message; no task is made for it."""
+        if self._write(self._socket.send_bytes(payload)) is not None:
+            self._check_backlog()
+
+    async def send(self, payload: bytes) -> None:
+        """Write one message and wait while the connection's write buffer is above its high mark."""
+        drained = self._write(self._socket.send_bytes(payload))
+        if drained is None:
+            return
+        try:
+            # aiohttp lets all writers wait on one future; without the shield one cancelled sender cancels the others.
+            await asyncio.shield(drained)
+        except FOREIGN as error:
+            raise broken(error) from error
+
+    async def receive(self) -> bytes:
+        """Return the next message."""
+        # One coroutine with no helper on the usual path: each level costs at 100,000 messages a second.
+        if self._receiver is not None:
+            raise RuntimeError("another task already receives on this channel")
+        while self._end is None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._receiver, self._receiver_cancels = task, task.cancelling()
+            try:
+                message = await self._socket.receive()
+            except asyncio.CancelledError:
+                # `close` wakes the receiver in the way of asyncio.timeout: by a cancel request that is taken back here.
+                if self._end is None or task.uncancel() > self._receiver_cancels:
+                    raise
+                break
+            finally:
+                self._receiver = None
+            if message.type is _BINARY:
+                return message.data  # type: ignore[no-any-return]
+            await self._handle(message)
+        raise again(self._end)
+
+    async def close(self, reason: str = "") -> None:
+        """Say goodbye, read on until the peer answers, at most 2 seconds, then drop the connection."""
+        if self._gone is not None:
+            await asyncio.shield(self._gone)
+        else:
+            words = cut_reason(reason)
+            await self._leave(ChannelClosed(words, clean=True), WSCloseCode.OK, words)
+
+    def _write(self, sending: Coroutine[object, None, None]) -> asyncio.Future[None] | None:
+        """Run aiohttp's coroutine up to its first wait and return the future that it waits for, None if it is done.
+
+        An uncompressed frame is written before the coroutine can wait: what it then waits for is the drain alone, so
+        dropping it there loses nothing. This saves a task for each message.
+        """
+        if self._end is not None:
+            sending.close()
+            raise again(self._end)
+        try:
+            drained = sending.send(None)
+        except StopIteration:
+            return None
+        except FOREIGN as error:
+            raise broken(error) from error
+        sending.close()
+        assert isinstance(drained, asyncio.Future)
+        # What a Task does with a future that was yielded to it; else the next await of the same future raises.
+        drained._asyncio_future_blocking = False
+        # Nobody else may look at it: a broken connection would then be reported as an unretrieved exception.
+        drained.add_done_callback(_look_at)
+        return drained
+
+    def _check_backlog(self) -> None:
+        if self._transport.get_write_buffer_size() > self._send_buffer_bytes:
+            self._transport.abort()
+            raise ChannelClosed("the peer reads too slowly", clean=False)
+
+    async def _handle(self, message: WSMessage) -> None:
+        if message.type is WSMsgType.PING:
+            # Written here because aiohttp's autoping may wait for the drain inside `receive`.
+            if self._write(self._socket.pong(message.data)) is not None:
+                self._check_backlog()
+        elif message.type is WSMsgType.TEXT:
+            await self._leave(
+                ChannelClosed("the peer sent a text message", clean=False), WSCloseCode.UNSUPPORTED_DATA, ""
+            )
+        elif message.type is WSMsgType.CLOSE:
+            reason = str(message.extra or "")[:200]
+            await self._leave(ChannelClosed(reason, clean=message.data in _CLEAN_CODES), None, "")
+        elif message.type is not WSMsgType.PONG:
+            error = message.data
+            reason = str(error) if isinstance(error, WebSocketError) else ""
+            await self._leave(ChannelClosed(reason, clean=False), None, "")
+
+    async def _leave(self, end: ChannelClosed, code: WSCloseCode | None, reason: str) -> None:
+        """End the channel: shake hands (with `code`) or just hang up (without), then release all. Runs once."""
+        self._end = end
+        self._gone = asyncio.get_running_loop().create_future()
+        try:
+            await self._interrupt_receiver()
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                if code is not None:
+                    await self._shake_hands(code, reason)
+                elif not self._transport.is_closing():
+                    await self._socket.close()  # answers the peer's close frame and waits for the drain
+            self._transport.close()
+        except FOREIGN:
+            self._transport.abort()
+        except BaseException:
+            self._transport.abort()
+            raise
+        finally:
+            try:
+                # The transport is closing, so this writes nothing: it lets aiohttp drop what it keeps for the socket.
+                await self._socket.close()
+                await self._release()
+            finally:
+                self._gone.set_result(None)
+
+    async def _interrupt_receiver(self) -> None:
+        if self._receiver is not None:
+            self._receiver.cancel()
+        while self._receiver is not None:  # noqa: ASYNC110 - it leaves at its next turn
+            await asyncio.sleep(0)
+
+    async def _shake_hands(self, code: WSCloseCode, reason: str) -> None:
+        """Send a close frame and read until the peer's arrives, which says that it has read all before."""
+        await self._socket.send_frame(struct.pack("!H", code) + reason.encode(), WSMsgType.CLOSE)
+        while (await self._socket.receive()).type in _OPEN_TYPES:
+            pass
+
+
+def _look_at(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,28 @@
+"""What an exception of aiohttp or of the operating system means in aioseed's tree of errors."""
+
+from __future__ import annotations
+
+import aiohttp
+
+from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError
+
+FOREIGN = (aiohttp.ClientError, aiohttp.WebSocketError, aiohttp.WSMessageTypeError, OSError, TimeoutError, ValueError)
+"""Everything that dialling or using a WebSocket may raise."""
+
+
+def dial_error(error: BaseException, url: str, connect_timeout_s: float) -> ConnectError | AuthenticationError:
+    """Return what a dialler is told when opening a channel raised `error`."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        if error.status == 401:
+            return AuthenticationError(f"{url} did not accept the token", url=url)
+        return ConnectError(f"{url} answered with HTTP status {error.status} ({error.message})", url=url)
+    if isinstance(error, TimeoutError):
+        return ConnectError(f"{url} did not answer within {connect_timeout_s:g} s", url=url)
+    if isinstance(error, aiohttp.ClientSSLError):
+        return ConnectError(f"no secure connection to {url}: {error}", url=url)
+    return ConnectError(f"nobody answers at {url}: {error or type(error).__name__}", url=url)
+
+
+def broken(error: BaseException) -> ChannelClosed:
+    """Return how a channel ended whose use raised `error`."""
+    return ChannelClosed(f"the connection broke: {error or type(error).__name__}"[:200], clean=False)
