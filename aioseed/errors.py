@@ -20,9 +20,10 @@
     │   └── CheckpointError          no sound checkpoint where one is needed
     └── TrainingFailed               the learner cannot go on                       exit 1
 
-Each class names the counter that telemetry keeps for it and the exit code of a command that ends with it. The text of an
-exception is one sentence for the user; what a program needs is in its attributes. Foreign exceptions never leave a
-transport, an environment adapter or the checkpoint store: they are chained as ``__cause__``.
+Each class names the counter that telemetry keeps for it and the exit code of a command that ends with it; a class
+without one in the tree has that of its parent, and 1 stands for the rest. The text of an exception is one sentence for
+the user; what a program needs is in its attributes. Foreign exceptions never leave a transport, an environment adapter
+or the checkpoint store: they are chained as ``__cause__``.
 """
 
 from __future__ import annotations
@@ -55,6 +56,18 @@ class AioseedError(Exception):
 
     counter: ClassVar[str] = "errors/other"
     exit_code: ClassVar[int] = 1
+
+    # An exception whose constructor takes more than its text cannot be unpickled by the default, which breaks the pool
+    # of processes that it crosses.
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[AioseedError], args: tuple[object, ...], attributes: dict[str, object]) -> AioseedError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class UsageError(AioseedError):
@@ -225,6 +238,8 @@ class RunDirectoryError(AioseedError):
 
 class RunDirectoryInUse(RunDirectoryError):
     """Report that another learner owns the run directory."""
+
+    counter = "errors/run_directory_in_use"
 
 
 class CheckpointError(RunDirectoryError):

@@ -1,12 +1,13 @@
 """Specs: what an observation and an action look like, agreed once so that nothing is parsed per step.
 
-An observation is a tree of arrays: a single array, a dict of trees or a tuple of trees. Rooms between the socket and the
-network never see the tree: they carry its *leaves*, in one fixed order (dict keys sorted, tuples in order). An action is a
-single array. JSON forms are part of the wire, version 1.
+An observation is a tree of arrays: a single array, a dict of trees or a tuple of trees. Rooms between the socket and
+the network never see the tree: they carry its *leaves*, in one fixed order (dict keys sorted, tuples in order). An
+action is a single array. JSON forms are part of the wire, version 1.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias, TypeVar, cast
@@ -15,17 +16,21 @@ import numpy as np
 
 from aioseed.errors import SpaceError
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """A value that JSON can carry."""
 
 NUMERIC_DTYPES = frozenset(
     {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64"}
 )
-"""Names of the dtypes that may appear in a spec. Others cannot be named on the wire, so nothing else can be allocated."""
+"""Names of the dtypes that may appear in a spec. Others cannot be named on the wire, so none can be allocated."""
 
 MAX_RANK = 8
 MAX_LEAVES = 64
 MAX_TREE_DEPTH = 8
+MAX_ELEMENTS = 2**31
+"""Largest number of elements of an array, length of a dimension and number of choices of an action."""
+MAX_SPEC_BYTES = 32 * 2**10
+"""Largest JSON form of the two specs together: a HELLO has room for it."""
 
 Leaf = TypeVar("Leaf")
 Tree: TypeAlias = "Leaf | dict[str, Tree[Leaf]] | tuple[Tree[Leaf], ...]"
@@ -148,7 +153,10 @@ def leaf_paths(spec: ObservationSpec, prefix: str = "observation") -> list[str]:
 
 
 def observation_to_json(spec: ObservationSpec) -> Json:
-    """Return the JSON form: a leaf is ``{"dtype", "shape"}``, a dict ``{"dict": {...}}``, a tuple ``{"tuple": [...]}``."""
+    """Return the JSON form.
+
+    A leaf is ``{"dtype": ..., "shape": [...]}``, a dict ``{"dict": {...}}``, a tuple ``{"tuple": [...]}``.
+    """
     if isinstance(spec, dict):
         return {"dict": {key: observation_to_json(spec[key]) for key in sorted(spec)}}
     if isinstance(spec, ArraySpec):
@@ -185,45 +193,52 @@ def action_from_json(form: Json) -> ActionSpec:
     """
     if not isinstance(form, dict):
         raise SpaceError("an action spec is an object")
-    kind = form.get("kind")
-    array = _array_from_json(form)
+    kind, array = form.get("kind"), _array_from_json(form)
     if kind == "box":
-        low = _bounds(form.get("low"), array.size, -math.inf)
-        high = _bounds(form.get("high"), array.size, math.inf)
-        return ActionSpec("box", array, low=low, high=high)
+        return _box_from_json(form, array)
     sizes = form.get("sizes")
     if kind not in ("discrete", "multi_discrete") or not isinstance(sizes, list) or array.size != len(sizes):
-        raise SpaceError(f"an action spec of kind {kind!r} cannot be read")
+        raise SpaceError(f"an action spec of kind {_shown(kind)} with {_shown(sizes)} of sizes cannot be read")
     counts = tuple(_positive_int(size, "a number of choices") for size in sizes)
-    return discrete(counts[0]) if kind == "discrete" else multi_discrete(counts)
+    spec = discrete(counts[0]) if kind == "discrete" else multi_discrete(counts)
+    # Taking another dtype or shape for ours would let two peers agree on actions of different sizes.
+    if spec.array != array:
+        raise SpaceError(f"an action of kind {kind} is int32 of shape {spec.array.shape}, not {array.dtype}")
+    return spec
 
 
 def first_difference(
     ours: Mapping[str, Json], theirs: Mapping[str, Json], prefix: str = ""
 ) -> tuple[str, Json, Json] | None:
-    """Return (path, our value, their value) at the first place where two JSON objects differ, or None."""
+    """Return (path, our value, their value) at the first place where two JSON objects differ, or None.
+
+    A missing key equals null, and numbers are equal by value, since other languages write 1.0 as 1; true is not 1.
+    """
     for key in sorted({*ours, *theirs}):
-        mine, other = ours.get(key), theirs.get(key)
         path = f"{prefix}.{key}" if prefix else key
-        if isinstance(mine, dict) and isinstance(other, dict):
-            deeper = first_difference(mine, other, path)
-            if deeper is not None:
-                return deeper
-        elif mine != other or type(mine) is not type(other):
-            return path, mine, other
+        difference = _value_difference(ours.get(key), theirs.get(key), path)
+        if difference is not None:
+            return difference
     return None
 
 
 def check_servable(observation: ObservationSpec, action: ActionSpec) -> None:
-    """Raise `SpaceError` unless wire and unrolls can carry these specs."""
+    """Raise `SpaceError` unless the wire can say these specs and wire and unrolls can carry what they describe."""
     leaves = spec_leaves(observation)
     if not 1 <= len(leaves) <= MAX_LEAVES:
         raise SpaceError(f"an observation has between 1 and {MAX_LEAVES} arrays, this one has {len(leaves)}")
     for spec, path in zip([*leaves, action.array], [*leaf_paths(observation), "action"], strict=True):
         if spec.size == 0:
             raise SpaceError(f"{path} is empty (shape {spec.shape}): there is nothing to send")
+        if spec.dtype not in NUMERIC_DTYPES or len(spec.shape) > MAX_RANK:
+            raise SpaceError(f"{path} is {spec.dtype} of {len(spec.shape)} dimensions, which cannot be sent")
     if any(size < 1 for size in action.sizes):
         raise SpaceError(f"an action with {min(action.sizes)} choices cannot be taken")
+    observation_form, action_form = observation_to_json(observation), action.to_json()
+    if observation_from_json(observation_form) != observation or action_from_json(action_form) != action:
+        raise SpaceError("a name, a dimension or a bound of these spaces cannot be written as JSON")
+    if _json_bytes([observation_form, action_form]) > MAX_SPEC_BYTES:
+        raise SpaceError(f"the description of these spaces is longer than {MAX_SPEC_BYTES} bytes")
 
 
 def zeros(spec: ArraySpec, leading: tuple[int, ...]) -> np.ndarray:
@@ -240,27 +255,70 @@ def wire_dtype(dtype: np.dtype[np.generic]) -> str:
 def _array_from_json(form: Mapping[str, Json]) -> ArraySpec:
     dtype, shape = form.get("dtype"), form.get("shape")
     if not isinstance(dtype, str) or dtype not in NUMERIC_DTYPES:
-        raise SpaceError(f"{dtype!r} is not a dtype that can be sent")
+        raise SpaceError(f"{_shown(dtype)} is not a dtype that can be sent")
     if not isinstance(shape, list) or len(shape) > MAX_RANK:
-        raise SpaceError(f"a shape is a list of at most {MAX_RANK} numbers, this one is {shape!r}")
+        raise SpaceError(f"a shape is a list of at most {MAX_RANK} numbers, this one is {_shown(shape)}")
     sizes = tuple(_positive_int(size, "a dimension") for size in shape)
-    if math.prod(sizes) > 2**31:
+    if math.prod(sizes) > MAX_ELEMENTS:
         raise SpaceError(f"an array of shape {sizes} is too large to send")
     return ArraySpec(dtype, sizes)
 
 
+def _box_from_json(form: Mapping[str, Json], array: ArraySpec) -> ActionSpec:
+    if array.dtype != "float32":
+        raise SpaceError(f"an action of kind box is float32, not {array.dtype}")
+    low = _bounds(form.get("low"), array.size, -math.inf)
+    high = _bounds(form.get("high"), array.size, math.inf)
+    if any(least > most for least, most in zip(low, high, strict=True)):
+        raise SpaceError("a box has a lowest value above the highest")
+    return ActionSpec("box", array, low=low, high=high)
+
+
 def _positive_int(value: Json, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31:
-        raise SpaceError(f"{what} must be a positive integer, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_ELEMENTS:
+        raise SpaceError(f"{what} must be a positive integer up to {MAX_ELEMENTS}, got {_shown(value)}")
     return value
 
 
 def _bounds(form: Json, size: int, missing: float) -> tuple[float, ...]:
     if not isinstance(form, list) or len(form) != size:
         raise SpaceError(f"a box of {size} numbers needs {size} bounds")
-    values: list[float] = []
-    for value in form:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise SpaceError(f"a bound must be a number or null, got {value!r}")
-        values.append(missing if value is None else float(value))
-    return tuple(values)
+    return tuple(missing if value is None else _finite(value) for value in form)
+
+
+def _finite(value: Json) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:  # JSON has integers that no float holds
+            number = math.inf
+        if math.isfinite(number):
+            return number
+    raise SpaceError(f"a bound must be a finite number or null, got {_shown(value)}")
+
+
+def _value_difference(mine: Json, other: Json, path: str) -> tuple[str, Json, Json] | None:
+    if isinstance(mine, dict) and isinstance(other, dict):
+        return first_difference(mine, other, path)
+    if isinstance(mine, list) and isinstance(other, list) and len(mine) == len(other):
+        pairs = enumerate(zip(mine, other, strict=True))
+        found = (_value_difference(*pair, f"{path}.{index}") for index, pair in pairs)
+        return next((difference for difference in found if difference is not None), None)
+    same = mine == other and isinstance(mine, bool) == isinstance(other, bool)
+    return None if same else (path, mine, other)
+
+
+def _json_bytes(form: Json) -> int:
+    try:
+        return len(json.dumps(form, ensure_ascii=False, separators=(",", ":")).encode())
+    except UnicodeEncodeError:
+        raise SpaceError("a name in these spaces is not valid Unicode") from None
+
+
+def _shown(value: Json) -> str:
+    """Return a few characters that tell what a peer sent; writing out a long integer would raise."""
+    if isinstance(value, str):
+        return ascii(value[:40])
+    if isinstance(value, int | float) and abs(value) < 1e18:
+        return repr(value)
+    return {list: "a list", dict: "an object", type(None): "nothing"}.get(type(value), "a number out of range")

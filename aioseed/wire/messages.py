@@ -1,25 +1,84 @@
 """Control messages: small JSON objects, one class each.
 
-Keys that a class does not know are ignored, so that a later minor version can add some; a wrong type or a missing key is a
-protocol error. docs/reference/wire.md documents every field.
+Keys that a class does not know are ignored, so that a later minor version can add some; a wrong type or a missing key
+is a protocol error. docs/reference/wire.md documents every field.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    JsonValue,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import from_json, to_json
 
-from aioseed.errors import ProtocolError
+from aioseed.errors import ProtocolError, UsageError
 
-MAX_CONTROL_BYTES = 64 * 2**10
+MAX_CONTROL_BYTES = 256 * 2**10
+"""Largest control message: a WELCOME for several thousand slots."""
 MAX_TASK_BYTES = 16 * 2**10
+MAX_ERROR_ROWS = 1024
+"""Rows that one ERROR can name."""
+MAX_JSON_VALUES = 20_000
+MAX_JSON_DEPTH = 100
+"""Bounds of a spec and of each value in a task configuration."""
+
+
+def _json(value: JsonValue) -> JsonValue:
+    """Return a value that JSON can say and that is cheap to walk through.
+
+    Pydantic's own check takes ten times as long, on the event loop.
+    """
+    level, seen = [value], 0
+    for _ in range(MAX_JSON_DEPTH):
+        seen += len(level)
+        if seen > MAX_JSON_VALUES:
+            raise ValueError(f"more than {MAX_JSON_VALUES} values")
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return value
+    raise ValueError(f"nested deeper than {MAX_JSON_DEPTH} levels")
+
+
+def _children(value: JsonValue) -> Collection[JsonValue]:
+    if value is None or isinstance(value, str | int):
+        return ()
+    if isinstance(value, float) and math.isfinite(value):
+        return ()
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return value.values()
+    raise ValueError("a value that JSON does not have")
+
+
+def _task_config(config: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if len(to_json(config)) > MAX_TASK_BYTES:
+        raise ValueError(f"the task configuration is larger than {MAX_TASK_BYTES} bytes")
+    return config
+
 
 Slot = Annotated[int, Field(ge=0, lt=2**32)]
 Epoch = Annotated[int, Field(ge=0, lt=2**64)]
 Sequence32 = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1, lt=2**32)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
 ShortText = Annotated[str, Field(max_length=512)]
+AnyJson = Annotated[JsonValue, PlainValidator(_json)]
 
 
 class RefusalCode(StrEnum):
@@ -55,7 +114,6 @@ class ErrorCode(StrEnum):
     NOT_FIRST = "not_first"
     DUPLICATE_SLOT = "duplicate_slot"
     UNANSWERED = "unanswered"
-    FLAGS = "flags"
     ACTION_ROWS = "action_rows"
 
 
@@ -66,8 +124,30 @@ class Message(BaseModel):
     kind: ClassVar[str]
 
     def encode(self) -> bytes:
-        """Return the bytes that travel: UTF-8 JSON whose first byte is ``{``."""
-        return self.model_dump_json().encode()
+        """Return the bytes that travel: UTF-8 JSON whose first byte is ``{``.
+
+        Raises:
+            UsageError: The message is larger than a peer would read.
+        """
+        payload = self.model_dump_json().encode()
+        if len(payload) > MAX_CONTROL_BYTES:
+            raise UsageError(f"this {self.kind} has {len(payload)} bytes, more than the {MAX_CONTROL_BYTES} allowed")
+        return payload
+
+
+class _Leases(Message):
+    """Share the check of messages that name slots and their epochs."""
+
+    type: str
+    slots: Annotated[list[Slot], FailFast()]
+    epochs: Annotated[list[Epoch], FailFast()]
+    """One for each slot. Ordered: a later lease of a slot has a larger one."""
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if len(self.slots) != len(self.epochs) or len({*self.slots}) != len(self.slots):
+            raise ValueError("every slot stands once and has one epoch")
+        return self
 
 
 class Metric(BaseModel):
@@ -83,14 +163,7 @@ class Task(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     name: Annotated[str, Field(max_length=256)]
-    config: dict[str, JsonValue] = {}
-
-    @field_validator("config")
-    @classmethod
-    def _bounded(cls, config: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        if len(TypeAdapter(dict[str, JsonValue]).dump_json(config)) > MAX_TASK_BYTES:
-            raise ValueError(f"the task configuration is larger than {MAX_TASK_BYTES} bytes")
-        return config
+    config: Annotated[dict[str, AnyJson], AfterValidator(_task_config)] = {}
 
 
 class Hello(Message):
@@ -98,22 +171,29 @@ class Hello(Message):
 
     kind = "hello"
     type: Literal["hello"] = "hello"
-    protocol: Annotated[list[int], Field(min_length=1, max_length=16)] = [1]
+    protocol: Annotated[list[Annotated[int, Field(ge=0, lt=2**16)]], Field(min_length=1, max_length=16)] = [1]
     library: ShortText
     actor_id: Annotated[str, Field(min_length=1, max_length=128)]
-    actor_index: Annotated[int, Field(ge=0)] | None = None
+    actor_index: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     """Place among the actors of one command; lockstep orders slots by it."""
     role: Literal["train", "evaluate"] = "train"
     environments: Annotated[int, Field(ge=1, le=2**20)]
-    observation: JsonValue
-    action: JsonValue
+    observation: AnyJson
+    action: AnyJson
     task: Task | None = None
     """None from an actor started with an environment of its own: it is judged by its specs alone."""
     metrics: Annotated[list[Metric], Field(max_length=64)] = []
     resume_token: ShortText | None = None
-    acknowledged_rows: Annotated[int, Field(ge=0)] = 0
+    acknowledged_rows: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Transitions of this run that this actor has seen answered so far."""
-    step_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    step_deadline_s: Seconds = 60.0
+
+    @field_validator("metrics")
+    @classmethod
+    def _distinct(cls, metrics: list[Metric]) -> list[Metric]:
+        if len({metric.name for metric in metrics}) != len(metrics):
+            raise ValueError("two metrics have one name")
+        return metrics
 
 
 class Starting(Message):
@@ -124,7 +204,7 @@ class Starting(Message):
     message: ShortText = ""
 
 
-class Welcome(Message):
+class Welcome(_Leases):
     """Grant a session and its slots (learner to actor)."""
 
     kind = "welcome"
@@ -132,16 +212,13 @@ class Welcome(Message):
     protocol: int = 1
     library: ShortText
     run_id: ShortText
-    slots: list[Slot]
-    epochs: list[Epoch]
-    """One for each slot. Ordered: a later lease of a slot has a larger one."""
-    credit: Annotated[int, Field(ge=1)] = 1
+    credit: Count = 1
     """Unanswered steps that a slot may have."""
-    max_step_rows: Annotated[int, Field(ge=1)]
-    max_message_bytes: Annotated[int, Field(ge=1)]
-    step_deadline_s: float
-    ping_interval_s: float
-    ping_timeout_s: float
+    max_step_rows: Count
+    max_message_bytes: Count
+    step_deadline_s: Seconds
+    ping_interval_s: Seconds
+    ping_timeout_s: Seconds
     resume_token: ShortText
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the run; an environment is seeded from (seed, slot, epoch)."""
@@ -160,22 +237,18 @@ class Refused(Message):
     retry: bool = False
 
 
-class Lease(Message):
+class Lease(_Leases):
     """Give slots to a living session (learner to actor); each begins with a reset environment."""
 
     kind = "lease"
     type: Literal["lease"] = "lease"
-    slots: list[Slot]
-    epochs: list[Epoch]
 
 
-class Revoke(Message):
+class Revoke(_Leases):
     """Take slots from a living session (learner to actor)."""
 
     kind = "revoke"
     type: Literal["revoke"] = "revoke"
-    slots: list[Slot]
-    epochs: list[Epoch]
     reason: ShortText = ""
 
 
@@ -220,17 +293,20 @@ class RefusedRow(BaseModel):
     slot: Slot
     epoch: Epoch
     sequence: Sequence32
-    code: ShortText
+    code: Annotated[str, Field(max_length=32)]
 
 
 class Error(Message):
-    """Say that a message was refused (either side). Nothing of it was applied; the session lives unless a BYE follows."""
+    """Say that a message was refused (either side). Nothing of it was applied.
+
+    The session lives unless a BYE follows. Of more refused rows than fit, the first are named.
+    """
 
     kind = "error"
     type: Literal["error"] = "error"
     code: ShortText
     message: ShortText = ""
-    rows: Annotated[list[RefusedRow], Field(max_length=1024)] = []
+    rows: Annotated[list[RefusedRow], Field(max_length=MAX_ERROR_ROWS), FailFast()] = []
 
 
 Control = Annotated[
@@ -260,8 +336,15 @@ def decode_control(payload: bytes) -> ControlMessage:
     """
     if len(payload) > MAX_CONTROL_BYTES:
         raise ProtocolError("malformed", f"a control message has at most {MAX_CONTROL_BYTES} bytes, not {len(payload)}")
+    if not payload.startswith(b"{"):
+        raise ProtocolError("malformed", "a control message is a JSON object, whose first byte is {")
     try:
-        return _CONTROL.validate_json(payload)
+        form = from_json(payload, allow_inf_nan=False)
+    except ValueError as error:
+        raise ProtocolError("malformed", clip(f"control message: {error}")) from None
+    try:
+        # Not from the bytes at once: each missing key would then keep a copy of the whole message.
+        return _CONTROL.validate_python(form, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         if first["type"] == "union_tag_invalid":

@@ -1,8 +1,12 @@
 """Which message is legal when, as one table that both ends obey.
 
-Theory of operation. A session is one channel's conversation. Both ends keep a `SessionMachine` and show it every message they
-send or receive; they agree on the state because the table has no hidden input. What the messages *mean* (leases, sequence
-numbers) is decided elsewhere; here it is only decided whether they may be said.
+Theory of operation. A session is one channel's conversation. Both ends keep a `SessionMachine` and show it every
+message they send or receive; they agree on the state because the table has no hidden input. What the messages *mean*
+(leases, sequence numbers) is decided elsewhere; here it is only decided whether they may be said.
+
+Messages cross on the road, and only two crossings matter. A STEP may cross the learner's DRAIN: it is legal in DRAINING
+and goes unanswered. Anything may cross a BYE or a REFUSED: whoever sent one is CLOSED and reads no further, so that
+what still arrives is never shown to its machine. Every other pair of messages that can cross is legal in either order.
 
 ::
 
@@ -71,8 +75,7 @@ _TABLE: dict[tuple[State, Side, str], State] = {
 class SessionMachine:
     """Follow one session and refuse what may not be said now.
 
-    The two ends see crossing messages in different orders; only the learner's DRAIN can cross a legal STEP, and the table
-    allows for it.
+    Once `state` is CLOSED the owner stops reading: messages that crossed the last one are dropped unseen.
     """
 
     def __init__(self, side: Side) -> None:
