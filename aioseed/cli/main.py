@@ -27,7 +27,7 @@ _COMMANDS = {
     "bench": _Command("aioseed.cli.bench", "measure serving, transports and training on this machine", True),
 }
 
-_LEARNER_PACKAGES = frozenset({"jax", "jaxlib", "flax", "optax", "safetensors", "rich", "tensorboardX"})
+_LEARNER_PACKAGES = frozenset({"ml_dtypes", "jax", "jaxlib", "flax", "optax", "safetensors", "rich", "tensorboardX"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

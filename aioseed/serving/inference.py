@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -234,6 +234,13 @@ def action_table(capacity: int, action: ArraySpec) -> ActionTable:
     return ActionTable(np.zeros((capacity + 1, *action.shape), action.numpy_dtype))
 
 
+class Engine(Protocol):
+    """Do what the items of the queue ask for: `InferenceEngine`, or what stands in for it in a measurement."""
+
+    def handle(self, item: ClosedBatch | Leased | Released) -> None:
+        """Do what one item asks for."""
+
+
 class InferenceThread:
     """Run an engine in a thread of its own, fed by one queue.
 
@@ -243,7 +250,7 @@ class InferenceThread:
         failed: Called once, in the inference thread, with the exception that ended it.
     """
 
-    def __init__(self, engine: InferenceEngine, failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, engine: Engine, failed: Callable[[BaseException], None]) -> None:
         self._engine = engine
         self._failed = failed
         self._queue: queue.SimpleQueue[ClosedBatch | Leased | Released | None] = queue.SimpleQueue()

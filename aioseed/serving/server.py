@@ -305,7 +305,6 @@ class Server:
             self._give_again(session, np.intersect1d(session.lost, refused))
 
     # -- leases that end and begin again
-    # ----------------------------------------------------------------------------------
 
     async def _check_alive(self, session: Session, now_s: float) -> None:
         silent_s = now_s - session.last_heard_s
@@ -365,7 +364,6 @@ class Server:
         self._poll(self._serving.intake, now_s)
 
     # -- batches
-    # -----------------------------------------------------------------------------------------------------------
 
     def _poll(self, intake: Intake, now_s: float) -> None:
         fill = intake.waiting_rows

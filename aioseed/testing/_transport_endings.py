@@ -12,7 +12,8 @@ from aioseed.transport.channel import Channel, DialOptions, ListenOptions, Trans
 @check
 async def close_delivers_what_was_sent(transport: Transport, url: str) -> None:
     """Everything before the close arrives, also when the closing side has unread messages and a waiting receiver."""
-    messages = [bytes([number]) * 5000 for number in range(40)]
+    # More than the networks below hold, so that a side which stops reading too early makes the kernel reset them.
+    messages = [bytes([number]) * 2**16 for number in range(64)]
     async with open_pairs(transport, url, channels=2) as pairs:
         for (near, far, _), dialler_closes in zip(pairs, (True, False), strict=True):
             closer, other = (near, far) if dialler_closes else (far, near)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from aioseed.errors import ConnectError, ListenError
+from aioseed.errors import ChannelClosed, ConnectError, ListenError
 from aioseed.transport import Channel, DialOptions, ListenOptions, MemoryTransport
 from aioseed.transport.queue import HIGH_WATER_BYTES
 
@@ -78,4 +78,20 @@ async def test_memory_of_a_slow_reader_is_bounded_for_a_patient_sender() -> None
     held.set()
     await sending
     await channel.close()
+    await listener.close()
+
+
+async def test_own_close_forgets_what_was_not_received() -> None:
+    transport = MemoryTransport()
+
+    async def greet(channel: Channel) -> None:
+        await channel.send(b"hello")
+        await channel.receive()
+
+    listener = await transport.listen("memory://here", greet, ListenOptions())
+    channel = await transport.dial(listener.url, DialOptions())
+    await asyncio.sleep(0)
+    await channel.close("enough")
+    with pytest.raises(ChannelClosed, match="enough"):
+        await channel.receive()
     await listener.close()
