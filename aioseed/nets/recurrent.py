@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from aioseed.nets.layers import Activation, Outputs, Torso
+from aioseed.nets.layers import Activation, Outputs, Torso, check_layers
 from aioseed.nets.network import (
     Heads,
     Network,
@@ -49,8 +49,13 @@ def mlp_lstm(
         lstm_units: Units of each LSTM layer.
         layers: Number of LSTM layers, at least 1.
         include_previous: Append the previous action (one-hot) and its reward to the input of the first LSTM layer.
+
+    Raises:
+        ValueError: An option is not one of those above.
     """
-    module = _MlpLstm(heads, tuple(hidden), activation, lstm_units)
+    hidden = tuple(hidden)
+    check_layers(activation, hidden=hidden, lstm_units=lstm_units, layers=layers)
+    module = _MlpLstm(heads, hidden, activation, lstm_units)
 
     def initial_state() -> State:
         def zeros() -> jax.Array:
