@@ -46,5 +46,5 @@ def test_a_start_that_fails_leaves_the_run_as_it_was(start, small, copied):
     before = (copied / "config.json").read_bytes()
     command = start("train", "cartpole", "--json", "--resume", copied, *small, "network.hidden=[8]")
     sentence = command.fails(2)
-    assert "does not fit" in sentence
+    assert "float32[16, 2] in the checkpoint, this configuration needs float32[8, 2]" in sentence
     assert (copied / "config.json").read_bytes() == before

@@ -234,8 +234,8 @@ def test_every_step_is_applied_once_in_order_whatever_subsets_are_sent(
     bench = Bench(max_rows=4)
     peer, slots = bench.join(1, 4)
     applied: dict[int, list[int]] = {slot: [] for slot in range(4)}
-    answered = {slot: -1 for slot in range(4)}
-    sent = {slot: -1 for slot in range(4)}
+    answered = dict.fromkeys(range(4), -1)
+    sent = dict.fromkeys(range(4), -1)
     for kind, members in script:
         which = np.array(sorted(members))
         if kind == 0:  # the next step of those that were answered
