@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 class EnvironmentConfig(BaseModel):
     """Name an environment and say what it is made with."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     plugin: Annotated[str, Field(min_length=1, description="Name in the entry-point group aioseed.envs.")] = "gymnasium"
     name: Annotated[str, Field(min_length=1, max_length=256, description="Name of the environment in its plugin.")]
@@ -20,7 +20,7 @@ class EnvironmentConfig(BaseModel):
 class ActorConfig(BaseModel):
     """Size and bound the actor processes of a run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     processes: Annotated[int, Field(ge=1, le=4096, description="Local actor processes of `aioseed train`.")] = 2
     groups: Annotated[int, Field(ge=1, le=256, description="Groups of a process; they step in turns.")] = 2

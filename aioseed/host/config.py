@@ -32,7 +32,7 @@ class PluginSection(BaseModel):
 class TransportConfig(BaseModel):
     """Choose how the local actors of `aioseed train` reach their learner, and bound messages."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: Annotated[str, Field(description="websocket, grpc, memory, or a plug-in's name.")] = "websocket"
     max_message_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = DEFAULT_MAX_MESSAGE_BYTES
@@ -41,7 +41,7 @@ class TransportConfig(BaseModel):
 class TelemetryConfig(BaseModel):
     """Say how often to report and where."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     every_s: Annotated[float, Field(gt=0)] = 1.0
     tensorboard: bool = True
@@ -50,7 +50,7 @@ class TelemetryConfig(BaseModel):
 class StopConfig(BaseModel):
     """Say when a run is over, beside `training.total_steps`; null never ends it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     return_mean: Annotated[
         float | None, Field(description="Mean return of the last `episodes` finished training episodes.")
@@ -59,9 +59,9 @@ class StopConfig(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """Describe a run completely; what `config.yaml` in a run directory holds."""
+    """Describe a run completely; what `config.json` in a run directory holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     mode: Annotated[

@@ -13,7 +13,7 @@ Seconds = Annotated[float, Field(gt=0)]
 class ServingConfig(BaseModel):
     """Size the tables of the learner and set its deadlines."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     max_environments: PositiveInt = 4096
     """Slots: environments that may be leased at once. A lease beyond is refused (capacity)."""

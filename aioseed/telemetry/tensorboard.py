@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,9 +24,10 @@ class TensorBoardSink:
         self._writer = SummaryWriter(str(directory))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Record each value under its name as of environment step `step`."""
+        """Record each finite value under its name as of environment step `step`; what is not finite has no place there."""
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            if math.isfinite(value):
+                self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush and close the event file. Idempotent."""
