@@ -24,7 +24,7 @@ class TensorBoardSink:
         self._writer = SummaryWriter(str(directory))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Record each finite value under its name as of environment step `step`; what is not finite has no place there."""
+        """Record each finite value under its name as of environment step `step`; others are left out."""
         for name, value in values.items():
             if math.isfinite(value):
                 self._writer.add_scalar(name, value, step)
