@@ -15,6 +15,7 @@ import jax
 from aioseed.experience.assembler import UnrollAssembler
 from aioseed.host.acting import acting_of, build_agent, layout_of
 from aioseed.host.config import RunConfig
+from aioseed.host.experience import build_experience
 from aioseed.host.sink import RunSink
 from aioseed.host.source import StoppingSource
 from aioseed.serving.handshake import Contract
@@ -116,15 +117,10 @@ def build_runtime(
     board = PolicyBoard(compile_copy(state.learner.params, inference_device), state.learner.params, progress.version)
 
     slots = config.serving.max_environments
-    assembler = UnrollAssembler(
-        layout,
-        max_environments=slots,
-        batch_unrolls=config.training.call_unrolls,
-        queue_batches=config.experience.queue_batches,
-        ledger=ledger,
-    )
+    experience = build_experience(config, built, layout, ledger, metrics, inference_device)
+    assembler = experience.assembler
     episodes = EpisodeTracker(slots, contract.metrics, window_episodes=config.stop.episodes)
-    source = StoppingSource(assembler, episodes, config.stop)
+    source = StoppingSource(experience.source, episodes, config.stop)
     table = SlotTable(slots, generation)
     steps = StepLayout(contract.spec.observation, len(contract.metrics))
     actions = action_table(slots, contract.spec.action.array)
@@ -139,7 +135,7 @@ def build_runtime(
         slots,
         (lockstep_rows,) if lockstep_rows else config.serving.bucket_sizes(),
         config.seed,
-        config.training.updates_per_call if lockstep_rows else 0,
+        experience.versions_after if lockstep_rows else None,
     )
     engine = InferenceEngine(
         acting_of(built, greedy=False),

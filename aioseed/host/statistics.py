@@ -77,7 +77,7 @@ class Statistics:
             actors=actors,
             policy_version=self._runtime.board.current().version,
             wall_s=now_s - self._began_s,
-            share_done=self._share_done(ledger.consumed),
+            share_done=self._share_done(self._runtime.loop.summary().trained_transitions),
             verdict=explain(shares),
             metrics=dict(report.metrics) if report else {},
         )

@@ -23,5 +23,5 @@ def unroll_priority(errors: jax.Array, valid: jax.Array, *, max_share: float = 0
     check_kind(jnp.bool_, valid=valid)
     check_length(errors.shape[0], valid=valid)
     sizes = jnp.where(valid, jnp.abs(errors), 0.0)
-    mean = jnp.sum(sizes) / jnp.maximum(jnp.sum(valid), 1)
+    mean = jnp.sum(sizes) / jnp.maximum(jnp.sum(valid, dtype=sizes.dtype), 1.0)
     return max_share * jnp.max(sizes) + (1.0 - max_share) * mean
