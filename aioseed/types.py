@@ -9,7 +9,8 @@ The ports are Protocols: experience, serving and training know one another only 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -189,6 +190,33 @@ class UnrollSource(Protocol):
     @property
     def ready(self) -> int:
         """Return the number of batches that wait."""
+
+
+class Segment(Protocol):
+    """Be a piece of replay that never changes: what a checkpoint writes once (port of experience, called by training).
+
+    Thread: the checkpoint thread.
+    """
+
+    @property
+    def name(self) -> str:
+        """Return its name, ``replay-<number of its first unroll>-<count>``."""
+
+    def read(self) -> AbstractContextManager[Mapping[str, np.ndarray]]:
+        """Lend the arrays, none of which changes before the context ends.
+
+        Raises:
+            CheckpointError: The memory was needed meanwhile: this save is cut short, the next one will find it.
+        """
+
+
+class SavedReplay(NamedTuple):
+    """Hold what a checkpoint keeps of replay, as of one moment between two updates."""
+
+    arrays: dict[str, np.ndarray]  # copies of what changes
+    state: dict[str, Json]
+    segments: tuple[Segment, ...]  # references to what does not, oldest first
+    release: Callable[[bool], None]  # called once, from any thread: True if all of it is on the disk now
 
 
 class PolicySource(Protocol):

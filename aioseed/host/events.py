@@ -23,9 +23,10 @@ class Progress(NamedTuple):
     """Report where a run stands. Rates are over the time since the report before."""
 
     env_steps: int  # transitions accepted
-    trained_steps: int  # transitions consumed by training
+    trained_steps: int  # transitions trained on: consumed, or still in replay
     evaluated_steps: int
-    held_steps: int
+    held_steps: int  # replay included
+    replay_steps: int
     dropped: dict[str, int]  # by reason
     lost_after_checkpoint: int
     env_steps_per_s: float
@@ -62,7 +63,7 @@ class Finished(NamedTuple):
 
     reason: str  # solved, total_steps, stopped
     env_steps: int
-    trained_steps: int
+    trained_steps: int  # as in Progress
     dropped: dict[str, int]
     held_steps: int
     imbalance: int

@@ -17,14 +17,17 @@ from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.limiter import SamplesPerInsert
 from aioseed.experience.replay.memory import check_memory
 from aioseed.experience.replay.replay import Replay
+from aioseed.experience.replay.saving import Pins, number_of
 from aioseed.experience.replay.source import ReplaySource
 from aioseed.host.acting import BuiltAgent
 from aioseed.host.config import RunConfig
-from aioseed.specs import ArraySpec, unflatten
+from aioseed.specs import ArraySpec, Json, unflatten
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Ledger
+from aioseed.training.store import Checkpoint
+from aioseed.training.trees import subtree
 from aioseed.training.update import column_shapes
-from aioseed.types import UnrollColumns, UnrollLayout, UnrollSource
+from aioseed.types import SavedReplay, UnrollColumns, UnrollLayout, UnrollSource
 
 log = logging.getLogger("aioseed.learner")
 
@@ -33,22 +36,30 @@ log = logging.getLogger("aioseed.learner")
 class Experience:
     """Hold what lies between inference and training."""
 
+    ledger: Ledger
     assembler: UnrollAssembler
     source: UnrollSource  # where training takes from: the assembler itself on-policy
-    replay: ReplaySource | None
+    save_replay: Callable[[], SavedReplay] | None  # None where checkpoints keep nothing of it
     versions_after: Callable[[int], int]  # batches of the assembler -> versions that training publishes for them
 
 
 def build_experience(
-    config: RunConfig, built: BuiltAgent, layout: UnrollLayout, ledger: Ledger, metrics: Metrics, device: jax.Device
+    config: RunConfig,
+    built: BuiltAgent,
+    layout: UnrollLayout,
+    restored: Checkpoint | None,
+    metrics: Metrics,
+    device: jax.Device,
 ) -> Experience:
-    """Build what the section ``replay`` asks for.
+    """Build what the section ``replay`` asks for, and the ledger that goes with it.
 
     Raises:
+        CheckpointError: The replay or the ledger in `restored` cannot be gone on with.
         ConfigError: The agent needs replay and there is none or the other way round, it does not fit into memory, or
             both sides of it would wait for each other for ever.
     """
     _check_match(config, built)
+    ledger = _ledger(restored, goes_on=config.replay is not None)
     calls, per_call = config.training.call_unrolls, config.training.updates_per_call
     chosen = config.replay
     chunk = calls if chosen is None else chosen.chunk_unrolls(calls)
@@ -61,7 +72,7 @@ def build_experience(
         priorities=None if chosen is None else first_priorities(built, layout, chosen, chunk, device),
     )
     if chosen is None:
-        return Experience(assembler, assembler, None, lambda batches: batches * per_call)
+        return Experience(ledger, assembler, assembler, None, lambda batches: batches * per_call)
     log.info(check_memory(chosen.capacity_unrolls, layout, chosen.max_bytes))
     limiter = SamplesPerInsert(
         chosen.samples_per_insert,
@@ -73,14 +84,17 @@ def build_experience(
     replay = ReplaySource(
         layout,
         assembler,
-        Replay(layout, chosen, config.seed),
+        Replay(layout, chosen, config.seed, Pins() if config.training.checkpoint.replay else None),
         limiter,
         ledger,
         metrics,
         sample_unrolls=calls,
         samples_first=config.mode == "lockstep",
     )
-    return Experience(assembler, replay, replay, UpdatesAllowed(limiter, per_call))
+    if restored is not None and (state := _saved_replay(restored)) is not None:
+        replay.restore(state, subtree(restored.arrays, "replay"), restored.segment, str(restored.path))
+    save = replay.save if config.training.checkpoint.replay else None
+    return Experience(ledger, assembler, replay, save, UpdatesAllowed(limiter, per_call))
 
 
 def first_priorities(
@@ -136,6 +150,20 @@ class UpdatesAllowed:
         while self._limiter.may_sample():
             self._limiter.sample()
             self._calls += 1
+
+
+def _ledger(restored: Checkpoint | None, *, goes_on: bool) -> Ledger:
+    form = None if restored is None else restored.state.get("ledger")
+    if restored is None or not isinstance(form, dict):
+        return Ledger()
+    path, state = str(restored.path), _saved_replay(restored)
+    held = number_of(state, "transitions", path) if state is not None and goes_on else 0
+    return Ledger.from_json(form, path=path, replay=held)
+
+
+def _saved_replay(restored: Checkpoint) -> dict[str, Json] | None:
+    state = restored.state.get("replay")
+    return state if isinstance(state, dict) else None
 
 
 def _check_match(config: RunConfig, built: BuiltAgent) -> None:

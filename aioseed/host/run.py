@@ -157,7 +157,7 @@ class LiveRun:
         return Finished(
             reason="solved" if runtime.source.solved else over,
             env_steps=ledger.accepted,
-            trained_steps=ledger.consumed,
+            trained_steps=ledger.trained,
             dropped=dict(ledger.dropped),
             held_steps=ledger.held,
             imbalance=ledger.imbalance,

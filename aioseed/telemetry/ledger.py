@@ -69,6 +69,11 @@ class LedgerSnapshot(NamedTuple):
         return self.open + self.queued + self.training + self.replay
 
     @property
+    def trained(self) -> int:
+        """Return what was trained on: consumed, or still in replay."""
+        return self.consumed + self.replay
+
+    @property
     def imbalance(self) -> int:
         """Return accepted minus all that is accounted for; anything but 0 is a fault of aioseed."""
         return self.accepted - (self.consumed + self.evaluated + self.held + sum(self.dropped.values()))

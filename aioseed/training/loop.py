@@ -26,7 +26,7 @@ from aioseed.training.publish import PolicyBoard
 from aioseed.training.store import Snapshot
 from aioseed.training.trees import flatten_arrays
 from aioseed.training.update import TrainState, UpdateOutput, UpdateProgram
-from aioseed.types import UnrollBatch, UnrollSource
+from aioseed.types import SavedReplay, UnrollBatch, UnrollSource
 
 POLL_S = 0.1
 """Longest time for which the stop flag is not read while no batch comes."""
@@ -47,6 +47,8 @@ class TrainingPorts(NamedTuple):
     """Called on the training thread, at most every `report_every_s`; must return at once."""
     run_state: Callable[[], Mapping[str, Json]] = dict
     """Returns what else `state.json` of a checkpoint holds: configuration digest, seeds, totals of other rooms."""
+    save_replay: Callable[[], SavedReplay | None] = lambda: None
+    """Returns what a checkpoint keeps of replay, None for nothing."""
 
 
 class _Telemetry(NamedTuple):
@@ -175,7 +177,12 @@ class TrainingLoop:
         state: dict[str, Json] = dict(self._ports.run_state())
         state["training"] = self._progress.to_json()
         state["ledger"] = self._ports.ledger.to_json()
-        return Snapshot(self._progress.version, flatten_arrays(self._state), state)
+        arrays, replay = flatten_arrays(self._state), self._ports.save_replay()
+        if replay is None:
+            return Snapshot(self._progress.version, arrays, state)
+        state["replay"] = replay.state
+        arrays |= {f"replay/{name}": array for name, array in replay.arrays.items()}
+        return Snapshot(self._progress.version, arrays, state, replay.segments, replay.release)
 
     def summary(self) -> TrainingSummary:
         """Return what was done so far."""

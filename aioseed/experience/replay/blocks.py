@@ -11,6 +11,7 @@ misses and not one a step.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -122,10 +123,42 @@ class Blocks:
         """Return views of `count` unrolls of one block from number `first` on, by name; nobody may write to them."""
         start = int(self.rows(np.array([first]))[0])
         chosen = slice(start, start + count)
-        named = {f"rows/{i}": column[chosen] for i, column in enumerate(self._columns[0])}
-        named |= {f"state/{i}": column[chosen] for i, column in enumerate(self._columns[1])}
+        named = {f"rows/{i}": _plain(column[chosen]) for i, column in enumerate(self._columns[0])}
+        named |= {f"state/{i}": _plain(column[chosen]) for i, column in enumerate(self._columns[1])}
         named |= {f"identity/{i}": column[chosen] for i, column in enumerate(self._identity)}
         return named
+
+    def begin_at(self, number: int) -> None:
+        """Let the first unroll be number `number`, the first of a block (replay that goes on from a checkpoint)."""
+        self.oldest = self.next = number
+
+    def restore(self, count: int, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Take over the next `count` unrolls, none beyond the open block, and return their numbers.
+
+        Args:
+            count: As given to `arrays`.
+            arrays: What `arrays` returned.
+
+        Raises:
+            ValueError: They are of another form.
+        """
+        if not self.room():
+            self.open()
+        mine = self.arrays(self.next, count)
+        for name, array in mine.items():
+            its = arrays.get(name)
+            if its is None or (its.dtype, its.shape) != (array.dtype, array.shape):
+                raise ValueError(f"{name} has another form")
+        for name, array in mine.items():
+            array[...] = arrays[name]
+        numbers = np.arange(self.next, self.next + count)
+        self.next += count
+        return numbers
+
+
+def _plain(rows: np.ndarray) -> np.ndarray:
+    """Return rows that are single elements as bytes, [..., row bytes]; others as they are."""
+    return rows if rows.dtype.kind != "V" else rows.view(np.uint8).reshape(*rows.shape, rows.dtype.itemsize)
 
 
 def _columns(layout: UnrollLayout, room: int) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -26,10 +26,8 @@ class SamplesPerInsert:
         insert_unrolls: int,
         sample_unrolls: int,
         slack: float | None = None,
-        inserted: int = 0,
-        sampled: int = 0,
     ) -> None:
-        """Begin with `inserted` and `sampled` as they were saved.
+        """Begin with nothing inserted.
 
         Args:
             ratio: Unrolls sampled for each one inserted; None lets both sides run freely.
@@ -37,8 +35,6 @@ class SamplesPerInsert:
             insert_unrolls: Unrolls that are inserted together.
             sample_unrolls: Unrolls that are sampled together.
             slack: How far the debt may be from where sampling began; None: as little as cannot deadlock.
-            inserted: Unrolls inserted so far.
-            sampled: Unrolls sampled so far.
 
         Raises:
             ConfigError: With so little slack both sides could wait for each other for ever.
@@ -58,14 +54,18 @@ class SamplesPerInsert:
                 path="replay.slack_unrolls",
                 value=f"{slack:g}",
             )
-        self.inserted = inserted
-        self.sampled = sampled
+        self.inserted = 0  # unrolls, as `sampled`
+        self.sampled = 0
 
     @property
     def observed(self) -> float:
         """Return the samples per insert so far, since sampling became possible."""
         counted = self.inserted - self._min
         return self.sampled / counted if counted > 0 else 0.0
+
+    def resume(self, inserted: int, sampled: int) -> None:
+        """Go on from saved counts."""
+        self.inserted, self.sampled = inserted, sampled
 
     def may_insert(self) -> bool:
         """Return True if the next unrolls may be inserted."""

@@ -6,7 +6,6 @@ numbers are never used again, and the oldest one held says which have gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,9 @@ import numpy as np
 from aioseed.experience.layout import UnrollBuffer
 from aioseed.experience.replay.blocks import Blocks
 from aioseed.experience.replay.config import ReplayConfig
+from aioseed.experience.replay.saving import Pins
 from aioseed.experience.replay.sum_tree import SumTree
+from aioseed.specs import Json
 from aioseed.types import UnrollLayout
 
 MIN_PRIORITY = 1e-6
@@ -39,8 +40,7 @@ class Replay:
         layout: UnrollLayout,
         config: ReplayConfig,
         seed: int,
-        may_reuse: Callable[[int], bool] = lambda physical: True,
-        spare_blocks: int = 0,
+        pins: Pins | None = None,
     ) -> None:
         """Begin empty.
 
@@ -48,10 +48,9 @@ class Replay:
             layout: Shape of the unrolls.
             config: The section `replay`.
             seed: Of the drawing.
-            may_reuse: Says of a block that has gone whether its memory may be used again now.
-            spare_blocks: Blocks that may wait for that.
+            pins: Says which blocks a checkpoint still needs when they go; None where replay is never saved.
         """
-        self.blocks = Blocks(layout, config.capacity_unrolls, spare_blocks)
+        self.blocks = Blocks(layout, config.capacity_unrolls, SPARE_BLOCKS if pins else 0)
         self.generator = np.random.Generator(np.random.PCG64(seed))
         self.evicted = 0
         self.evicted_unseen = 0  # of these, never drawn
@@ -62,7 +61,7 @@ class Replay:
         self._highest = MIN_PRIORITY**config.priority_exponent
         self._draws = np.zeros(self.blocks.places, np.int64)
         self._gone: list[int] = []  # physical blocks that may not be used again yet
-        self._may_reuse = may_reuse
+        self.pins = pins or Pins()
 
     def __len__(self) -> int:
         return self.blocks.size
@@ -128,13 +127,36 @@ class Replay:
     def state(self) -> dict[str, np.ndarray]:
         """Return copies of what changes: weights and numbers of draws, oldest unroll first."""
         places = self._places()
-        return {"weights": self._tree.get(places), "draws": self._draws[places]}
+        highest = np.array([self._highest])
+        return {"weights": self._tree.get(places), "draws": self._draws[places], "highest": highest}
 
-    def restore_state(self, weights: np.ndarray, draws: np.ndarray) -> None:
-        """Take over what `state` returned, once the same unrolls are held again."""
+    def restore_state(self, weights: np.ndarray, draws: np.ndarray, highest: np.ndarray) -> None:
+        """Take over what `state` returned, once the same unrolls are held again.
+
+        Raises:
+            ValueError: They are of another number, or no weights.
+        """
         places = self._places()
+        if weights.shape != places.shape or draws.shape != places.shape:
+            raise ValueError(f"{len(weights)} weights were saved for {len(places)} unrolls")
         self._set(places, weights)
+        self._highest = float(highest[0])
         self._draws[places] = draws
+
+    def generator_state(self) -> dict[str, Json]:
+        """Return the state of the random generator, as JSON."""
+        state: dict[str, Json] = dict(self.generator.bit_generator.state)
+        return state
+
+    def restore_generator(self, state: Json) -> None:
+        """Take over what `generator_state` returned.
+
+        Raises:
+            ValueError, TypeError, KeyError: It is of another form.
+        """
+        if not isinstance(state, dict):
+            raise TypeError("the state of the generator is no object")
+        self.generator.bit_generator.state = state
 
     def _open_block(self) -> int:
         transitions = 0
@@ -147,11 +169,17 @@ class Replay:
             self.evicted += len(named)
             self.evicted_unseen += int(np.count_nonzero(self._draws[places] == 0))
             self._gone.append(physical)
-        for physical in [block for block in self._gone if self._may_reuse(block)]:
-            self._gone.remove(physical)
-            self.blocks.free(physical)
+        self._free_gone()
+        if not self.blocks.can_open:
+            self.pins.cut_short()
+            self._free_gone()
         self.blocks.open()
         return transitions
+
+    def _free_gone(self) -> None:
+        for physical in [block for block in self._gone if self.pins.may_reuse(block)]:
+            self._gone.remove(physical)
+            self.blocks.free(physical)
 
     def _set(self, places: np.ndarray, weights: np.ndarray) -> None:
         self._tree.set(places, weights)

@@ -7,7 +7,7 @@ a transition is in account REPLAY from its insertion on and consumed when replay
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -16,10 +16,13 @@ from aioseed.experience.assembler import UnrollAssembler
 from aioseed.experience.layout import UnrollBuffer, allocate_buffer, unroll_buffer
 from aioseed.experience.replay.limiter import SamplesPerInsert
 from aioseed.experience.replay.replay import Replay
+from aioseed.experience.replay.resume import restore_replay, save_replay
+from aioseed.experience.replay.saving import Cuts, number_of
+from aioseed.specs import Json
 from aioseed.telemetry.counters import Gauge, Metrics
 from aioseed.telemetry.ledger import Account, Ledger
 from aioseed.telemetry.quantiles import Quantiles
-from aioseed.types import Settled, UnrollBatch, UnrollLayout
+from aioseed.types import SavedReplay, Settled, UnrollBatch, UnrollLayout
 
 
 class ReplaySource:
@@ -62,6 +65,7 @@ class ReplaySource:
         self._buffer: UnrollBuffer | None = allocate_buffer(layout, sample_unrolls)
         self._lent: UnrollBuffer | None = None
         self._new_transitions = 0
+        self._cuts = Cuts(replay.blocks, replay.pins)
         self._gauges = _Gauges(metrics)
 
     def take(self, timeout_s: float) -> UnrollBatch | None:
@@ -102,6 +106,37 @@ class ReplaySource:
         if self._lent is None or self._lent.batch.columns is not batch.columns:
             raise AioseedError("a batch was given back that is not lent")
         self._buffer, self._lent = self._lent, None
+
+    def save(self) -> SavedReplay:
+        """Return what a checkpoint keeps: to be called between two updates."""
+        counts: dict[str, Json] = {
+            "inserted": self.limiter.inserted,
+            "sampled": self.limiter.sampled,
+            "untrained": self._new_transitions,
+        }
+        return save_replay(self.replay, self._cuts, counts)
+
+    def restore(
+        self,
+        state: Mapping[str, Json],
+        arrays: Mapping[str, np.ndarray],
+        read: Callable[[str], Mapping[str, np.ndarray]],
+        path: str = "",
+    ) -> None:
+        """Go on with what `save` returned; before the first `take`.
+
+        Args:
+            state: `SavedReplay.state`.
+            arrays: `SavedReplay.arrays`.
+            read: Returns the arrays of a segment by its name.
+            path: Of the checkpoint, for messages.
+
+        Raises:
+            CheckpointError: It is of another form, or of another capacity.
+        """
+        restore_replay(self.replay, self._cuts, state, arrays, read, path)
+        self.limiter.resume(number_of(state, "inserted", path), number_of(state, "sampled", path))
+        self._new_transitions = number_of(state, "untrained", path)
 
     @property
     def ready(self) -> int:
