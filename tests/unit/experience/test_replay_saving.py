@@ -83,7 +83,7 @@ def test_what_is_restored_is_what_was_saved_and_goes_on_alike(inserts: list[int]
     assert contents(one.replay) == contents(other.replay)
     np.testing.assert_array_equal(one.replay.draw(50).numbers, other.replay.draw(50).numbers)
     other.disk = one.disk
-    assert [name for name in other.save().state["segments"]] == one.save().state["segments"]
+    assert other.save().state["segments"] == one.save().state["segments"]
 
 
 def test_a_save_appends_what_was_inserted_since_the_one_before() -> None:

@@ -154,3 +154,23 @@ def test_first_priorities_come_from_the_function_of_the_agent(feeder) -> None:
     for value in range(4):
         road.feed([0, 1], [value, 1000 + value], [FIRST, FIRST] if not value else [0, 0])
     np.testing.assert_array_equal(road.assembler.take(0.0).priorities, [1, 1001])
+
+
+def test_a_restored_source_goes_on_as_the_saved_one(line) -> None:
+    """Counts, priorities, the random generator and what waits to be counted as trained on."""
+    one, other = line(), line()
+    one.steps(0, 4)
+    saved_early = one.source.take(0.0)
+    one.source.settle(saved_early, np.array([True]), np.array([1.0, 2.0, 3.0, 4.0]))
+    one.source.give_back(saved_early)
+    saved = one.source.save()
+    disk = {}
+    for segment in saved.segments:
+        with segment.read() as arrays:
+            disk[segment.name] = {name: array.copy() for name, array in arrays.items()}
+    saved.release(True)
+    other.source.restore(saved.state, saved.arrays, disk.__getitem__)
+    assert other.source.limiter.inserted == one.source.limiter.inserted
+    first, second = one.source.replay.draw(32), other.source.replay.draw(32)
+    np.testing.assert_array_equal(first.numbers, second.numbers)
+    np.testing.assert_array_equal(first.importance, second.importance)
