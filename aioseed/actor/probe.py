@@ -1,13 +1,16 @@
 """Build one environment and describe it: the body of ``aioseed env-spec``, and how a learner learns its specs.
 
-A learner runs this in a child process, ``python -m aioseed.actor.probe`` with the ``environment`` section as JSON on
-standard input, so that environments never live in its own process.
+A learner runs this in a child process, ``python -m aioseed.actor.probe`` with the ``environment`` section as a line of
+JSON on standard input, so that environments never live in its own process. The child ends when its standard input
+closes: a learner that dies leaves no half-built environment behind.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 from typing import NamedTuple
 
 from aioseed.actor.config import EnvironmentConfig
@@ -74,14 +77,23 @@ def describe(config: EnvironmentConfig) -> Description:
 
 def main() -> int:
     """Describe the environment on standard input; errors go to standard output too, as ``{"error", "exit_code"}``."""
+    line = sys.stdin.buffer.readline()
+    threading.Thread(target=_end_with_stdin, name="aioseed-lifeline", daemon=True).start()
     try:
-        description = describe(EnvironmentConfig.model_validate_json(sys.stdin.read()))
+        description = describe(EnvironmentConfig.model_validate_json(line))
     except AioseedError as error:
         form: dict[str, Json] = {"error": str(error), "exit_code": error.exit_code, "kind": type(error).__name__}
         sys.stdout.write(json.dumps(form) + "\n")
         return error.exit_code
     sys.stdout.write(json.dumps(description.to_json()) + "\n")
     return 0
+
+
+def _end_with_stdin() -> None:
+    # Not sys.stdin: its lock, held here, would keep the interpreter from ending.
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
 
 
 if __name__ == "__main__":

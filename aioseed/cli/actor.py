@@ -18,7 +18,7 @@ from aioseed.actor.config import ActorConfig, EnvironmentConfig
 from aioseed.actor.run import run_actor
 from aioseed.actor.session import ActorEvent
 from aioseed.actor.token import is_loopback, read_token, token_path
-from aioseed.cli.common import INTERRUPTED, Parser, add_overrides, guarded, split_overrides
+from aioseed.cli.common import INTERRUPTED, Parser, add_overrides, guarded, loop_factory, split_overrides
 from aioseed.errors import UsageError
 from aioseed.plugins import environment_plugin
 from aioseed.validation import validate
@@ -165,7 +165,7 @@ class _Interrupt:
         """Run `actor` to its end and return the exit code; its errors are raised."""
         handlers = {number: signal.getsignal(number) for number in _ending_signals()}
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._cancellable(actor))
         except (asyncio.CancelledError, KeyboardInterrupt):
             return INTERRUPTED
@@ -207,17 +207,6 @@ class _Interrupt:
 
 def _ending_signals() -> list[signal.Signals]:
     return [signal.Signals[name] for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name)]
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if sys.platform == "win32":
-        return None
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 if __name__ == "__main__":

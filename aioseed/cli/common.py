@@ -6,13 +6,19 @@ import argparse
 import asyncio
 import json
 import logging
+import logging.handlers
 import math
 import os
+import shlex
+import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from aioseed.errors import AioseedError, UsageError
 
@@ -26,7 +32,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:  # type: ignore[override]  # argparse says NoReturn; raising is that
         """Raise what is wrong with the words."""
-        raise UsageError(f"{message} (see {self.prog} --help)")
+        # Python names the optional overrides among what is missing.
+        raise UsageError(f"{message.replace(', dotted.path=value', '')} (see {self.prog} --help)")
 
 
 def guarded(name: str, command: Callable[[], int]) -> int:
@@ -44,11 +51,16 @@ def guarded(name: str, command: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
-def run_until_interrupted(main: Callable[[asyncio.Event], Coroutine[object, object, Result]]) -> Result:
-    """Run `main` in an event loop of its own, uvloop where there is one.
+def run_until_interrupted(
+    main: Callable[[asyncio.Event], Coroutine[object, object, Result]], say: Callable[[str], None]
+) -> Result:
+    """Run `main` in an event loop of its own.
 
     The first Ctrl-C or SIGTERM sets the event that `main` gets, so that it ends in order; a second one ends the process
     at once with code 130. Local actors end by themselves when this process is gone.
+
+    Args:
+        say: Told what an interrupt does, in one sentence.
     """
 
     async def body() -> Result:
@@ -56,11 +68,11 @@ def run_until_interrupted(main: Callable[[asyncio.Event], Coroutine[object, obje
 
         def interrupt() -> None:
             if stop.is_set():
-                sys.stderr.write("\naioseed: ended at once\n")
+                sys.stderr.write("aioseed: ended at once\n")
                 sys.stderr.flush()
                 os._exit(INTERRUPTED)
-            sys.stderr.write("\naioseed: saving and ending; press Ctrl-C again to end at once\n")
             stop.set()
+            say("aioseed: ending in order; press Ctrl-C again to end at once")
 
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
@@ -70,24 +82,85 @@ def run_until_interrupted(main: Callable[[asyncio.Event], Coroutine[object, obje
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(interrupt))
         return await main(stop)
 
-    if sys.platform != "win32":
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(body())
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the fastest event loop here: uvloop's, or None for that of Python."""
+    if sys.platform == "win32":
+        return None
+    try:
         import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
-        return uvloop.run(body())
-    return asyncio.run(body())
 
+class RunLog(logging.Handler):
+    """Write the log of a run into its directory, once there is one, and show what a user should know at once.
 
-def log_to(path: Path, *, verbose: bool = False) -> logging.Handler:
-    """Send the log to a file, and warnings of ours to standard error when `verbose`. Return the file's handler."""
-    handler = logging.FileHandler(path, delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger("aioseed")
-    root.setLevel(logging.INFO)
-    root.addHandler(handler)
-    if verbose:
-        root.addHandler(logging.StreamHandler())
-    root.propagate = False
-    return handler
+    Shown are warnings of serving and training, of each kind a few at a time, since a flood of refused actors would push
+    everything else off the screen; the file has all. They are held back until `release`: a command that cannot begin
+    says why in one sentence.
+    """
+
+    SHOWN_AT_A_TIME = 5
+    A_TIME_S = 30.0
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._show = show
+        self._held: list[str] | None = []
+        self._shown: dict[str, list[float]] = {}
+        self._root = logging.getLogger("aioseed")
+        self._waiting = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+        self._file: logging.FileHandler | None = None
+
+    def __enter__(self) -> RunLog:
+        self._root.setLevel(logging.INFO)
+        self._root.propagate = False
+        self._root.addHandler(self._waiting)
+        self._root.addHandler(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handler in (self, self._waiting, self._file):
+            if handler is not None:
+                self._root.removeHandler(handler)
+                handler.close()
+        self._root.propagate = True
+
+    def release(self) -> None:
+        """Show what was held back, and from now on everything at once."""
+        held, self._held = self._held or [], None
+        for line in held:
+            self._show(line)
+
+    def write_to(self, path: Path) -> None:
+        """Write what was logged so far, and all that follows, to the file at `path`."""
+        self._file = logging.FileHandler(path, encoding="utf-8")
+        self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._waiting.setTarget(self._file)
+        self._waiting.flush()
+        self._root.removeHandler(self._waiting)
+        self._root.addHandler(self._file)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a warning of serving or training."""
+        if not record.name.startswith(("aioseed.serving", "aioseed.training")):
+            return
+        times = [at_s for at_s in self._shown.get(record.msg, []) if record.created - at_s < self.A_TIME_S]
+        if len(times) < self.SHOWN_AT_A_TIME:
+            times.append(record.created)
+            if self._held is None:
+                self._show(record.getMessage())
+            else:
+                self._held.append(record.getMessage())
+        self._shown[record.msg] = times
 
 
 def print_json(values: dict[str, object]) -> None:
@@ -97,6 +170,26 @@ def print_json(values: dict[str, object]) -> None:
     }
     sys.stdout.write(json.dumps(clean) + "\n")
     sys.stdout.flush()
+
+
+def command_line(*words: object) -> str:
+    """Return an ``aioseed`` command to copy, which begins as this one did where ``aioseed`` alone is not found."""
+    here, found = Path(sys.argv[0]), shutil.which("aioseed")
+    if found is not None and here.exists() and Path(found).samefile(here):
+        program = "aioseed"
+    elif here.name.startswith("aioseed"):
+        program = shlex.quote(str(here))
+    else:
+        program = f"{shlex.quote(sys.executable)} -m aioseed.cli.main"
+    return " ".join([program, *(shlex.quote(str(word)) for word in words)])
+
+
+def reachable(url: str) -> str:
+    """Return an address to dial: this machine's name where a learner listens on all of its addresses."""
+    parts = urlsplit(url)
+    if parts.hostname in ("0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
+        return f"{parts.scheme}://{socket.gethostname()}:{parts.port}"
+    return url
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

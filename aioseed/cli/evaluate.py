@@ -6,11 +6,24 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aioseed.actor.token import read_token
-from aioseed.cli.common import Parser, guarded, print_json, run_until_interrupted
+from aioseed.cli.common import (
+    INTERRUPTED,
+    Parser,
+    RunLog,
+    command_line,
+    guarded,
+    print_json,
+    reachable,
+    run_until_interrupted,
+)
 from aioseed.errors import UsageError
-from aioseed.host.evaluate import Evaluation, evaluate
+
+if TYPE_CHECKING:
+    from aioseed.host.evaluate import Evaluation
+    from aioseed.host.events import Trouble
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,10 +41,10 @@ def parser() -> Parser:
         "--listen",
         action="append",
         metavar="URL",
-        help="let remote actors in the role evaluate step instead of local ones",
+        help="let remote actors in the role evaluate step instead of local ones; may be given more than once",
     )
-    words.add_argument("--token-file", type=Path)
-    words.add_argument("--json", action="store_true", help="print one JSON object")
+    words.add_argument("--token-file", type=Path, help="secret that actors must show; needed off loopback")
+    words.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     return words
 
 
@@ -40,28 +53,59 @@ def _evaluate(argv: Sequence[str]) -> int:
     if words.episodes < 1:
         raise UsageError("--episodes must be at least 1")
     token = read_token(words.token_file) if words.token_file is not None else None
+    # After everything that a user may have mistyped: JAX takes a second to import.
+    from aioseed.host.evaluate import evaluate
 
-    async def body(stop: asyncio.Event) -> Evaluation:
-        work = asyncio.ensure_future(
-            evaluate(
-                words.run_dir, episodes=words.episodes, greedy=words.greedy, listen=words.listen or (), token=token
-            )
+    def begun(urls: tuple[str, ...]) -> None:
+        log.release()
+        if not words.listen:
+            return
+        token_words = [] if words.token_file is None else ["--token-file", words.token_file]
+        for url in urls:
+            where = [reachable(url), "--preset", words.run_dir / "config.json", *token_words]
+            _say(f"join with:  {command_line('actor', *where, '--role', 'evaluate')}")
+
+    def trouble(event: Trouble) -> None:
+        _say(f"aioseed evaluate: {event.message}")
+
+    async def body(stop: asyncio.Event) -> Evaluation | None:
+        measuring = evaluate(
+            words.run_dir,
+            episodes=words.episodes,
+            greedy=words.greedy,
+            listen=words.listen or (),
+            token=token,
+            on_listening=begun,
+            on_trouble=trouble,
         )
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not work.done():
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            raise KeyboardInterrupt
-        return work.result()
+        return await _unless(stop, asyncio.ensure_future(measuring))
 
-    result = run_until_interrupted(body)
+    with RunLog(_say) as log:
+        result = run_until_interrupted(body, _say)
+    if result is None:
+        return INTERRUPTED
     if words.json:
         print_json(dict(result._asdict()))
-    else:
-        sys.stdout.write(
-            f"mean return {result.return_mean:.1f} ± {result.return_std:.1f} over {result.episodes} episodes "
-            f"(mean length {result.length_mean_steps:.0f} steps), policy version {result.policy_version}\n"
-        )
+        return 0
+    sys.stdout.write(
+        f"mean return {result.return_mean:.1f} ± {result.return_std:.1f} over {result.episodes} episodes "
+        f"(mean length {result.length_mean_steps:.0f} steps), policy version {result.policy_version}\n"
+    )
     return 0
+
+
+async def _unless(stop: asyncio.Event, work: asyncio.Task[Evaluation]) -> Evaluation | None:
+    """Return the result of `work`; None if `stop` is set first, then it is ended in order."""
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else None
+    finally:
+        for task in (work, stopping):
+            task.cancel()
+        await asyncio.gather(work, stopping, return_exceptions=True)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

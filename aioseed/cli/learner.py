@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from aioseed.actor.token import is_loopback, read_token
+from aioseed.actor.token import read_token
+from aioseed.cli import STARTED_S
 from aioseed.cli.common import (
     Parser,
-    add_overrides,
+    RunLog,
+    command_line,
     guarded,
-    log_to,
     print_json,
+    reachable,
     run_until_interrupted,
     split_overrides,
 )
-from aioseed.cli.train import as_json, farewell, where
+from aioseed.cli.report import as_json, farewell
+from aioseed.cli.train import add_run_arguments, follow, where
 from aioseed.cli.view import RunView
-from aioseed.host.config import RunConfig, load_config
+from aioseed.host.config import load_config
 from aioseed.host.events import Finished, Listening
-from aioseed.host.learner import Learner
-from aioseed.host.rundir import Resume
+
+if TYPE_CHECKING:
+    from aioseed.host.learner import Learner
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,8 +39,6 @@ def main(argv: Sequence[str]) -> int:
 def parser() -> Parser:
     """Return the parser of the command."""
     words = Parser(prog="aioseed learner", description="Serve and train for actors that connect from anywhere.")
-    words.add_argument("config", metavar="PRESET-or-FILE")
-    add_overrides(words)
     words.add_argument(
         "--listen",
         action="append",
@@ -42,12 +46,24 @@ def parser() -> Parser:
         help="address for actors, e.g. ws://127.0.0.1:8700 or grpc://127.0.0.1:8701; may be given more than once",
     )
     words.add_argument("--token-file", type=Path, help="secret that actors must show; needed off loopback")
-    words.add_argument("--run-dir", type=Path)
-    words.add_argument("--seed", type=int)
-    words.add_argument("--steps", type=int, help="end after this many trained environment steps")
-    words.add_argument("--resume", metavar="RUN_DIR|auto")
-    words.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    add_run_arguments(words)
     return words
+
+
+class Invitation(NamedTuple):
+    """Hold what the command that joins an actor repeats of this one."""
+
+    preset: str
+    overrides: Sequence[str]
+    token_file: Path | None
+    environments: int
+
+    def command(self, url: str) -> str:
+        """Return the exact command that joins an actor to the learner at `url`."""
+        sections = [word for word in self.overrides if word.startswith(("environment.", "actor."))]
+        token = [] if self.token_file is None else ["--token-file", self.token_file]
+        words = [reachable(url), "--preset", self.preset, "--envs", self.environments, *token, *sections]
+        return command_line("actor", *words)
 
 
 def _learner(argv: Sequence[str]) -> int:
@@ -60,49 +76,38 @@ def _learner(argv: Sequence[str]) -> int:
     run_dir, resume = where(words.run_dir, words.resume, Path(words.config).stem)
     token = read_token(words.token_file) if words.token_file is not None else None
     listen = words.listen or ["ws://127.0.0.1:8700"]
-    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_to(run_dir / "learner.log")
-    with RunView(config, quiet=words.json) as view:
+    invitation = Invitation(
+        words.config, overrides, words.token_file, config.actor.groups * config.actor.envs_per_group
+    )
+    # After everything that a user may have mistyped: JAX takes a second to import.
+    from aioseed.host.learner import Learner
+
+    learner = Learner(config, listen=listen, run_dir=run_dir, resume=resume, token=token)
+    with RunView(config, quiet=words.json) as view, RunLog(view.warn) as log:
 
         async def serve(stop: asyncio.Event) -> Finished:
-            return await _serve(config, listen, run_dir, resume, token, words.config, words.token_file, view, stop)
+            return await _serve(learner, invitation, view, log, stop)
 
-        finished = run_until_interrupted(serve)
+        finished = run_until_interrupted(serve, view.warn)
+    total_s = time.monotonic() - STARTED_S
     if words.json:
-        print_json(as_json(finished, finished.wall_s))
+        print_json(as_json(finished, total_s))
     else:
-        sys.stdout.write(farewell(finished, config, words.config, finished.wall_s))
+        sys.stdout.write(farewell(finished, config, words.config, words.overrides, total_s))
     return 0
 
 
-async def _serve(
-    config: RunConfig,
-    listen: Sequence[str],
-    run_dir: Path,
-    resume: Resume,
-    token: str | None,
-    preset: str,
-    token_file: Path | None,
-    view: RunView,
-    stop: asyncio.Event,
-) -> Finished:
-    async with Learner(config, listen=listen, run_dir=run_dir, resume=resume, token=token) as learner:
+async def _serve(learner: Learner, invitation: Invitation, view: RunView, log: RunLog, stop: asyncio.Event) -> Finished:
+    async with learner:
         stopping = asyncio.ensure_future(_stop_when(stop, learner))
         try:
             async for event in learner.events():
-                view.show(event)
-                if isinstance(event, Listening):
-                    for url in event.urls:
-                        view.say(f"join with:  {actor_command(url, preset, config, token_file)}")
+                follow(event, view, log, learner.run_dir)
+                for url in event.urls if isinstance(event, Listening) else ():
+                    view.say(f"join with:  {invitation.command(url)}", always=True)
         finally:
             stopping.cancel()
         return await learner.wait()
-
-
-def actor_command(url: str, preset: str, config: RunConfig, token_file: Path | None) -> str:
-    """Return the exact command that joins an actor to the learner at `url`."""
-    token = "" if token_file is None and is_loopback(url) else f" --token-file {token_file}"
-    return f"aioseed actor {url} --preset {preset} --envs {config.actor.groups * config.actor.envs_per_group}{token}"
 
 
 async def _stop_when(stop: asyncio.Event, learner: Learner) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import NamedTuple
 
 from aioseed import __version__
+
+_INTERRUPTED = 130
 
 
 class _Command(NamedTuple):
@@ -24,6 +31,7 @@ _COMMANDS = {
     "presets": _Command("aioseed.cli.presets", "list the presets that are installed", False),
     "config": _Command("aioseed.cli.config", "show a resolved configuration, or its JSON Schema", True),
     "env-spec": _Command("aioseed.cli.env_spec", "describe an environment as learners see it", False),
+    "check-env": _Command("aioseed.cli.check_env", "try an environment and say what would go wrong with it", False),
     "bench": _Command("aioseed.cli.bench", "measure serving, transports and training on this machine", True),
 }
 
@@ -31,8 +39,25 @@ _LEARNER_PACKAGES = frozenset({"ml_dtypes", "jax", "jaxlib", "flax", "optax", "s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that `argv` names and return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run the command that `argv` names and return its exit code.
+
+    Args:
+        argv: None takes the words of this process, which then ends without waiting for threads that cannot be stopped.
+    """
+    if argv is not None:
+        return _run(list(argv))
+    # An own environment or network is a module in the current directory, which a script does not look into.
+    sys.path.append(os.getcwd())
+    code = _run(sys.argv[1:])
+    if any(thread.name.startswith("aioseed-") and thread.daemon for thread in threading.enumerate()):
+        # A compiler or an environment is at it still; the interpreter would pull the ground from under its feet.
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         sys.stdout.write(_help())
         return 0
@@ -46,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f'aioseed: there is no command "{words[0]}"{did_you_mean(words[0], list(_COMMANDS))}\n')
         return 2
     try:
-        module = import_module(command.module)
+        module = _load(command.module)
+        code: int = module.main(words[1:])
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if not (command.learner_side and missing in _LEARNER_PACKAGES):
@@ -56,8 +82,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             'pip install "aioseed[learner]"\n'
         )
         return 2
-    code: int = module.main(words[1:])
     return code
+
+
+def _load(name: str) -> ModuleType:
+    """Import a command. A Ctrl-C meanwhile ends the process in silence: half an import is nothing to go on from."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        return import_module(name)
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    try:
+        return import_module(name)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _help() -> str:

@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from aioseed.cli import STARTED_S
 from aioseed.cli.common import (
     Parser,
+    RunLog,
     add_overrides,
     guarded,
-    log_to,
     print_json,
     run_until_interrupted,
     split_overrides,
 )
+from aioseed.cli.report import as_json, farewell
 from aioseed.cli.view import RunView
 from aioseed.errors import UsageError
-from aioseed.host.config import RunConfig, load_config
-from aioseed.host.events import Finished
-from aioseed.host.rundir import Resume, new_run_path
-from aioseed.host.train import train
+from aioseed.host.config import load_config
+from aioseed.host.events import Event, Finished, Listening, Ready
+from aioseed.host.rundir import new_run_path
+
+if TYPE_CHECKING:
+    from aioseed.host.rundir import Resume
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    began_s = time.monotonic()
-    return guarded("train", lambda: _train(argv, began_s))
+    return guarded("train", lambda: _train(argv))
 
 
 def parser() -> Parser:
     """Return the parser of the command."""
     words = Parser(prog="aioseed train", description="Train with local actor processes until the run is over.")
+    words.add_argument("--transport", help="how actors reach the learner: websocket, grpc or memory")
+    add_run_arguments(words)
+    return words
+
+
+def add_run_arguments(words: Parser) -> None:
+    """Add what `train` and `learner` have in common."""
     words.add_argument(
         "config", metavar="PRESET-or-FILE", help="see `aioseed presets`; YAML, TOML and JSON files work too"
     )
     add_overrides(words)
-    words.add_argument("--transport", help="how actors reach the learner: websocket, grpc or memory")
     words.add_argument("--run-dir", type=Path, help="where the run lives (default: a new folder under runs/)")
-    words.add_argument("--seed", type=int)
+    words.add_argument("--seed", type=int, help="of everything random (default: 0)")
     words.add_argument("--steps", type=int, help="end after this many trained environment steps")
     words.add_argument(
         "--resume",
@@ -47,10 +58,9 @@ def parser() -> Parser:
         help="go on with a run; auto goes on with --run-dir, or begins one there if it holds none",
     )
     words.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    return words
 
 
-def _train(argv: Sequence[str], began_s: float) -> int:
+def _train(argv: Sequence[str]) -> int:
     words = parser().parse_intermixed_args(argv)
     overrides = split_overrides(words.overrides)
     for path, value in (
@@ -62,18 +72,33 @@ def _train(argv: Sequence[str], began_s: float) -> int:
             overrides.append(f"{path}={value}")
     config = load_config(words.config, overrides)
     run_dir, resume = where(words.run_dir, words.resume, Path(words.config).stem)
-    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_to(run_dir / "learner.log")
-    with RunView(config, quiet=words.json) as view:
-        finished = run_until_interrupted(
-            lambda stop: train(config, run_dir=run_dir, resume=resume, stop=stop, on_event=view.show)
-        )
-    total_s = time.monotonic() - began_s
+    # After everything that a user may have mistyped: JAX takes a second to import.
+    from aioseed.host.train import train
+
+    with RunView(config, quiet=words.json) as view, RunLog(view.warn) as log:
+
+        def show(event: Event) -> None:
+            follow(event, view, log, run_dir)
+
+        async def run(stop: asyncio.Event) -> Finished:
+            return await train(config, run_dir=run_dir, resume=resume, stop=stop, on_event=show)
+
+        finished = run_until_interrupted(run, view.warn)
+    total_s = time.monotonic() - STARTED_S
     if words.json:
         print_json(as_json(finished, total_s))
     else:
-        sys.stdout.write(farewell(finished, config, words.config, total_s))
+        sys.stdout.write(farewell(finished, config, words.config, words.overrides, total_s))
     return 0
+
+
+def follow(event: Event, view: RunView, log: RunLog, run_dir: Path) -> None:
+    """Show one event, and begin the log where the run has begun."""
+    if isinstance(event, Listening):
+        log.release()
+    elif isinstance(event, Ready):
+        log.write_to(run_dir / "learner.log")
+    view.show(event)
 
 
 def where(run_dir: Path | None, resume: str | None, name: str) -> tuple[Path, Resume]:
@@ -82,50 +107,8 @@ def where(run_dir: Path | None, resume: str | None, name: str) -> tuple[Path, Re
         return run_dir or new_run_path(name), "never"
     if resume == "auto":
         if run_dir is None:
-            raise UsageError("--resume auto goes on with the run in --run-dir, so name that")
+            raise UsageError("--resume auto goes on with the run in --run-dir: name that too")
         return run_dir, "auto"
     if run_dir is not None and run_dir.resolve() != Path(resume).resolve():
-        raise UsageError("--resume names a run directory already; leave --run-dir away")
+        raise UsageError("--resume names a run directory already: leave --run-dir away")
     return Path(resume), "require"
-
-
-def as_json(finished: Finished, total_s: float) -> dict[str, object]:
-    """Return what --json prints."""
-    wall_s = max(finished.wall_s, 1e-9)
-    return {
-        "env_steps": finished.env_steps,
-        "trained_steps": finished.trained_steps,
-        "dropped": finished.dropped,
-        "env_steps_per_s": round(finished.env_steps / wall_s, 1),
-        "trained_steps_per_s": round(finished.trained_steps / wall_s, 1),
-        "return_mean_100": finished.return_mean_100,
-        "solved": finished.solved,
-        "wall_s": round(finished.wall_s, 3),
-        "total_s": round(total_s, 3),
-        "run_dir": finished.run_dir,
-        "params_sha256": finished.params_sha256,
-        "reason": finished.reason,
-        "ledger_imbalance": finished.imbalance,
-    }
-
-
-def farewell(finished: Finished, config: RunConfig, preset: str, total_s: float) -> str:
-    """Return what a person is told at the end, with three commands to try next."""
-    wall_s = max(finished.wall_s, 1e-9)
-    how = {"solved": "Solved", "total_steps": "Trained all steps", "stopped": "Stopped and saved"}[finished.reason]
-    dropped = ", ".join(f"{count:,} {reason}" for reason, count in finished.dropped.items()) or "none"
-    trained = f"{finished.trained_steps:,} steps trained in {finished.wall_s:.1f} s"
-    lines = [
-        "",
-        f"{how}: mean return {finished.return_mean_100:.1f} over the last {config.stop.episodes} episodes.",
-        f"  {trained} ({finished.trained_steps / wall_s:,.0f}/s), {total_s:.1f} s in all",
-        f"  {finished.env_steps:,} steps accepted = {finished.trained_steps:,} trained + dropped ({dropped})",
-        f"  run directory: {finished.run_dir}",
-        "",
-        "Next:",
-        f"  aioseed evaluate {finished.run_dir} --episodes 100 --greedy",
-        f"  aioseed train {preset} --transport grpc",
-        f"  aioseed learner {preset} --listen ws://127.0.0.1:8700",
-        "",
-    ]
-    return "\n".join(lines)

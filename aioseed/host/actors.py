@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from aioseed.actor.run import Role
 from aioseed.errors import AioseedError, EnvironmentFailed, RefusedError, UsageError
 from aioseed.host.config import RunConfig
 from aioseed.host.events import Trouble
@@ -23,7 +25,7 @@ log = logging.getLogger("aioseed.actors")
 MAX_RESTARTS = 5
 """Times that one actor process is started again in a run; one that dies more often has a reason."""
 _STOP_S = 5.0
-_LINES_KEPT = 20
+_PREFIX = "aioseed actor: "
 
 
 class LocalActors:
@@ -35,16 +37,24 @@ class LocalActors:
     Args:
         config_file: Resolved configuration, of which an actor reads the sections ``environment`` and ``actor``.
         trouble: Told about actors that died and were started again.
+        role: What their steps are for.
     """
 
     def __init__(
-        self, config: RunConfig, config_file: Path, url: str, token: str, trouble: Callable[[Trouble], None]
+        self,
+        config: RunConfig,
+        config_file: Path,
+        url: str,
+        token: str,
+        trouble: Callable[[Trouble], None],
+        role: Role = "train",
     ) -> None:
         self._config = config
         self._config_file = config_file
         self._url = url
         self._token = token
         self._trouble = trouble
+        self._role: Role = role
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._ending = threading.Event()
         # Processes are started and read by threads of ours: a loop's own way runs fork handlers of other libraries,
@@ -73,50 +83,43 @@ class LocalActors:
 
     async def _keep(self, index: int) -> None:
         for attempt in range(MAX_RESTARTS + 1):
-            words, code = await asyncio.get_running_loop().run_in_executor(self._threads, self._watch, index)
+            said, code = await asyncio.get_running_loop().run_in_executor(self._threads, self._watch, index)
             if code == 0:
                 return
-            said = words[-1].removeprefix("aioseed actor: ") if words else f"it ended with code {code}"
-            if code in (2, 3):
-                raise (UsageError if code == 2 else RefusedError)(*((said,) if code == 2 else ("refused", said)))
+            if code == UsageError.exit_code:
+                raise UsageError(said)
+            if code == RefusedError.exit_code:
+                raise RefusedError("refused", said)
             if attempt < MAX_RESTARTS:
                 log.warning("actor %d died (%s) and is started again", index, said)
                 self._trouble(Trouble(f"actor {index} died ({said}) and is started again"))
         raise EnvironmentFailed(f"actor {index} died {MAX_RESTARTS + 1} times; the last time: {said}")
 
-    def _watch(self, index: int) -> tuple[deque[str], int]:
-        """Start an actor, pass its words to the log, and return the last of them and its exit code. Thread: its own."""
-        child = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "aioseed.cli.actor",
-                self._url,
-                "--preset",
-                str(self._config_file),
-                "--actor-index",
-                str(index),
-                "--actor-id",
-                f"local-{index}",
-                "--lifeline-stdin",
-            ],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "AIOSEED_TOKEN": self._token},
-            start_new_session=os.name == "posix",
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )
-        self._children[index] = child
+    def _watch(self, index: int) -> tuple[str, int]:
+        """Start an actor, wait for its end, and return what it died of and its exit code. Thread: its own."""
+        self._children[index] = child = self._start(index)
         if self._ending.is_set():
             child.kill()
-        words: deque[str] = deque(maxlen=_LINES_KEPT)
-        assert child.stderr is not None
-        for line in child.stderr:
-            text = line.decode(errors="replace").rstrip()
-            words.append(text)
-            log.info("actor %d: %s", child.pid, text)
-        child.stderr.close()
-        return words, child.wait()
+        words = _Words(child)
+        code = child.wait()
+        _end_group(child)
+        return words.cause(code), code
+
+    def _start(self, index: int) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "aioseed.cli.actor", self._url, "--preset", str(self._config_file)]
+        words += ["--actor-index", str(index), "--actor-id", f"local-{index}", "--role", self._role, "--lifeline-stdin"]
+        try:
+            return subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "AIOSEED_TOKEN": self._token},
+                start_new_session=os.name == "posix",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+        except OSError as error:
+            raise EnvironmentFailed(f"actor process {index} could not be started: {error.strerror}") from error
 
     async def _end(self) -> None:
         """End all processes: first by their lifeline, then by force; waits for each."""
@@ -124,17 +127,49 @@ class LocalActors:
         await asyncio.to_thread(self._end_all)
 
     def _end_all(self) -> None:
-        running = [child for child in self._children.values() if child.poll() is None]
-        for child in running:
-            if child.stdin is not None:
+        children = list(self._children.values())
+        for child in children:
+            assert child.stdin is not None
+            with contextlib.suppress(OSError):
                 child.stdin.close()
         until_s = time.monotonic() + _STOP_S
-        for child in running:
+        for child in children:
             try:
                 child.wait(max(0.0, until_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.kill()
         self._threads.shutdown(wait=True)
-        for child in self._children.values():
-            if child.stdin is not None:
-                child.stdin.close()
+
+
+class _Words:
+    """Pass what an actor says to the log, and keep the last of it. Thread: one of its own reads."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+        self._last = ""
+        self._thread = threading.Thread(target=self._read, name="aioseed-actor-words", daemon=True)
+        self._thread.start()
+
+    def cause(self, code: int) -> str:
+        """Return what the actor died of, in its own words where it said any. Waits until all were read."""
+        self._thread.join()
+        if code < 0:
+            return f"killed by signal {-code}"
+        return self._last.removeprefix(_PREFIX) or f"it ended with code {code}"
+
+    def _read(self) -> None:
+        assert self._child.stdout is not None
+        with self._child.stdout as lines:
+            for line in lines:
+                text = line.decode(errors="replace").rstrip()
+                log.info("actor %d: %s", self._child.pid, text)
+                # What an environment printed may arrive after the sentence in which the actor says what is wrong.
+                if text.startswith(_PREFIX) or not self._last.startswith(_PREFIX):
+                    self._last = text
+
+
+def _end_group(child: subprocess.Popen[bytes]) -> None:
+    """End what the environments of a dead actor left running (a game, say), which may also hold its output open."""
+    if os.name == "posix":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)

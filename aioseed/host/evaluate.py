@@ -8,8 +8,7 @@ to their end.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,19 +17,23 @@ import numpy as np
 
 from aioseed import __version__
 from aioseed.errors import AioseedError, EnvironmentFailed, TrainingFailed
+from aioseed.host.accelerator import default_cache, prepare
 from aioseed.host.acting import acting_of
 from aioseed.host.actors import LocalActors
 from aioseed.host.config import RunConfig
+from aioseed.host.events import Trouble
 from aioseed.host.listen import Listeners
 from aioseed.host.saved import SavedRun, load_run
+from aioseed.host.threads import in_own_thread
 from aioseed.serving.handshake import Contract
-from aioseed.serving.inference import EngineOptions, InferenceEngine, InferenceThread, Leased, Released, action_table
+from aioseed.serving.inference import EngineOptions, InferenceEngine, InferenceThread, action_table
 from aioseed.serving.intake import ClosedBatch, Intake
 from aioseed.serving.rule import Limits
 from aioseed.serving.server import RunFacts, Server, Serving
 from aioseed.serving.slots import SlotTable
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.returns import EpisodeTracker
+from aioseed.training.rundir import CONFIG
 from aioseed.types import FIRST, ActColumns, BeginsState, Episodes, Policy, StepColumns
 from aioseed.wire.columns import ActionLayout, StepLayout
 from aioseed.wire.messages import Task
@@ -49,27 +52,33 @@ class Evaluation(NamedTuple):
 class EpisodeDealer:
     """Deal episodes to environments as they begin and collect those that were dealt (implements `UnrollSink`).
 
-    Thread: the inference thread alone; `done` may be waited for by any.
+    Thread: the inference thread alone.
+
+    Args:
+        episodes: How many to deal.
+        capacity: Number of slots.
+        done: Called once, when as many have ended.
     """
 
-    def __init__(self, episodes: int, capacity: int, tracker: EpisodeTracker) -> None:
+    def __init__(self, episodes: int, capacity: int, tracker: EpisodeTracker, done: Callable[[], None]) -> None:
         self.returns: list[float] = []
         self.lengths_steps: list[int] = []
-        self.done = threading.Event()
         self._wanted = episodes
         self._left = episodes
         self._dealt = np.zeros(capacity + 1, bool)
         self._tracker = tracker
+        self._done = done
 
     def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> None:
         """Collect the dealt episodes that end with these rows, then deal to those that begin."""
         ended = self._tracker.append(steps, count)
         if ended.slot.size:
             self._collect(ended)
-        begin = np.flatnonzero((steps.flags[:count] & FIRST) != 0)[: self._left]
-        if begin.size:
-            self._dealt[steps.slot[begin]] = True
-            self._left -= int(begin.size)
+        slots = steps.slot[:count][(steps.flags[:count] & FIRST) != 0]
+        # An environment that was built anew before its first step goes on with the episode it was dealt.
+        begin = slots[~self._dealt[slots]][: self._left]
+        self._dealt[begin] = True
+        self._left -= int(begin.size)
 
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
         """Note newly leased slots."""
@@ -86,78 +95,107 @@ class EpisodeDealer:
         return 0
 
     def _collect(self, ended: Episodes) -> None:
+        if len(self.returns) >= self._wanted:
+            return
         mine = self._dealt[ended.slot]
         self.returns += ended.episode_return[mine].tolist()
         self.lengths_steps += ended.length_steps[mine].tolist()
         self._dealt[ended.slot[mine]] = False
         if len(self.returns) >= self._wanted:
-            self.done.set()
+            self._done()
 
 
-class _FixedPolicy:
+class FixedPolicy:
     """Offer one policy for ever (implements `PolicySource`)."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
     def current(self) -> Policy:
+        """Return the policy."""
         return self._policy
 
     def wait_for(self, version: int, timeout_s: float) -> bool:
+        """Return at once: no later version will come."""
         return self._policy.version >= version
 
 
 async def evaluate(
-    path: Path, *, episodes: int, greedy: bool = False, listen: Sequence[str] = (), token: str | None = None
+    path: Path,
+    *,
+    episodes: int,
+    greedy: bool = False,
+    listen: Sequence[str] = (),
+    token: str | None = None,
+    on_listening: Callable[[tuple[str, ...]], None] = lambda urls: None,
+    on_trouble: Callable[[Trouble], None] = lambda trouble: None,
 ) -> Evaluation:
     """Evaluate the newest sound checkpoint of the run in `path`.
 
     Safe to cancel: actors are told and processes ended.
 
     Args:
+        path: The run directory; the run may be going on.
         episodes: How many to measure.
         greedy: Take the likeliest action instead of sampling.
         listen: Addresses for remote actors in the role evaluate; without any, local actor processes step.
         token: What remote actors must show; None makes a random one for loopback listeners.
+        on_listening: Told where actors may join, once they may.
+        on_trouble: Told what the evaluation survived.
 
     Raises:
         AioseedError: There is no sound checkpoint, an address cannot be used, or the environments fail.
     """
-    run = await asyncio.to_thread(load_run, path)
-    capacity = run.config.serving.max_environments
-    tracker = EpisodeTracker(capacity, run.described.metrics)
-    dealer = EpisodeDealer(episodes, capacity, tracker)
     loop = asyncio.get_running_loop()
-    facts = RunFacts(path.name, f"aioseed {__version__}", run.config.seed, 0, run.config.transport.max_message_bytes)
+    outcome: asyncio.Future[None] = loop.create_future()
+
+    def done() -> None:
+        loop.call_soon_threadsafe(_end, outcome, None)
+
+    def failed(error: BaseException) -> None:
+        loop.call_soon_threadsafe(_end, outcome, error)
+
+    run = await in_own_thread("aioseed-build", lambda: _load(path))
+    limit_bytes = run.config.transport.max_message_bytes
+    facts = RunFacts(path.name, f"aioseed {__version__}", run.config.seed, 0, limit_bytes)
     server = Server(run.config.serving, facts, Metrics())
-    failed: asyncio.Future[None] = loop.create_future()
-    thread, serving = _serving(run, dealer, server, failed, greedy)
-    listeners = Listeners(token, run.config.transport.max_message_bytes)
+    slots = run.config.serving.max_environments
+    dealer = EpisodeDealer(episodes, slots, EpisodeTracker(slots, run.described.metrics), done)
+    thread, serving = await in_own_thread("aioseed-build", lambda: _serving(run, dealer, server, failed, greedy))
+    listeners = Listeners(token, limit_bytes)
     watch = loop.create_task(server.watch())
     thread.start()
     server.open(serving)
     try:
         await listeners.open(listen or ["ws://127.0.0.1:0"], server.handle, ())
-        actors = None if listen else _local_actors(run.config, path, listeners, episodes)
-        await _until_done(dealer, failed, actors)
+        on_listening(listeners.urls)
+        actors = None if listen else _local_actors(run.config, path, listeners, episodes, on_trouble)
+        await _until_done(outcome, watch, actors)
     finally:
         watch.cancel()
-        failed.cancel()
+        if not outcome.cancel() and not outcome.cancelled():
+            outcome.exception()  # seen: another failure may have come first
         await server.drain(run_over=True, reason="the evaluation is over")
         await listeners.close()
         await asyncio.to_thread(thread.stop, 10.0)
-    returns = np.array(dealer.returns[:episodes])
-    lengths = np.array(dealer.lengths_steps[:episodes])
-    return Evaluation(
-        float(returns.mean()), float(returns.std()), int(returns.size), float(lengths.mean()), run.version
-    )
+    return _result(dealer, episodes, run.version)
+
+
+def _load(path: Path) -> SavedRun:
+    prepare(default_cache())
+    return load_run(path)
+
+
+def _result(dealer: EpisodeDealer, episodes: int, version: int) -> Evaluation:
+    returns, lengths = np.array(dealer.returns[:episodes]), np.array(dealer.lengths_steps[:episodes])
+    return Evaluation(float(returns.mean()), float(returns.std()), int(returns.size), float(lengths.mean()), version)
 
 
 def _serving(
-    run: SavedRun, dealer: EpisodeDealer, server: Server, failed: asyncio.Future[None], greedy: bool
+    run: SavedRun, dealer: EpisodeDealer, server: Server, failed: Callable[[BaseException], None], greedy: bool
 ) -> tuple[InferenceThread, Serving]:
+    """Build and compile. Thread: one of its own."""
     config, spec = run.config.serving, run.built.spec
-    loop = asyncio.get_running_loop()
     table = SlotTable(config.max_environments, 1)
     steps = StepLayout(spec.observation, len(run.described.metrics))
     actions = action_table(config.max_environments, spec.action.array)
@@ -171,7 +209,7 @@ def _serving(
         acting_of(run.built, greedy=greedy),
         spec.action.array,
         steps,
-        _FixedPolicy(Policy(run.version, run.params)),
+        FixedPolicy(Policy(run.version, run.params)),
         actions,
         intake.pool,
         dealer,
@@ -180,49 +218,43 @@ def _serving(
         jax.devices()[0],
     )
     engine.compile()
-
-    def fail(error: BaseException) -> None:
-        loop.call_soon_threadsafe(_set_failure, failed, error)
-
-    def to_inference(item: Leased | Released) -> None:
-        thread.submit(item)
-
-    thread = InferenceThread(engine, fail)
+    thread = InferenceThread(engine, failed)
     task = Task(name=run.config.environment.name, config=run.described.task)
-    contract = Contract(
-        spec,
-        task,
-        run.described.metrics,
-        frozenset({"train", "evaluate"}),
-        config.allow_mixed_environments,
-    )
-    return thread, Serving(contract, table, intake, to_inference)
+    contract = Contract(spec, task, run.described.metrics, frozenset({"evaluate"}), config.allow_mixed_environments)
+    return thread, Serving(contract, table, intake, thread.submit)
 
 
-def _local_actors(config: RunConfig, path: Path, listeners: Listeners, episodes: int) -> LocalActors:
+def _local_actors(
+    config: RunConfig, path: Path, listeners: Listeners, episodes: int, on_trouble: Callable[[Trouble], None]
+) -> LocalActors:
     environments = config.actor.groups * config.actor.envs_per_group
     processes = max(1, min(config.actor.processes, episodes // environments))
     fewer = config.model_copy(update={"actor": config.actor.model_copy(update={"processes": processes})})
-    return LocalActors(fewer, path / "config.json", listeners.urls[0], listeners.token, lambda trouble: None)
+    return LocalActors(fewer, path / CONFIG, listeners.urls[0], listeners.token, on_trouble, "evaluate")
 
 
-async def _until_done(dealer: EpisodeDealer, failed: asyncio.Future[None], actors: LocalActors | None) -> None:
+async def _until_done(outcome: asyncio.Future[None], watch: asyncio.Task[None], actors: LocalActors | None) -> None:
+    """Wait until every episode has ended, or raise what keeps that from happening."""
     stepping = asyncio.ensure_future(actors.run() if actors is not None else asyncio.Event().wait())
     try:
-        while not dealer.done.is_set():
-            either: set[asyncio.Future[Any]] = {stepping, failed}
-            await asyncio.wait(either, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
-            if failed.done():
-                failed.result()
-            if stepping.done():
-                await stepping
-                raise EnvironmentFailed("the actors ended before the evaluation was over")
+        ends: set[asyncio.Future[Any]] = {outcome, stepping, watch}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            if end.done():
+                end.result()
+        if not outcome.done():
+            raise EnvironmentFailed("the actors ended before the evaluation was over")
     finally:
         stepping.cancel()
         await asyncio.gather(stepping, return_exceptions=True)
 
 
-def _set_failure(future: asyncio.Future[None], error: BaseException) -> None:
-    if not future.done():
-        failure = error if isinstance(error, AioseedError) else TrainingFailed(f"inference failed: {error!r}")
-        future.set_exception(failure)
+def _end(future: asyncio.Future[None], error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+        return
+    failure = error if isinstance(error, AioseedError) else TrainingFailed(f"inference failed: {error!r}")
+    failure.__cause__ = error if failure is not error else failure.__cause__
+    future.set_exception(failure)

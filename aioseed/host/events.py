@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 
 class Listening(NamedTuple):
@@ -25,8 +25,8 @@ class Progress(NamedTuple):
     env_steps: int  # transitions accepted
     trained_steps: int  # transitions trained on: consumed, or still in replay
     evaluated_steps: int
-    held_steps: int  # replay included
-    replay_steps: int
+    held_steps: int  # on the way to training
+    replay_steps: int  # trained on, and kept to be trained on again
     dropped: dict[str, int]  # by reason
     lost_after_checkpoint: int
     env_steps_per_s: float
@@ -40,7 +40,7 @@ class Progress(NamedTuple):
     actors: int
     policy_version: int
     wall_s: float  # since training began
-    share_done: float | None  # of training.total_steps, or of stop.return_mean
+    share_done: float | None  # of training.total_steps; None without
     verdict: str
     metrics: dict[str, float]  # of the newest update
 
@@ -59,19 +59,32 @@ class Trouble(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """Report the end of a run."""
+    """Report the end of a run. Steps are those of the whole run, rates and `wall_s` those since it was last started."""
 
-    reason: str  # solved, total_steps, stopped
+    reason: Literal["solved", "total_steps", "stopped"]
     env_steps: int
     trained_steps: int  # as in Progress
-    dropped: dict[str, int]
-    held_steps: int
-    imbalance: int
+    evaluated_steps: int
+    dropped: dict[str, int]  # by reason
+    held_steps: int  # as in Progress
+    replay_steps: int
+    imbalance: int  # accepted minus all that is accounted for
+    env_steps_per_s: float
+    trained_steps_per_s: float
     return_mean_100: float
-    solved: bool
     wall_s: float
     run_dir: str
-    params_sha256: str
+    params_sha256: str  # empty if the run was stopped before it began to train
+
+    @property
+    def solved(self) -> bool:
+        """Say whether the run reached its goal."""
+        return self.reason == "solved"
+
+    @property
+    def saved(self) -> bool:
+        """Say whether a checkpoint was written: not if the run was stopped before it began to train."""
+        return bool(self.params_sha256)
 
 
 Event: TypeAlias = Listening | Ready | Progress | Saved | Trouble | Finished

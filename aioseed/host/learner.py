@@ -17,8 +17,9 @@ from aioseed.host.events import Event, EventHub, Finished, Listening, Ready, Sav
 from aioseed.host.listen import Listeners
 from aioseed.host.probe import probe
 from aioseed.host.run import LiveRun, finished_before_training
-from aioseed.host.rundir import OpenedRun, Resume, new_run_path, open_run
+from aioseed.host.rundir import OpenedRun, Resume, discard, new_run_path, open_run
 from aioseed.host.runtime import Hooks, Runtime, build_runtime
+from aioseed.host.threads import in_own_thread
 from aioseed.serving.handshake import Contract
 from aioseed.serving.server import RunFacts, Server
 from aioseed.specs import Json
@@ -115,7 +116,7 @@ class Learner:
             await self._listeners.open(self._listen, server.handle, self._transports)
         except BaseException:
             await self._listeners.close()
-            await asyncio.to_thread(opened.directory.close)
+            await asyncio.to_thread(_close, opened, False)
             raise
         self._hub.emit(Listening(self.urls))
         self._task = loop.create_task(self._run(opened, server, self._stop), name="aioseed-learner")
@@ -188,7 +189,7 @@ class Learner:
             await server.drain(run_over=False, reason="the learner goes down")
             await self._listeners.close()
             await asyncio.to_thread(executor.shutdown)
-            await asyncio.to_thread(opened.directory.close)
+            await asyncio.to_thread(_close, opened, self._live is not None)
 
     async def _build(self, opened: OpenedRun, server: Server, writer: CheckpointWriter) -> Runtime:
         described = await probe(self.config.environment)
@@ -200,18 +201,20 @@ class Learner:
             frozenset({"train", "evaluate"}),
             self.config.serving.allow_mixed_environments,
         )
-        await asyncio.to_thread(prepare, default_cache())
         hooks = Hooks(
             submit=lambda batch: self._now_live().inference.submit(batch),
             answer=server.answer_from,
             episodes=lambda episodes: None,
             updated=lambda report: self._now_live().updated(report),
             save=writer.submit,
-            run_state=lambda: {"seed": self.config.seed, "environment": self._described},
+            run_state=lambda: {"config": self.config.model_dump(mode="json"), "environment": self._described},
         )
-        return await asyncio.to_thread(
-            build_runtime, self.config, contract, opened.generation, opened.restored, self._metrics, hooks
-        )
+
+        def build() -> Runtime:
+            prepare(default_cache())
+            return build_runtime(self.config, contract, opened.generation, opened.restored, self._metrics, hooks)
+
+        return await in_own_thread("aioseed-build", build)
 
     def _now_live(self) -> LiveRun:
         if self._live is None:
@@ -241,6 +244,12 @@ async def _unless(stop: asyncio.Event, building: Coroutine[Any, Any, Runtime]) -
         build.cancel()
         stopping.cancel()
         await asyncio.gather(build, stopping, return_exceptions=True)
+
+
+def _close(opened: OpenedRun, began: bool) -> None:
+    if not began:
+        discard(opened)
+    opened.directory.close()
 
 
 def _as_config(config: RunConfig | str | Path | Mapping[str, object]) -> RunConfig:

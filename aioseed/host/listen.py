@@ -46,6 +46,8 @@ class Listeners:
         """
         for url in urls:
             transport = next((ours for ours in transports if url.split(":")[0] in ours.schemes), None)
+            if transport is None:
+                transport = await asyncio.to_thread(transport_for, url)
             in_memory = url.startswith("memory:")
             if not in_memory and not is_loopback(url) and not self._given:
                 raise ListenError(
@@ -53,8 +55,6 @@ class Listeners:
                     url=url,
                 )
             options = ListenOptions(None if in_memory else self.token, self._max_message_bytes)
-            if transport is None:
-                transport = await asyncio.to_thread(transport_for, url)
             listener = await transport.listen(url, handler, options)
             self._listeners.append(listener)
             if not in_memory and not self._given:

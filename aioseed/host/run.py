@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aioseed.errors import AioseedError, TrainingFailed
 from aioseed.host.config import RunConfig
-from aioseed.host.events import Event, Finished
+from aioseed.host.events import Event, Finished, Progress
 from aioseed.host.listen import Listeners
 from aioseed.host.rundir import OpenedRun
 from aioseed.host.runtime import Runtime, TrainingJob
@@ -58,6 +59,7 @@ class LiveRun:
         self._writer = writer
         self._metrics = metrics
         self._latest: TrainingReport | None = None
+        self._before = runtime.ledger.snapshot()
         self._failed: asyncio.Future[None] = loop.create_future()
         self.inference = InferenceThread(
             runtime.engine, lambda error: (loop.call_soon_threadsafe(self._fail, error), None)[1]
@@ -95,6 +97,8 @@ class LiveRun:
                 wall_s = loop.time() - began_s
                 executor.stop()
                 digest = await self._end(training, side_tasks)
+            # The last line of the metrics is the end of the run, however short it was.
+            await self._record(statistics.progress(loop.time(), self._latest, 0), sinks)
         return self._finished(wall_s, digest)
 
     async def _end(self, training: asyncio.Task[TrainingSummary], side_tasks: Sequence[asyncio.Task[None]]) -> str:
@@ -114,15 +118,25 @@ class LiveRun:
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await training
-        except TimeoutError:
-            failures.append(TrainingFailed(f"training did not end within {STOP_TIMEOUT_S:g} s"))
+        except TimeoutError as error:
+            raise TrainingFailed(f"training did not end within {STOP_TIMEOUT_S:g} s") from error
         except AioseedError as error:
             failures.append(error)
+        digest = await self._save(failures)
         if failures:
+            log.error("the run failed", exc_info=failures[0])
             raise _as_failure(failures[0])
-        runtime.assembler.close(Reason.SHUTDOWN)
-        snapshot = runtime.loop.snapshot()
-        path = await asyncio.to_thread(self._writer.finish, snapshot, STOP_TIMEOUT_S)
+        return digest
+
+    async def _save(self, failures: list[BaseException]) -> str:
+        """Save what was learned, whatever ended the run; what goes wrong joins the `failures`."""
+        try:
+            self._runtime.assembler.close(Reason.SHUTDOWN)
+            snapshot = self._runtime.loop.snapshot()
+            path = await asyncio.to_thread(self._writer.finish, snapshot, STOP_TIMEOUT_S)
+        except AioseedError as error:
+            failures.append(error)
+            return ""
         log.info("saved %s", path)
         return digest_of(subtree(snapshot.arrays, "learner/params"))
 
@@ -133,8 +147,11 @@ class LiveRun:
             await asyncio.sleep(self._config.telemetry.every_s)
             progress = statistics.progress(asyncio.get_running_loop().time(), self._latest, self._server.sessions)
             emit(progress)
-            values = {**self._metrics.snapshot(), **progress_values(progress)}
-            await asyncio.to_thread(_write, sinks, progress.trained_steps, values)
+            await self._record(progress, sinks)
+
+    async def _record(self, progress: Progress, sinks: Sequence[MetricsSink]) -> None:
+        values = {**self._metrics.snapshot(), **progress_values(progress)}
+        await asyncio.to_thread(_write, sinks, progress.trained_steps, values)
 
     def _sinks(self, cleanup: contextlib.AsyncExitStack) -> list[MetricsSink]:
         folder = self._opened.directory.path
@@ -153,16 +170,19 @@ class LiveRun:
 
     def _finished(self, wall_s: float, digest: str) -> Finished:
         runtime, ledger = self._runtime, self._runtime.ledger.snapshot()
-        over = "total_steps" if runtime.loop.reached_total_steps else "stopped"
+        over: Literal["total_steps", "stopped"] = "total_steps" if runtime.loop.reached_total_steps else "stopped"
         return Finished(
             reason="solved" if runtime.source.solved else over,
             env_steps=ledger.accepted,
             trained_steps=ledger.trained,
+            evaluated_steps=ledger.evaluated,
             dropped=dict(ledger.dropped),
-            held_steps=ledger.held,
+            held_steps=ledger.on_the_way,
+            replay_steps=ledger.replay,
             imbalance=ledger.imbalance,
+            env_steps_per_s=(ledger.accepted - self._before.accepted) / max(wall_s, 1e-9),
+            trained_steps_per_s=(ledger.trained - self._before.trained) / max(wall_s, 1e-9),
             return_mean_100=runtime.episodes.return_mean,
-            solved=runtime.source.solved,
             wall_s=wall_s,
             run_dir=str(self._opened.directory.path),
             params_sha256=digest,
@@ -171,7 +191,7 @@ class LiveRun:
 
 def finished_before_training(run_dir: Path) -> Finished:
     """Return the report of a run that was stopped while it was still being built."""
-    return Finished("stopped", 0, 0, {}, 0, 0, float("nan"), False, 0.0, str(run_dir), "")
+    return Finished("stopped", 0, 0, 0, {}, 0, 0, 0, 0.0, 0.0, math.nan, 0.0, str(run_dir), "")
 
 
 def _write(sinks: Sequence[MetricsSink], step: int, values: dict[str, float]) -> None:

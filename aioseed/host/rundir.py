@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
 import time
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from aioseed.errors import CheckpointError
+from aioseed.errors import CheckpointError, RunDirectoryError
 from aioseed.host.config import RunConfig
-from aioseed.training.rundir import CONFIG, RunDirectory
+from aioseed.training.rundir import CONFIG, GENERATION, LOCK, RunDirectory
 from aioseed.training.store import Checkpoint, CheckpointStore
 
 Resume = Literal["never", "auto", "require"]
@@ -22,11 +23,16 @@ class OpenedRun(NamedTuple):
     store: CheckpointStore
     generation: int
     restored: Checkpoint | None
+    config_before: str | None  # the configuration that it held; None if it held no run
+    made: tuple[Path, ...]  # folders that were not there before, the outermost first
 
 
 def new_run_path(name: str, base: Path = Path("runs")) -> Path:
-    """Return a path that nothing has yet: ``runs/<name>-<date>-<time>``."""
-    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """Return a path that nothing has yet: ``runs/<name>-<date>-<time>-<process>``.
+
+    The process number keeps runs apart that a script starts in the same second.
+    """
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     path, attempt = base / stem, 1
     while path.exists():
         attempt += 1
@@ -48,9 +54,11 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
     """
     if resume == "require" and not (path / CONFIG).exists():
         raise CheckpointError(f"{path} holds no run to resume", path=str(path))
+    made = _missing_folders(path)
     directory = RunDirectory.open(path)
     try:
-        if resume == "never" and directory.config.exists():
+        config_before = _text(directory.config)
+        if resume == "never" and config_before is not None:
             raise CheckpointError(
                 f"{path} holds a run already: go on with --resume {path}, or name another --run-dir", path=str(path)
             )
@@ -64,19 +72,40 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
     except BaseException:
         directory.close()
         raise
-    return OpenedRun(directory, store, generation, restored)
+    return OpenedRun(directory, store, generation, restored, config_before, made)
 
 
-def saved_config(path: Path) -> dict[str, object]:
-    """Return the configuration that a run directory holds.
+def discard(opened: OpenedRun) -> None:
+    """Take back what `open_run` wrote for a run that never began to train; a run that was there before is as it was.
+
+    Without this a typing error would leave a directory behind that looks like a run, and the next attempt at the same
+    ``--run-dir`` would find it taken. Call it before the directory is closed.
 
     Raises:
-        CheckpointError: It holds none, or it cannot be read.
+        RunDirectoryError: The configuration from before cannot be written.
     """
+    if opened.config_before is not None:
+        opened.directory.save_config(opened.config_before)
+        return
+    path = opened.directory.path
+    # Whatever cannot be removed (somebody else's file in the folder, an open file on Windows) does no harm.
+    with contextlib.suppress(OSError):
+        opened.directory.config.unlink(missing_ok=True)
+        if opened.made:
+            (path / GENERATION).unlink(missing_ok=True)
+            (path / LOCK).unlink(missing_ok=True)
+            for folder in reversed(opened.made):
+                folder.rmdir()
+
+
+def _text(path: Path) -> str | None:
     try:
-        data = json.loads((path / CONFIG).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no readable run: {error}", path=str(path)) from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path / CONFIG} is not a configuration", path=str(path))
-    return data
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunDirectoryError(f"{path} cannot be read: {error}", path=str(path)) from error
+
+
+def _missing_folders(path: Path) -> tuple[Path, ...]:
+    return tuple(folder for folder in reversed((path, *path.parents)) if not folder.exists())

@@ -11,9 +11,8 @@ from aioseed.actor.probe import Description
 from aioseed.errors import CheckpointError, ConfigError, SpaceError
 from aioseed.host.acting import BuiltAgent, build_agent
 from aioseed.host.config import RunConfig
-from aioseed.host.rundir import saved_config
-from aioseed.training.rundir import CHECKPOINTS
-from aioseed.training.store import CheckpointStore
+from aioseed.training.rundir import CHECKPOINTS, CONFIG
+from aioseed.training.store import Checkpoint, CheckpointStore
 from aioseed.training.trees import restore_arrays, subtree
 from aioseed.validation import validate
 
@@ -35,21 +34,26 @@ def load_run(path: Path) -> SavedRun:
         CheckpointError: There is no run, or none of its checkpoints is sound.
         ConfigError, PluginError, SpaceError: Its agent or network cannot be built here.
     """
-    try:
-        config = validate(RunConfig, saved_config(path), "")
-    except ConfigError as error:
-        raise CheckpointError(f"the configuration in {path} cannot be used: {error}", path=str(path)) from error
+    if not path.is_dir():
+        raise CheckpointError(f"there is no run directory {path}", path=str(path))
     checkpoint = CheckpointStore(path / CHECKPOINTS).newest()
     if checkpoint is None:
-        raise CheckpointError(f"{path} never completed a save: there is no policy in it", path=str(path))
-    form = checkpoint.state.get("environment")
-    try:
-        described = Description.from_json(form) if isinstance(form, dict) else None
-    except (SpaceError, KeyError) as error:
-        raise CheckpointError(f"the specs in {checkpoint.path} cannot be read", path=str(path)) from error
-    if described is None:
-        raise CheckpointError(f"{checkpoint.path} does not say what its environment is", path=str(path))
+        what = "never completed a save: there is no policy in it" if (path / CONFIG).exists() else "holds no run"
+        raise CheckpointError(f"{path} {what}", path=str(path))
+    config, described = _said_in(checkpoint)
     built = build_agent(config.agent.section(), config.network.section(), described.spec)
-    template = built.agent.init(jax.random.key(0)).params
+    template = jax.jit(built.agent.init)(jax.random.key(0)).params
     params = restore_arrays(template, subtree(checkpoint.arrays, "learner/params"), path=str(checkpoint.path))
     return SavedRun(config, described, built, jax.device_put(params), checkpoint.manifest.step)
+
+
+def _said_in(checkpoint: Checkpoint) -> tuple[RunConfig, Description]:
+    """Return what the checkpoint was written with; the directory's configuration may be that of a later attempt."""
+    config, described = checkpoint.state.get("config"), checkpoint.state.get("environment")
+    if not isinstance(config, dict) or not isinstance(described, dict):
+        raise CheckpointError(f"{checkpoint.path} holds no configuration or no specs", path=str(checkpoint.path))
+    try:
+        return validate(RunConfig, config, ""), Description.from_json(described)
+    except (ConfigError, SpaceError, KeyError) as error:
+        message = f"{checkpoint.path} was saved with what this version cannot use: {error}"
+        raise CheckpointError(message, path=str(checkpoint.path)) from error

@@ -63,7 +63,7 @@ class Statistics:
             env_steps=ledger.accepted,
             trained_steps=ledger.trained,
             evaluated_steps=ledger.evaluated,
-            held_steps=ledger.held,
+            held_steps=ledger.on_the_way,
             replay_steps=ledger.replay,
             dropped=dict(ledger.dropped),
             lost_after_checkpoint=ledger.lost_after_checkpoint,
@@ -116,7 +116,7 @@ def progress_values(progress: Progress) -> dict[str, float]:
         "ledger/consumed": float(progress.trained_steps - progress.replay_steps),
         "ledger/replay": float(progress.replay_steps),
         "ledger/evaluated": float(progress.evaluated_steps),
-        "ledger/held": float(progress.held_steps),
+        "ledger/held": float(progress.held_steps + progress.replay_steps),
         "ledger/lost_after_checkpoint": float(progress.lost_after_checkpoint),
     }
     values.update({f"ledger/dropped_{reason}": float(count) for reason, count in progress.dropped.items()})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aioseed.actor.config import EnvironmentConfig
 from aioseed.actor.run import run_actor
-from aioseed.errors import AioseedError
+from aioseed.errors import AioseedError, ConfigError
 from aioseed.host.actors import LocalActors
 from aioseed.host.config import RunConfig
 from aioseed.host.events import Event, Finished
@@ -103,5 +103,5 @@ def _listen_url(transport: str) -> str:
     plugin = load("aioseed.transports", transport)
     made = plugin() if callable(plugin) else plugin
     if not isinstance(made, Transport):
-        raise AioseedError(f"transport.name: {transport} is not a Transport")
+        raise ConfigError(f"transport.name: {transport} is not a Transport", path="transport.name", value=transport)
     return f"{made.schemes[0]}://127.0.0.1:0"

@@ -14,6 +14,16 @@ Activation: TypeAlias = Literal["tanh", "relu", "swish"]
 _ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu, "swish": nn.swish}
 
 
+def check_layers(activation: str, **units: int | tuple[int, ...]) -> None:
+    """Raise ValueError unless the activation is one of ours and all layers have units; for options that users write."""
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(sorted(_ACTIVATIONS))}, not {activation!r}")
+    for name, sizes in units.items():
+        for size in sizes if isinstance(sizes, tuple) else (sizes,):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} must be made of positive integers, not {size!r}")
+
+
 class Torso(nn.Module):
     """Map features to features through dense layers; kernels Glorot-uniform and biases 0, as in SEED RL."""
 

@@ -7,7 +7,7 @@ from typing import cast
 import jax
 from flax import linen as nn
 
-from aioseed.nets.layers import Activation, Outputs, Torso, head_layer
+from aioseed.nets.layers import Activation, Outputs, Torso, check_layers, head_layer
 from aioseed.nets.network import (
     Heads,
     Network,
@@ -40,8 +40,13 @@ def mlp(
         activation: Applied after every hidden layer.
         shared_torso: True computes all heads from one stack of hidden layers. False gives each head a stack of its own:
             more work a step, fewer steps to learn (about half on CartPole), since the heads do not pull at one another.
+
+    Raises:
+        ValueError: An option is not one of those above.
     """
-    module = _Mlp(heads, tuple(hidden), activation, shared_torso)
+    hidden = tuple(hidden)
+    check_layers(activation, hidden=hidden)
+    module = _Mlp(heads, hidden, activation, shared_torso)
     example = flatten_observation(observation, example_inputs(observation, action).observation)
 
     def init(key: jax.Array) -> PyTree:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from aioseed.nets.layers import Activation, DuelingOutputs, Outputs, Torso
+from aioseed.nets.layers import Activation, DuelingOutputs, Outputs, Torso, check_layers
 from aioseed.nets.network import (
     Heads,
     Network,
@@ -49,15 +49,14 @@ def mlp_lstm(
         lstm_units: Units of each LSTM layer.
         layers: Number of LSTM layers, at least 1.
         include_previous: Append the previous action (one-hot) and its reward to the input of the first LSTM layer.
+
+    Raises:
+        ValueError: An option is not one of those above.
     """
-    return recurrent(
-        observation,
-        action,
-        _MlpLstm(heads, tuple(hidden), activation, lstm_units),
-        lstm_units,
-        layers,
-        include_previous,
-    )
+    hidden = tuple(hidden)
+    check_layers(activation, hidden=hidden, lstm_units=lstm_units, layers=layers)
+    module = _MlpLstm(heads, hidden, activation, lstm_units)
+    return _recurrent(observation, action, module, lstm_units, layers, include_previous)
 
 
 def mlp_dueling_lstm(
@@ -84,12 +83,17 @@ def mlp_dueling_lstm(
         layers: Number of LSTM layers; 0 makes a network without memory.
         dueling_units: Units of the hidden layer below a head's value, and of the one below its advantages.
         include_previous: As in `mlp_lstm`.
+
+    Raises:
+        ValueError: An option is not one of those above.
     """
-    module = _MlpLstm(heads, tuple(hidden), activation, lstm_units, dueling_units)
-    return recurrent(observation, action, module, lstm_units, layers, include_previous)
+    hidden = tuple(hidden)
+    check_layers(activation, hidden=hidden, lstm_units=lstm_units, layers=max(layers, 1), dueling_units=dueling_units)
+    module = _MlpLstm(heads, hidden, activation, lstm_units, dueling_units)
+    return _recurrent(observation, action, module, lstm_units, layers, include_previous)
 
 
-def recurrent(
+def _recurrent(
     observation: ObservationSpec,
     action: ActionSpec,
     module: nn.Module,

@@ -135,8 +135,5 @@ def _inverse_cdf(logits: jax.Array, uniforms: jax.Array) -> jax.Array:
     """Return int32[...], the action whose stretch of the cumulated probabilities holds the uniform."""
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     cumulated = jnp.cumsum(weights, axis=-1)
-    total = cumulated[..., -1:]
-    chosen = jnp.sum(cumulated <= uniforms * total, axis=-1, dtype=jnp.int32)
-    # A uniform next to 1 can round up to the total; the last action with any weight is then meant.
-    last = jnp.sum(cumulated < total, axis=-1, dtype=jnp.int32)
-    return jnp.minimum(chosen, last)
+    # The product stays below the total for every float32 below 1: the last action with any weight is the last chosen.
+    return jnp.sum(cumulated <= uniforms * cumulated[..., -1:], axis=-1, dtype=jnp.int32)

@@ -1,7 +1,7 @@
 """From STEP messages to closed batches, and from answered batches to ACTION messages.
 
 The hot path of a learner. An actor's group sends the same slots under the same epochs step after step, so a session
-keeps for each group the bytes that its next STEP must begin with: two comparisons of bytes accept a message, whatever
+keeps for each group the identity bytes that its next STEP must have: one look into a dict accepts a message, whatever
 its number of rows, and one slice assignment a column copies it into the open batch. Everything else (first contact,
 repeats, subsets, refusals) takes the careful road through `SlotTable.sort`.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from aioseed.wire.messages import Error, ErrorCode, RefusedRow
 
 _MAX_GROUPS = 256
 _IDENTITY_AT = 8  # the first column begins behind the header
+_GAP = bytes(4)  # behind an odd number of sequence numbers
+_ONE = np.uint32(1)
 
 
 class ActionTable(NamedTuple):
@@ -73,40 +75,17 @@ class Respondent(Protocol):
     """Be somebody who sent a STEP: what intake needs of a session."""
 
     number: int
-    groups: dict[bytes, Group]
+    expected: dict[bytes, np.ndarray]  # identity bytes that a group's next STEP must have -> its slots, int64[n]
     careful: list[CarefulReply]
 
     def answer(self, payload: bytes) -> None:
         """Send one ACTION; a channel that has ended swallows it."""
 
 
-class Group:
-    """Remember what the next STEP of a group must begin with."""
-
-    __slots__ = ("next_sequence", "sequence", "slots", "waiting")
-
-    def __init__(self, slots: np.ndarray, sequence: np.ndarray) -> None:
-        self.slots = slots  # int64[n]
-        self.sequence = sequence.astype("<u4")  # of the last row taken
-        self.next_sequence = b""
-        self.waiting = True
-
-    def answered(self) -> None:
-        """Expect the next step."""
-        self.sequence += np.uint32(1)
-        self.next_sequence = self.sequence.tobytes()
-        self.waiting = False
-
-
-class Segment(NamedTuple):
-    """Say whose rows lie in a batch: ``start .. start + rows``."""
-
-    session: Respondent
-    group: Group | None  # None for rows that came over the careful road
-    identity: bytes
-    start: int
-    rows: int
-    arrived_s: float
+# Whose rows lie in a batch: (session, slots of the group or None for rows that came over the careful road, identity
+# bytes, first row in the batch, rows, when the STEP arrived in seconds). A plain tuple, since one is made for each
+# message and naming its fields costs as much as copying its rows.
+Segment: TypeAlias = tuple[Respondent, np.ndarray | None, bytes, int, int, float]
 
 
 class CarefulReply(NamedTuple):
@@ -125,6 +104,8 @@ class ClosedBatch:
     segments: list[Segment]
     slots: np.ndarray  # int64[count], a copy: the columns are recycled before the answer is sent
     epochs: np.ndarray  # uint64[count], likewise
+    following: bytes  # sequence number of each row's next step, u32[count]
+    lease_changes: int  # `SlotTable.changes` when it was closed
     opened_s: float
     closed_s: float
     cause: Close
@@ -185,16 +166,12 @@ class Intake:
         Raises:
             ProtocolError: The message cannot be read by the agreed specs.
         """
-        layout = self._steps
-        rows = layout.rows(payload, self.limits.max_rows)
-        places = layout.offsets(rows).columns
-        sequence_at = places[2][0]
-        reward_at = places[3][0]
-        group = session.groups.get(payload[_IDENTITY_AT:sequence_at])
-        if group is None or group.waiting or payload[sequence_at : sequence_at + 4 * rows] != group.next_sequence:
-            return self._take_carefully(session, payload, rows, now_s)
-        group.waiting = True
-        self._place(Segment(session, group, payload[_IDENTITY_AT:reward_at], 0, rows, now_s), payload, group.slots)
+        rows, identity_end = self._steps.begin(payload, self.limits.max_rows)
+        identity = payload[_IDENTITY_AT:identity_end]
+        slots = session.expected.pop(identity, None)
+        if slots is None:
+            return self._take_carefully(session, payload, identity, now_s)
+        self._place(session, payload, identity, slots, now_s)
         return None
 
     def poll(self, now_s: float) -> Close:
@@ -215,9 +192,19 @@ class Intake:
         """Close the open batch, which has rows, and hand it to inference."""
         self.sync()
         count, rows = self._count, self._open
-        slots = rows.columns.slot[:count].astype(np.int64)
+        columns = rows.columns
+        slots = columns.slot[:count].astype(np.int64)
         batch = ClosedBatch(
-            rows, count, self._segments, slots, rows.columns.epoch[:count].copy(), self._opened_s, now_s, cause
+            rows,
+            count,
+            self._segments,
+            slots,
+            columns.epoch[:count].copy(),
+            (columns.sequence[:count] + _ONE).tobytes(),
+            self.table.changes,
+            self._opened_s,
+            now_s,
+            cause,
         )
         self._remember(slots)
         self._open, self._segments, self._count, self._entered = self.pool.take(), [], 0, 0
@@ -235,12 +222,14 @@ class Intake:
         """
         self.in_flight -= 1
         self._in_flight_rows -= batch.count
-        self.table.answer(batch.slots, batch.epochs, now_s)
-        for session, group, identity, start, rows, _ in batch.segments:
-            if group is not None:
-                group.answered()
-                begin = start * row_bytes
-                session.answer(self._action_layout.encode(rows, identity, actions[begin : begin + rows * row_bytes]))
+        alive = self.table.answer(batch.slots, batch.epochs, batch.lease_changes, now_s)
+        encode, following = self._action_layout.encode, batch.following
+        for session, slots, identity, start, rows, _ in batch.segments:
+            if slots is not None:
+                stop = start + rows
+                if alive is None or alive[start:stop].all():
+                    self._expect(session, slots, identity, following[4 * start : 4 * stop])
+                session.answer(encode(rows, identity, actions[start * row_bytes : stop * row_bytes]))
             if session.careful:
                 self._answer_careful(session)
 
@@ -251,13 +240,14 @@ class Intake:
         they were not accepted yet and are forgotten.
         """
         if self.limits.lockstep_rows:
-            kept = [segment for segment in self._segments if segment.session is not session]
-            self._count -= sum(segment.rows for segment in self._segments) - sum(segment.rows for segment in kept)
+            kept = [segment for segment in self._segments if segment[0] is not session]
+            self._count -= sum(segment[4] for segment in self._segments) - sum(segment[4] for segment in kept)
             self._segments = kept
+            self._entered = min(self._entered, self._count)
         elif self._count and np.isin(self._open.columns.slot[: self._count], slots).any():
             self.close(Close.FULL, now_s)
         self.table.release(slots)
-        self._drop_groups(session, slots)
+        _drop_groups(session, slots)
         session.careful = [reply for reply in session.careful if not np.isin(reply.slots, slots).any()]
 
     def sync(self) -> None:
@@ -267,49 +257,44 @@ class Intake:
             columns = self._open.columns
             self.table.enter(columns.slot[begin:end], columns.sequence[begin:end])
         elif begin < end:
-            for segment in self._segments:
-                rows = slice(segment.start, segment.start + segment.rows)
+            for _, _, _, start, count, _ in self._segments:
+                rows = slice(start, start + count)
                 self.table.enter(self._open.columns.slot[rows], self._open.columns.sequence[rows])
         self._entered = end
 
-    def _take_carefully(self, session: Respondent, payload: bytes, rows: int, now_s: float) -> Error | None:
+    def _take_carefully(self, session: Respondent, payload: bytes, identity: bytes, now_s: float) -> Error | None:
         self.sync()
         views = step_views(self._steps, payload)
         sorted_rows = self.table.sort(session.number, views)
         if sorted_rows.refused:
             return _refusal(views, sorted_rows)
-        places = self._steps.offsets(rows).columns
-        identity = payload[_IDENTITY_AT : places[3][0]]
         slots = views.slot.astype(np.int64)
         if sorted_rows.repeat.size == 0:
-            self._drop_groups(session, slots)
-            if len(session.groups) >= _MAX_GROUPS:
-                session.groups.clear()
-            group = Group(slots, views.sequence)
-            session.groups[payload[_IDENTITY_AT : places[2][0]]] = group
-            self._place(Segment(session, group, identity, 0, rows, now_s), payload, slots)
+            _drop_groups(session, slots)
+            self._place(session, payload, identity, slots, now_s)
             self.sync()
             return None
         if sorted_rows.apply.size:
-            self._drop_groups(session, slots[sorted_rows.apply])
+            _drop_groups(session, slots[sorted_rows.apply])
             self._place_some(session, views, sorted_rows.apply, now_s)
             self.sync()
         session.careful.append(CarefulReply(identity, slots))
         self._answer_careful(session)
         return None
 
-    def _place(self, segment: Segment, payload: bytes, slots: np.ndarray) -> None:
-        start = self._room(segment.rows, slots, segment.arrived_s)
-        self._open.writer.write(payload, segment.rows, start)
-        self._segments.append(segment._replace(start=start))
-        self._count += segment.rows
+    def _place(self, session: Respondent, payload: bytes, identity: bytes, slots: np.ndarray, now_s: float) -> None:
+        rows = slots.size
+        start = self._room(rows, slots, now_s)
+        self._open.writer.write(payload, rows, start)
+        self._segments.append((session, slots, identity, start, rows, now_s))
+        self._count += rows
 
     def _place_some(self, session: Respondent, views: StepColumns, apply: np.ndarray, now_s: float) -> None:
         start = self._room(apply.size, views.slot[apply].astype(np.int64), now_s)
         stop = start + apply.size
         for target, source in zip(flat_columns(self._open.columns), flat_columns(views), strict=True):
             target[start:stop] = source[apply]
-        self._segments.append(Segment(session, None, b"", start, int(apply.size), now_s))
+        self._segments.append((session, None, b"", start, int(apply.size), now_s))
         self._count += int(apply.size)
 
     def _room(self, rows: int, slots: np.ndarray, now_s: float) -> int:
@@ -334,11 +319,14 @@ class Intake:
         self._recent = slots.size + self._last_count - both
         self._last_count = slots.size
 
-    def _drop_groups(self, session: Respondent, slots: np.ndarray) -> None:
-        """Forget groups that share a slot with `slots`: groups of a session never overlap."""
-        for key, group in list(session.groups.items()):
-            if np.isin(group.slots, slots).any():
-                del session.groups[key]
+    def _expect(self, session: Respondent, slots: np.ndarray, identity: bytes, sequence: bytes) -> None:
+        """Accept the next step of a group without looking at its rows one by one."""
+        if len(session.expected) >= _MAX_GROUPS:
+            session.expected.clear()
+        rows = slots.size
+        sequence_at = (12 * rows + 7) & ~7  # behind epochs and slots
+        gap = _GAP if rows & 1 else b""
+        session.expected[b"".join((identity[:sequence_at], sequence, gap))] = slots
 
     def _answer_careful(self, session: Respondent) -> None:
         self.sync()
@@ -350,6 +338,16 @@ class Intake:
             packed = np.ascontiguousarray(self._actions.action[reply.slots]).tobytes()
             session.answer(self._action_layout.encode(reply.slots.size, reply.identity, packed))
         session.careful = still
+
+
+def _drop_groups(session: Respondent, slots: np.ndarray) -> None:
+    """Forget groups that share a slot with `slots`: groups of a session never overlap.
+
+    A group whose STEP is in a batch is not expected and comes back only if its leases have not changed.
+    """
+    for identity, members in list(session.expected.items()):
+        if np.isin(members, slots).any():
+            del session.expected[identity]
 
 
 def _refusal(views: StepColumns, rows: Rows) -> Error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract, contract_of, judge
 from aioseed.serving.inference import Leased, Released
 from aioseed.serving.intake import ClosedBatch, Intake
-from aioseed.serving.rule import Close
+from aioseed.serving.meters import Meters
 from aioseed.serving.session import Session
 from aioseed.serving.slots import SlotTable
 from aioseed.telemetry.counters import Metrics
@@ -48,6 +49,7 @@ from aioseed.wire.session import State
 log = logging.getLogger("aioseed.serving")
 
 _STARTING_EVERY_S = 2.0
+_SAME_CLOCK_S = 1.0
 
 
 class RunFacts(NamedTuple):
@@ -91,10 +93,9 @@ class Server:
         self._numbers = 0
         self._bye: Bye | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._latency = metrics.quantiles("serving/action_latency_ms", low=1e-3, high=1e5)
-        self._wait = metrics.quantiles("serving/batch_wait_ms", low=1e-3, high=1e5)
-        self._fill = metrics.quantiles("serving/batch_rows", low=1.0, high=1e5)
-        self._closes = {cause: metrics.counter(f"serving/close_{cause.value}") for cause in Close}
+        self._poll_due = False
+        self._time = _clock_of(self._loop)
+        self._meters = Meters(metrics)
 
     @property
     def sessions(self) -> int:
@@ -117,7 +118,7 @@ class Server:
         A failure of the session ends the session, never the server; what the actor did wrong it is told.
         """
         self._numbers += 1
-        session = Session(self._numbers, channel, self._loop.time())
+        session = Session(self._numbers, channel, self._time())
         self._sessions[session.number] = session
         try:
             serving = await self._greet(session)
@@ -126,7 +127,9 @@ class Server:
             self._metrics.counter(ChannelClosed.counter).add()
         except RefusedError as refusal:
             self._metrics.counter(f"serving/refused_{refusal.code}").add()
-            log.warning("refused actor %s at %s: %s", clip(session.actor_id), clip(channel.peer), refusal)
+            ends = refusal.code in (RefusalCode.DRAINING, RefusalCode.RUN_OVER)
+            level = logging.INFO if ends else logging.WARNING
+            log.log(level, "refused actor %s at %s: %s", clip(session.actor_id), clip(channel.peer), refusal)
             session.tell(_refused(refusal))
             await channel.close("refused")
         except ProtocolError as error:
@@ -148,7 +151,7 @@ class Server:
         every_s = min(1.0, self._config.ping_interval_s / 2)
         while True:
             await asyncio.sleep(every_s)
-            now_s = self._loop.time()
+            now_s = self._time()
             for session in list(self._sessions.values()):
                 if session.machine.state is State.ACTIVE:
                     await self._check_alive(session, now_s)
@@ -222,7 +225,7 @@ class Server:
         slots = serving.table.lease(
             session.number,
             hello.environments,
-            self._loop.time(),
+            self._time(),
             evaluation=session.evaluation,
             first_slot=first_slot,
         )
@@ -258,19 +261,21 @@ class Server:
         log.info("actor %s joined with %d environments", clip(session.actor_id), slots.size)
 
     async def _converse(self, session: Session, serving: Serving) -> None:
-        receive, intake, time = session.channel.receive, serving.intake, self._loop.time
+        receive, intake, clock = session.channel.receive, serving.intake, self._time
         while session.machine.state is not State.CLOSED:
             payload = await receive()
-            now_s = session.last_heard_s = time()
+            now_s = session.last_heard_s = clock()
             kind = payload[0] if payload else -1
-            if kind == STEP_TYPE:
-                if session.machine.state is State.ACTIVE:
-                    error = intake.take(session, payload, now_s)
-                    if error is not None:
-                        self._refuse_rows(session, error)
-                    self._poll(intake, now_s)
-                else:
-                    session.machine.received("step")  # legal while draining, then without an answer
+            state = session.machine.state
+            if kind == STEP_TYPE and state is State.ACTIVE:
+                error = intake.take(session, payload, now_s)
+                if error is not None:
+                    self._refuse_rows(session, error)
+                self._poll_soon(intake)
+            elif state is State.CLOSED:
+                return  # it crossed our BYE
+            elif kind == STEP_TYPE:
+                session.machine.received("step")  # legal while draining, then without an answer
             elif kind == CONTROL_BYTE:
                 self._control(session, payload)
             else:
@@ -350,7 +355,7 @@ class Server:
         if (serving.table.owner[slots] >= 0).any():
             session.tell(Bye(code="replaced", reason="the slots were leased to another actor; connect again"))
             return
-        serving.table.renew(slots, session.number, self._loop.time())
+        serving.table.renew(slots, session.number, self._time())
         session.lost = np.setdiff1d(session.lost, slots)
         serving.to_inference(Leased(slots, session.evaluation))
         session.tell(Lease(slots=slots.tolist(), epochs=serving.table.epoch[slots].tolist()))
@@ -358,25 +363,31 @@ class Server:
     def _end_leases(self, session: Session, slots: np.ndarray, reason: str) -> None:
         if self._serving is None or not slots.size:
             return
-        now_s = self._loop.time()
+        now_s = self._time()
         self._serving.intake.forget(session, slots, now_s)
         self._serving.to_inference(Released(slots, reason))
         self._poll(self._serving.intake, now_s)
 
     # -- batches
 
+    def _poll_soon(self, intake: Intake) -> None:
+        """Poll once for all messages of this turn of the loop: they arrived together and may share a batch."""
+        if not self._poll_due:
+            self._poll_due = True
+            self._loop.call_soon(self._poll_turn, intake)
+
+    def _poll_turn(self, intake: Intake) -> None:
+        self._poll_due = False
+        self._poll(intake, self._time())
+
     def _poll(self, intake: Intake, now_s: float) -> None:
-        fill = intake.waiting_rows
-        cause = intake.poll(now_s)
-        if cause is not Close.NO:
-            self._closes[cause].add()
-            self._fill.observe(fill)
+        intake.poll(now_s)
         if self._timer is None and (due_s := intake.deadline_at_s()) is not None:
             self._timer = self._loop.call_at(due_s, self._deadline, intake)
 
     def _deadline(self, intake: Intake) -> None:
         self._timer = None
-        now_s, due_s = self._loop.time(), intake.deadline_at_s()
+        now_s, due_s = self._time(), intake.deadline_at_s()
         if due_s is not None and due_s > now_s:
             self._timer = self._loop.call_at(due_s, self._deadline, intake)
         else:
@@ -385,11 +396,18 @@ class Server:
     def _answer(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
         if self._serving is None:
             raise AioseedError("a batch came back before serving was open")
-        now_s = self._loop.time()
+        now_s = self._time()
         self._serving.intake.answer(batch, actions, row_bytes, now_s)
-        self._wait.observe((batch.closed_s - batch.opened_s) * 1e3)
-        self._latency.observe_many([(now_s - segment.arrived_s) * 1e3 for segment in batch.segments])
+        self._meters.answered(batch, now_s)
         self._poll(self._serving.intake, now_s)
+
+
+def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """Return a clock that agrees with the loop's timers and measures microseconds.
+
+    uvloop's own is the monotonic clock cut to milliseconds and read once a turn; a simulation's is another one.
+    """
+    return time.monotonic if abs(loop.time() - time.monotonic()) < _SAME_CLOCK_S else loop.time
 
 
 def _refused(refusal: RefusedError) -> Refused:

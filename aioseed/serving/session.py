@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from aioseed.errors import ChannelClosed
-from aioseed.serving.intake import CarefulReply, Group
+from aioseed.serving.intake import CarefulReply
 from aioseed.transport.channel import Channel
 from aioseed.wire.messages import ControlMessage
 from aioseed.wire.session import SessionMachine, Side
@@ -29,7 +29,7 @@ class Session:
         self.last_ping_s = now_s
         self.pings = 0
         self.acknowledged_rows = 0
-        self.groups: dict[bytes, Group] = {}
+        self.expected: dict[bytes, np.ndarray] = {}
         self.careful: list[CarefulReply] = []
 
     def answer(self, payload: bytes) -> None:

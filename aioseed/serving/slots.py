@@ -49,6 +49,7 @@ class SlotTable:
         self.step_deadline_s = np.full(capacity, np.inf)
         self.leased = 0
         self.late_count = 0
+        self.changes = 0  # leases that were given or ended so far, in bunches
 
     def lease(
         self, owner: int, count: int, now_s: float, *, evaluation: bool = False, first_slot: int | None = None
@@ -78,6 +79,7 @@ class SlotTable:
     def release(self, slots: np.ndarray) -> None:
         """End the leases of `slots`; what comes under their epochs from now on is refused."""
         held = slots[self.owner[slots] != NOBODY]
+        self.changes += 1
         self.owner[held] = NOBODY
         self.leased -= held.size
         self.late_count -= int(np.count_nonzero(self.late[held]))
@@ -126,11 +128,23 @@ class SlotTable:
             self.late_count -= int(np.count_nonzero(self.late[slots]))
             self.late[slots] = False
 
-    def answer(self, slots: np.ndarray, epochs: np.ndarray, now_s: float) -> None:
-        """Note that the rows of a batch were answered; slots leased anew meanwhile stay as they are."""
-        current = slots[self.epoch[slots] == epochs]
-        self.in_batch[current] = False
-        self.answered_at_s[current] = now_s
+    def answer(self, slots: np.ndarray, epochs: np.ndarray, changes: int, now_s: float) -> np.ndarray | None:
+        """Note that the rows of a batch were answered; slots leased anew meanwhile stay as they are.
+
+        Args:
+            changes: What `changes` was when the batch was closed.
+
+        Returns:
+            bool[n], True where the lease still lives; None where all of them do, which is the rule.
+        """
+        alive = None
+        if changes != self.changes:
+            current = self.epoch[slots] == epochs
+            alive = current & (self.owner[slots] != NOBODY)
+            slots = slots[current]
+        self.in_batch[slots] = False
+        self.answered_at_s[slots] = now_s
+        return alive
 
     def mark_late(self) -> int:
         """Mark every leased slot that waits nowhere as late and return how many became so."""
@@ -146,6 +160,7 @@ class SlotTable:
         return np.flatnonzero(waiting_for & (now_s - self.answered_at_s > self.step_deadline_s))
 
     def _grant(self, slots: np.ndarray, owner: int, now_s: float, evaluation: bool | None) -> None:
+        self.changes += 1
         self.owner[slots] = owner
         self.epoch[slots] += np.uint64(1)
         self.last_sequence[slots] = _NEVER

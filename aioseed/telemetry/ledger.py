@@ -74,6 +74,11 @@ class LedgerSnapshot(NamedTuple):
         return self.consumed + self.replay
 
     @property
+    def on_the_way(self) -> int:
+        """Return what is held and was never trained on."""
+        return self.held - self.replay
+
+    @property
     def imbalance(self) -> int:
         """Return accepted minus all that is accounted for; anything but 0 is a fault of aioseed."""
         return self.accepted - (self.consumed + self.evaluated + self.held + sum(self.dropped.values()))

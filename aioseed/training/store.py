@@ -253,7 +253,7 @@ class CheckpointStore:
                 self._verify(path)
                 verified += 1
             except (OSError, Unsound) as error:
-                _log.warning("checkpoint %s: %s", path, error)
+                _log.info("checkpoint %s is not counted: %s", path, error)
 
     def _remove(self, path: Path) -> None:
         # Renamed first: one that is half removed must not look like one that is corrupt.

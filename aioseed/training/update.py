@@ -64,8 +64,9 @@ class _StepOutput(NamedTuple):
 def init_state(agent: Agent, optimizer: Optimizer, key: jax.Array, device: jax.Device) -> TrainState:
     """Return the state before the first update, on `device`, in buffers that nothing else holds."""
     init_key, run_key = jax.random.split(key)
-    learner = agent.init(init_key)
-    opt_state = optimizer.transformation.init(learner.params)
+    # As one program each: op by op, initialisers take seconds.
+    learner = jax.jit(agent.init)(init_key)
+    opt_state = jax.jit(optimizer.transformation.init)(learner.params)
     return owned(TrainState(learner, opt_state, jnp.int32(0), run_key, jnp.int32(0)), device)
 
 

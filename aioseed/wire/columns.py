@@ -35,9 +35,12 @@ HEADER = struct.Struct("<BBHI")
 MAX_ROWS = 2**20
 KEPT_SIZES = 256
 """Row counts for which a layout keeps what it computed; a peer that plays with sizes must not fill our memory."""
+KEPT_PLACES = 2048
+"""Places in a batch for which a writer keeps its slices, about a kilobyte each."""
 COPIED_BYTES = 8192
 """Columns up to this size are cut out of a message as bytes: below it a second copy costs less than a view."""
 
+_UNKNOWN = (0, -1, 0)
 _EPOCH = ArraySpec("uint64", ())
 _UINT32 = ArraySpec("uint32", ())
 
@@ -64,7 +67,8 @@ class ColumnLayout:
         self.columns = columns
         self.row_bytes = sum(spec.row_bytes for spec in columns)
         self._offsets: dict[int, Offsets] = {}
-        self._sound: dict[bytes, tuple[int, int]] = {}  # header that was checked before: (rows, message bytes)
+        # Headers that were checked before: (rows, message bytes, offset just behind the identity).
+        self._sound: dict[bytes, tuple[int, int, int]] = {}
 
     def offsets(self, rows: int) -> Offsets:
         """Return the place of every column in a message of `rows` rows."""
@@ -85,16 +89,24 @@ class ColumnLayout:
         Raises:
             ProtocolError: Another type or version, no rows, more than `max_rows`, or a size that is not the exact one.
         """
-        rows, total_bytes = self._sound.get(payload[:8], (0, -1))
+        return self.begin(payload, max_rows)[0]
+
+    def begin(self, payload: bytes, max_rows: int = MAX_ROWS) -> tuple[int, int]:
+        """Check a message as `rows` does and return its rows and the offset just behind the identity columns.
+
+        Raises:
+            ProtocolError: As `rows`.
+        """
+        rows, total_bytes, identity_end = self._sound.get(payload[:8], _UNKNOWN)
         if rows <= max_rows and len(payload) == total_bytes:
-            return rows
+            return rows, identity_end
         return self._check(payload, max_rows)
 
     def identity_bytes(self, rows: int) -> int:
         """Return the offset just behind the identity columns: an ACTION repeats ``payload[8:here]`` of its STEP."""
         return self.offsets(rows).columns[3][0]
 
-    def _check(self, payload: bytes, max_rows: int) -> int:
+    def _check(self, payload: bytes, max_rows: int) -> tuple[int, int]:
         if len(payload) < HEADER.size:
             raise ProtocolError("truncated", f"a message of {len(payload)} bytes has no header")
         message_type, version, _, rows = HEADER.unpack_from(payload)
@@ -106,15 +118,15 @@ class ColumnLayout:
             )
         if not 1 <= rows <= max_rows:
             raise ProtocolError("row_count", f"a message carries 1 to {max_rows} rows, this one claims {rows}")
-        expected = self._place(rows).total_bytes  # not kept: a claim costs the peer nothing
+        places, expected = self._place(rows)  # not kept: a claim costs the peer nothing
         if len(payload) != expected:
             raise ProtocolError(
                 "size_mismatch", f"{rows} rows of the agreed specs are {expected} bytes, the message has {len(payload)}"
             )
         if len(self._sound) >= KEPT_SIZES:
             self._sound.clear()
-        self._sound[payload[:8]] = rows, expected
-        return int(rows)
+        self._sound[payload[:8]] = rows, expected, places[3][0]
+        return rows, places[3][0]
 
     def _place(self, rows: int) -> Offsets:
         offset, places = HEADER.size, []
@@ -156,10 +168,16 @@ class ActionLayout(ColumnLayout):
     def __init__(self, action: ActionSpec) -> None:
         super().__init__(ACTION_TYPE, (_EPOCH, _UINT32, _UINT32, action.array))
         self.action = action.array
+        self._headers: dict[int, bytes] = {}
 
     def encode(self, rows: int, identity: bytes, action: bytes) -> bytes:
         """Return an ACTION from a STEP's identity bytes (``payload[8:identity_bytes(rows)]``) and packed actions."""
-        return HEADER.pack(ACTION_TYPE, PROTOCOL_VERSION, 0, rows) + identity + action
+        header = self._headers.get(rows)
+        if header is None:
+            if len(self._headers) >= KEPT_SIZES:
+                self._headers.clear()
+            header = self._headers[rows] = HEADER.pack(ACTION_TYPE, PROTOCOL_VERSION, 0, rows)
+        return b"".join((header, identity, action))
 
     def decode(self, payload: bytes) -> ActionRows:
         """Return views of the columns of an ACTION.
@@ -248,16 +266,18 @@ def step_views(layout: StepLayout, payload: bytes) -> StepColumns:
     return StepColumns(slot, epoch, sequence, flags, reward, metrics, tuple(leaves))
 
 
-# (all bytes of a batch column, bytes of one row, where the column lies in the message). A plain tuple, since naming its
+# (all bytes of a batch column, where the rows go in it, where they lie in the message). A plain tuple, since naming its
 # fields costs a quarter of the time of a small message.
-_Copy: TypeAlias = tuple[memoryview, int, slice]
+_Copy: TypeAlias = tuple[memoryview, slice, slice]
 _Plan: TypeAlias = tuple[tuple[_Copy, ...], tuple[_Copy, ...]]
 
 
 class RowWriter:
     """Copy the columns of STEP messages into the columns of a batch, once, byte for byte.
 
-    Holds one flat byte view a column, so that a message costs one slice assignment a column whatever its rows are.
+    Holds one flat byte view a column, so that a message costs one slice assignment a column whatever its rows are. The
+    slices of a place are kept: messages of few sizes, one behind the other, go to few places, and making the slices
+    costs more than the copy of a small message.
 
     Raises:
         ValueError: The columns are not C-contiguous arrays of the dtypes and shapes of the layout and of one length.
@@ -266,10 +286,11 @@ class RowWriter:
     def __init__(self, layout: StepLayout, columns: StepColumns) -> None:
         self.layout = layout
         self._targets = tuple(
-            _flat_bytes(column, spec, len(columns.slot))
+            (_flat_bytes(column, spec, len(columns.slot)), spec.row_bytes)
             for column, spec in zip(flat_columns(columns), layout.columns, strict=True)
         )
-        self._plans: dict[int, _Plan] = {}
+        self._sources: dict[int, tuple[slice, ...]] = {}
+        self._plans: dict[tuple[int, int], _Plan] = {}
 
     def write(self, payload: bytes, rows: int, start: int) -> None:
         """Copy a checked STEP of `rows` rows to the batch rows from `start`.
@@ -277,29 +298,34 @@ class RowWriter:
         Raises:
             ValueError: The batch has no `rows` rows from there; nothing was written.
         """
-        small, large = self._plans.get(rows) or self._plan(rows)
-        end = start + rows
-        for target, row_bytes, source in small:
-            target[start * row_bytes : end * row_bytes] = payload[source]
+        small, large = self._plans.get((rows, start)) or self._plan(rows, start)
+        for target, place, source in small:
+            target[place] = payload[source]
         if large:
             view = memoryview(payload)
-            for target, row_bytes, source in large:
-                target[start * row_bytes : end * row_bytes] = view[source]
+            for target, place, source in large:
+                target[place] = view[source]
 
-    def _plan(self, rows: int) -> _Plan:
-        copies = [
-            (target, spec.row_bytes, slice(offset, offset + size))
-            for target, spec, (offset, size) in zip(
-                self._targets, self.layout.columns, self.layout.offsets(rows).columns, strict=True
-            )
-            if size  # no metrics: a column of no bytes
-        ]
-        small = tuple(copy for copy in copies if rows * copy[1] <= COPIED_BYTES)
-        large = tuple(copy for copy in copies if rows * copy[1] > COPIED_BYTES)
-        if len(self._plans) >= KEPT_SIZES:
+    def _plan(self, rows: int, start: int) -> _Plan:
+        small: list[_Copy] = []
+        large: list[_Copy] = []
+        for (target, row_bytes), source in zip(self._targets, self._sources_of(rows), strict=True):
+            if row_bytes:  # no metrics: a column of no bytes
+                place = slice(start * row_bytes, (start + rows) * row_bytes)
+                (small if rows * row_bytes <= COPIED_BYTES else large).append((target, place, source))
+        if len(self._plans) >= KEPT_PLACES:
             self._plans.clear()
-        self._plans[rows] = plan = (small, large)
+        self._plans[rows, start] = plan = tuple(small), tuple(large)
         return plan
+
+    def _sources_of(self, rows: int) -> tuple[slice, ...]:
+        known = self._sources.get(rows)
+        if known is None:
+            if len(self._sources) >= KEPT_SIZES:
+                self._sources.clear()
+            places = self.layout.offsets(rows).columns
+            known = self._sources[rows] = tuple(slice(offset, offset + size) for offset, size in places)
+        return known
 
 
 def _flat_bytes(column: np.ndarray, spec: ArraySpec, capacity: int) -> memoryview:

@@ -49,7 +49,7 @@ def small(*overrides: str) -> RunConfig:
 async def test_every_step_is_accounted_for_and_forgotten_ones_are_consumed(tmp_path: Path) -> None:
     result = await train(small("training.total_steps=3000"), run_dir=tmp_path / "run")
     assert result.imbalance == 0
-    assert 0 < result.held_steps < result.trained_steps
+    assert result.held_steps == 0 < result.replay_steps < result.trained_steps
     assert result.env_steps == result.trained_steps + sum(result.dropped.values())
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["ledger/replay"] > 0 and last["replay/size_unrolls"] <= 64
@@ -82,7 +82,7 @@ async def test_two_resumes_with_replay_are_equal_and_nothing_in_replay_is_lost(t
 async def test_without_saved_replay_a_resumed_run_fills_it_anew(tmp_path: Path) -> None:
     first = await train(small("training.total_steps=1000"), run_dir=tmp_path / "run")
     second = await train(small("training.total_steps=2000"), run_dir=tmp_path / "run", resume="auto")
-    assert second.imbalance == 0 and second.dropped["restart"] == first.held_steps
+    assert second.imbalance == 0 and second.dropped["restart"] == first.replay_steps
 
 
 @pytest.mark.parametrize(

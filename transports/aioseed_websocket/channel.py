@@ -8,6 +8,7 @@ lost. Here the side that closes sends a close frame and reads on until the peer'
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeAlias
@@ -71,7 +72,6 @@ class WebSocketChannel(Channel):
         if drained is None:
             return
         try:
-            # aiohttp lets all writers wait on one future; without the shield one cancelled sender cancels the others.
             await asyncio.shield(drained)
         except FOREIGN as error:
             raise broken(error) from error
@@ -108,14 +108,20 @@ class WebSocketChannel(Channel):
             await self._leave(ChannelClosed(words, clean=True), WSCloseCode.OK, words)
 
     def _write(self, sending: Coroutine[object, None, None]) -> asyncio.Future[None] | None:
-        """Run aiohttp's coroutine up to its first wait and return the future that it waits for, None if it is done.
-
-        An uncompressed frame is written before the coroutine can wait: what it then waits for is the drain alone, so
-        dropping it there loses nothing. This saves a task for each message.
-        """
+        """Write a frame, unless the channel has ended; see `_drive`."""
         if self._end is not None:
             sending.close()
             raise again(self._end)
+        return self._drive(sending)
+
+    @staticmethod
+    def _drive(sending: Coroutine[object, None, None]) -> asyncio.Future[None] | None:
+        """Run aiohttp's coroutine up to its first wait and return the future that it waits for, None if it is done.
+
+        An uncompressed frame is written before the coroutine can wait: what it then waits for is the drain alone, so
+        dropping it there loses nothing. This saves a task for each message, and it is the only safe way to wait:
+        aiohttp lets all writers wait on one future, and a writer that is cancelled in there cancels it for the others.
+        """
         try:
             drained = sending.send(None)
         except StopIteration:
@@ -126,7 +132,7 @@ class WebSocketChannel(Channel):
         assert isinstance(drained, asyncio.Future)
         # What a Task does with a future that was yielded to it; else the next await of the same future raises.
         drained._asyncio_future_blocking = False
-        # Nobody else may look at it: a broken connection would then be reported as an unretrieved exception.
+        # If nobody waits for it, a connection that breaks would be reported as an exception that was never retrieved.
         drained.add_done_callback(_look_at)
         return drained
 
@@ -137,9 +143,11 @@ class WebSocketChannel(Channel):
 
     async def _handle(self, message: WSMessage) -> None:
         if message.type is WSMsgType.PING:
-            # Written here because aiohttp's autoping may wait for the drain inside `receive`.
-            if self._write(self._socket.pong(message.data)) is not None:
-                self._check_backlog()
+            # Here because aiohttp's autoping may wait for the drain. A connection that is lost says so after what had
+            # arrived, so not now.
+            with contextlib.suppress(ChannelClosed):
+                if self._write(self._socket.pong(message.data)) is not None:
+                    self._check_backlog()
         elif message.type is WSMsgType.TEXT:
             await self._leave(
                 ChannelClosed("the peer sent a text message", clean=False), WSCloseCode.UNSUPPORTED_DATA, ""
@@ -162,9 +170,9 @@ class WebSocketChannel(Channel):
                 if code is not None:
                     await self._shake_hands(code, reason)
                 elif not self._transport.is_closing():
-                    await self._socket.close()  # answers the peer's close frame and waits for the drain
+                    await self._answer()
             self._transport.close()
-        except FOREIGN:
+        except (ChannelClosed, *FOREIGN):
             self._transport.abort()
         except BaseException:
             self._transport.abort()
@@ -185,9 +193,15 @@ class WebSocketChannel(Channel):
 
     async def _shake_hands(self, code: WSCloseCode, reason: str) -> None:
         """Send a close frame and read until the peer's arrives, which says that it has read all before."""
-        await self._socket.send_frame(struct.pack("!H", code) + reason.encode(), WSMsgType.CLOSE)
+        self._drive(self._socket.send_frame(struct.pack("!H", code) + reason.encode(), WSMsgType.CLOSE))
         while (await self._socket.receive()).type in _OPEN_TYPES:
             pass
+
+    async def _answer(self) -> None:
+        """Answer the peer's close frame and wait until that is on its way."""
+        drained = self._drive(self._socket.send_frame(struct.pack("!H", WSCloseCode.OK), WSMsgType.CLOSE))
+        if drained is not None:
+            await asyncio.shield(drained)
 
 
 def _look_at(future: asyncio.Future[None]) -> None:

@@ -26,7 +26,7 @@ TREE = EnvironmentSpec(
     {"pixels": ArraySpec("uint8", (2, 2)), "speed": (ArraySpec("float32", ()), ArraySpec("int32", (2,)))},
     multi_discrete((3, 2)),
 )
-CONFIG = VtraceConfig(entropy_cost=0.01)
+CONFIG = VtraceConfig(entropy_cost=0.01, reward_scale=0.5)
 
 
 SUBJECTS = {

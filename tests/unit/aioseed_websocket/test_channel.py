@@ -117,6 +117,40 @@ async def test_peer_that_does_not_answer_the_close_is_cut_off(plain: Ends, monke
     assert messages == [aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED]
 
 
+async def test_close_that_times_out_does_not_cancel_those_who_wait_to_send(
+    plain: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioseed_websocket.channel.CLOSE_TIMEOUT_S", 0.05)
+    assert isinstance(plain.channel, WebSocketChannel)
+    while plain.channel._transport.get_write_buffer_size() < 2**20:
+        plain.channel.send_nowait(bytes(2**16))
+    sending = asyncio.create_task(plain.channel.send(bytes(2**17)))
+    await asyncio.sleep(0)
+    assert not sending.done()
+    await plain.channel.close()
+    await asyncio.wait({sending})
+    assert not sending.cancelled()
+
+
+async def test_lost_connection_with_an_unanswered_ping_hands_out_what_came_after(plain: Ends) -> None:
+    await plain.client.ping()
+    await plain.client.send_bytes(b"last words")
+    assert isinstance(plain.channel, WebSocketChannel)
+    plain.client._writer.transport.abort()
+    while not plain.channel._transport.is_closing():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert await plain.channel.receive() == b"last words"
+    assert not (await closed(plain.channel)).clean
+
+
+async def test_close_of_a_broken_channel_is_no_error(plain: Ends) -> None:
+    assert isinstance(plain.channel, WebSocketChannel)
+    plain.channel._transport.abort()
+    await plain.channel.close()
+    with pytest.raises(ChannelClosed):
+        plain.channel.send_nowait(b"x")
+
+
 @pytest.mark.parametrize("somebody_waits", [False, True])
 async def test_connection_that_breaks_while_it_is_full_leaves_no_unseen_exception(
     plain: Ends, somebody_waits: bool
@@ -127,18 +161,15 @@ async def test_connection_that_breaks_while_it_is_full_leaves_no_unseen_exceptio
     assert isinstance(plain.channel, WebSocketChannel)
     while plain.channel._transport.get_write_buffer_size() < 2**20:
         plain.channel.send_nowait(bytes(2**16))
-    waiting = asyncio.create_task(plain.channel.send(bytes(2**17)))
+    waiting = asyncio.create_task(plain.channel.send(bytes(2**17)) if somebody_waits else asyncio.sleep(0))
     await asyncio.sleep(0)
-    assert not waiting.done()
-    if not somebody_waits:
-        waiting.cancel()
+    assert not (somebody_waits and waiting.done())
     plain.client._writer.transport.abort()
     with pytest.raises(ChannelClosed):
         while True:
             await plain.channel.receive()
     await asyncio.wait({waiting})
-    if somebody_waits:
-        assert waiting.exception() is None or isinstance(waiting.exception(), ChannelClosed)
+    assert waiting.exception() is None or isinstance(waiting.exception(), ChannelClosed)
     gc.collect()
     await asyncio.sleep(0)
     assert unseen == []

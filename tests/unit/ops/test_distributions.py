@@ -48,6 +48,13 @@ def test_an_action_of_no_probability_is_never_taken_and_adds_no_entropy() -> Non
     assert np.all(np.isfinite(jax.jit(jax.grad(categorical(5).entropy))(logits)))
 
 
+def test_the_largest_uniform_below_one_takes_the_last_action() -> None:
+    """Whatever the weights add up to: times 1 - 2^-24 it must not round up to the sum."""
+    logits = np.random.default_rng(0).normal(0, 3, (5000, 7)).astype(np.float32)
+    actions = jax.jit(categorical(7).sample)(logits, jnp.full((5000, 1), 1 - 2**-24, jnp.float32)).action
+    assert np.max(actions) == 6
+
+
 def test_the_mode_is_the_likeliest_action_and_the_lowest_among_equals() -> None:
     np.testing.assert_array_equal(categorical(4).mode(LOGITS).action, LOGITS.argmax(-1))
     assert categorical(3).mode(jnp.array([1.0, 2.0, 2.0])).action == 1

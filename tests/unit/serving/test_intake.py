@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioseed.errors import ProtocolError
-from aioseed.serving.intake import ActionTable, CarefulReply, ClosedBatch, Group, Intake
+from aioseed.serving.intake import ActionTable, CarefulReply, ClosedBatch, Intake
 from aioseed.serving.rule import Close, Limits
 from aioseed.serving.slots import SlotTable
 from aioseed.specs import ArraySpec, discrete
@@ -24,7 +24,7 @@ class Peer:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.groups: dict[bytes, Group] = {}
+        self.expected: dict[bytes, np.ndarray] = {}
         self.careful: list[CarefulReply] = []
         self.answers: list[bytes] = []
 
@@ -185,7 +185,7 @@ def test_a_lease_that_ends_lets_its_waiting_rows_go_first() -> None:
     bench.intake.take(peer, bench.step(slots, 0), 0.0)
     bench.intake.forget(peer, slots.astype(np.int64), 0.0)
     assert len(bench.batches) == 1
-    assert not peer.groups
+    assert not peer.expected
     error = bench.intake.take(peer, bench.step(slots, 1), 0.0)
     assert error is not None
     assert {row.code for row in error.rows} == {"not_leased"}
@@ -234,8 +234,8 @@ def test_every_step_is_applied_once_in_order_whatever_subsets_are_sent(
     bench = Bench(max_rows=4)
     peer, slots = bench.join(1, 4)
     applied: dict[int, list[int]] = {slot: [] for slot in range(4)}
-    answered = {slot: -1 for slot in range(4)}
-    sent = {slot: -1 for slot in range(4)}
+    answered = dict.fromkeys(range(4), -1)
+    sent = dict.fromkeys(range(4), -1)
     for kind, members in script:
         which = np.array(sorted(members))
         if kind == 0:  # the next step of those that were answered

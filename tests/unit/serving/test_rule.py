@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from typing import NamedTuple
 
 import pytest
@@ -131,7 +132,7 @@ def test_a_frozen_actor_costs_the_others_at_most_one_deadline() -> None:
         if index == 2:
             assert times[-1] < 0.51
             continue
-        pauses = [after - before for before, after in zip(times, times[1:], strict=False)]
+        pauses = [after - before for before, after in itertools.pairwise(times)]
         assert max(pauses) <= LIMITS.deadline_s + 0.002
         assert sum(pause > LIMITS.deadline_s / 2 for pause in pauses) <= 1
         assert len(times) > 2.0 / 0.0025

@@ -72,7 +72,7 @@ def test_the_first_row_of_an_epoch_has_sequence_0_and_is_first() -> None:
 def test_last_plus_one_applies_last_repeats_anything_else_is_refused() -> None:
     table, epochs = leased()
     table.enter(np.array([0, 1, 2, 3]), np.array([5, 5, 5, 5]))
-    table.answer(np.array([0, 1, 2, 3]), np.array(epochs, np.uint64), 0.0)
+    table.answer(np.array([0, 1, 2, 3]), np.array(epochs, np.uint64), -1, 0.0)
     sorted_rows = table.sort(1, rows([0, 1, 2, 3], epochs, [6, 5, 4, 7]))
     assert sorted_rows.apply.tolist() == [0]
     assert sorted_rows.repeat.tolist() == [1]
@@ -131,7 +131,7 @@ def test_overdue_slots_are_those_whose_environment_steps_for_too_long() -> None:
     table.step_deadline_s[:4] = [1.0, 1.0, 5.0, 1.0]
     table.enter(np.array([3]), np.array([0]))
     assert table.overdue(2.0).tolist() == [0, 1]
-    table.answer(np.array([3]), np.array(epochs[3:], np.uint64), 2.0)
+    table.answer(np.array([3]), np.array(epochs[3:], np.uint64), -1, 2.0)
     assert table.overdue(2.5).tolist() == [0, 1]
 
 
@@ -141,5 +141,5 @@ def test_an_answer_to_an_ended_lease_does_not_touch_the_new_one() -> None:
     table.release(np.array([0]))
     table.renew(np.array([0]), 9, 0.0)
     table.enter(np.array([0]), np.array([0]))
-    table.answer(np.array([0]), np.array(epochs[:1], np.uint64), 1.0)
+    table.answer(np.array([0]), np.array(epochs[:1], np.uint64), -1, 1.0)
     assert table.in_batch[0]

@@ -156,6 +156,7 @@ def test_the_largest_claim_about_the_largest_specs_costs_no_memory() -> None:
 
 def test_a_peer_that_plays_with_sizes_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "KEPT_SIZES", 16)
+    monkeypatch.setattr(wire, "KEPT_PLACES", 64)
     layout = StepLayout(ArraySpec("uint8", ()), 0)
     writer = RowWriter(layout, layout.allocate(1000))
     tracemalloc.start()

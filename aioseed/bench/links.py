@@ -1,0 +1,144 @@
+"""How a load session asks: over aioseed's channels to the road, over the bare library to the echo.
+
+A link makes one round trip at a time. The loop around it is the same for both, so that what differs is what is
+measured.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from aioseed.errors import ProtocolError
+from aioseed.transport.channel import Channel
+from aioseed.wire.columns import ACTION_TYPE
+from aioseed.wire.messages import Ping, Pong, Welcome, decode_control
+
+if TYPE_CHECKING:
+    import aiohttp
+    import grpc
+
+
+class Link(Protocol):
+    """Make round trips, one at a time."""
+
+    async def ask(self, payload: bytes) -> bytes:
+        """Send one message and return its answer. Cancelling it leaves the link unusable."""
+
+    async def close(self) -> None:
+        """Let the connection go."""
+
+
+class RoadLink:
+    """Ask a learner over one of aioseed's channels (implements `Link`)."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def ask(self, payload: bytes) -> bytes:
+        """Send a STEP and return its ACTION; PINGs that come first are answered."""
+        channel = self._channel
+        channel.send_nowait(payload)
+        answer = await channel.receive()
+        while answer[0] != ACTION_TYPE:
+            self._answer_control(answer)
+            answer = await channel.receive()
+        return answer
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    def _answer_control(self, payload: bytes) -> None:
+        message = decode_control(payload)
+        if not isinstance(message, Ping):
+            raise ProtocolError("unexpected_message", f"the road sent {message.kind} in the middle of a measurement")
+        self._channel.send_nowait(Pong(number=message.number).encode())
+
+
+class ChannelLink:
+    """Ask an echo over one of aioseed's channels, where no library lies below (implements `Link`)."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def ask(self, payload: bytes) -> bytes:
+        """Send and receive."""
+        self._channel.send_nowait(payload)
+        return await self._channel.receive()
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+
+class AiohttpLink:
+    """Ask an echo with nothing but aiohttp (implements `Link`)."""
+
+    def __init__(self, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._session = session
+        self._socket = socket
+
+    @classmethod
+    async def open(cls, url: str, max_message_bytes: int) -> AiohttpLink:
+        """Connect to ``ws://...``."""
+        import aiohttp
+
+        session = aiohttp.ClientSession()
+        try:
+            socket = await session.ws_connect(url, max_msg_size=max_message_bytes + 1)
+        except BaseException:
+            await session.close()
+            raise
+        return cls(session, socket)
+
+    async def ask(self, payload: bytes) -> bytes:
+        """Send and receive."""
+        await self._socket.send_bytes(payload)
+        data: bytes = (await self._socket.receive()).data
+        return data
+
+    async def close(self) -> None:
+        """Close the socket."""
+        await self._socket.close()
+        await self._session.close()
+
+
+class GrpcLink:
+    """Ask an echo with nothing but grpc.aio (implements `Link`)."""
+
+    def __init__(self, channel: grpc.aio.Channel, call: grpc.aio.StreamStreamCall) -> None:
+        self._channel = channel
+        self._call = call
+
+    @classmethod
+    async def open(cls, url: str, method: str, max_message_bytes: int) -> GrpcLink:
+        """Connect to ``grpc://host:port``."""
+        import grpc
+
+        options = (("grpc.max_receive_message_length", max_message_bytes), ("grpc.max_send_message_length", -1))
+        channel = grpc.aio.insecure_channel(url.removeprefix("grpc://"), options=options)
+        return cls(channel, channel.stream_stream(method)())
+
+    async def ask(self, payload: bytes) -> bytes:
+        """Write and read."""
+        await self._call.write(payload)
+        answer: bytes = await self._call.read()
+        return answer
+
+    async def close(self) -> None:
+        """End the call."""
+        await self._call.done_writing()
+        self._call.cancel()
+        await self._channel.close()
+
+
+async def read_welcome(channel: Channel) -> Welcome:
+    """Return the WELCOME that answers a HELLO.
+
+    Raises:
+        ProtocolError: Something else came.
+    """
+    message = decode_control(await channel.receive())
+    if not isinstance(message, Welcome):
+        raise ProtocolError("unexpected_message", f"the road answered a HELLO with {message.kind}")
+    return message

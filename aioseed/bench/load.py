@@ -1,0 +1,210 @@
+"""The load: sessions that keep one STEP under way each, over the road or over the echo, turn by turn.
+
+Runs as ``python -m aioseed.bench.load``, a process of its own that reads JSON lines from standard input: first where
+and what to send, then one line a turn, which it answers with one line. It ends when its standard input does. Over the
+memory transport, which has one process, the benchmark runs a `Load` itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from aioseed import __version__
+from aioseed.bench.echo import GRPC_METHOD
+from aioseed.bench.links import AiohttpLink, ChannelLink, GrpcLink, Link, RoadLink, read_welcome
+from aioseed.bench.traffic import MAX_MESSAGE_BYTES, Traffic, Turn
+from aioseed.errors import AioseedError, ProtocolError
+from aioseed.plugins import transport_for
+from aioseed.specs import observation_to_json
+from aioseed.transport.channel import DialOptions, Transport
+from aioseed.types import FIRST
+from aioseed.wire.columns import HEADER, StepMessage
+from aioseed.wire.messages import Hello
+
+Kind = Literal["road", "echo"]
+WARM_UP_SHARE = 0.15
+"""Share of a turn that is not measured: the other road's memory has to leave the caches."""
+
+
+class Addresses(NamedTuple):
+    """Say where road and echo listen."""
+
+    road: str
+    echo: str
+
+
+class Tally:
+    """Collect what the sessions of one turn see, and tell them when it is over."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self.latencies_s: list[float] = []
+
+
+class LoadSession:
+    """Be one session: send a STEP, check the answer, build the next STEP in place.
+
+    Args:
+        answer_bytes: Size that every answer must have.
+    """
+
+    def __init__(self, link: Link, message: StepMessage, answer_bytes: int) -> None:
+        self._link = link
+        self._message = message
+        self._identity = slice(HEADER.size, message.layout.identity_bytes(message.rows))
+        self._answer_bytes = answer_bytes
+
+    async def run(self, tally: Tally) -> None:
+        """Go round until the turn is over; no STEP is left unanswered.
+
+        Raises:
+            ProtocolError: An answer is not that of the STEP.
+        """
+        sequence, flags = self._message.columns.sequence, self._message.columns.flags
+        while not tally.over:
+            payload = self._message.tobytes()
+            began_s = perf_counter()
+            answer = await self._link.ask(payload)
+            tally.latencies_s.append(perf_counter() - began_s)
+            if len(answer) != self._answer_bytes or answer[self._identity] != payload[self._identity]:
+                raise ProtocolError("action_rows", "an answer does not repeat the identity of its STEP")
+            sequence += np.uint32(1)
+            flags.fill(0)
+
+    async def close(self) -> None:
+        """Close the link."""
+        await self._link.close()
+
+
+class Load:
+    """Hold the sessions of road and echo and run turns. Thread: one event loop."""
+
+    def __init__(self, sessions: dict[Kind, list[LoadSession]]) -> None:
+        self._sessions = sessions
+
+    @classmethod
+    async def open(cls, traffic: Traffic, addresses: Addresses, transport: Transport | None = None) -> Load:
+        """Connect all sessions.
+
+        Args:
+            transport: The instance to dial with; None loads the one for the road's address.
+
+        Raises:
+            TransportError, RefusedError: Road or echo cannot be reached.
+        """
+        chosen = transport or transport_for(addresses.road)
+        roads = [await _join(traffic, addresses.road, chosen, index) for index in range(traffic.sessions)]
+        echoes = [await _echo(traffic, addresses.echo, chosen, index) for index in range(traffic.sessions)]
+        return cls({"road": roads, "echo": echoes})
+
+    async def turn(self, kind: Kind, seconds: float) -> Turn:
+        """Run all sessions of a kind for so long and return what they saw, the warm-up left out."""
+        tally = Tally()
+        running = [asyncio.ensure_future(session.run(tally)) for session in self._sessions[kind]]
+        try:
+            await _unless_failed(running, seconds * WARM_UP_SHARE)
+            first, began_s, cpu_s = len(tally.latencies_s), perf_counter(), time.process_time()
+            await _unless_failed(running, seconds * (1 - WARM_UP_SHARE))
+            last, ended_s, spent_s = len(tally.latencies_s), perf_counter(), time.process_time() - cpu_s
+            tally.over = True
+            await asyncio.gather(*running)
+        finally:
+            for task in running:
+                task.cancel()
+        latencies_ms = np.array(tally.latencies_s[first:last] or [np.nan]) * 1e3
+        p50, p99 = np.percentile(latencies_ms, (50, 99)).tolist()
+        return Turn(last - first, ended_s - began_s, p50, p99, spent_s)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for sessions in self._sessions.values():
+            await asyncio.gather(*(session.close() for session in sessions))
+
+
+async def _unless_failed(running: Sequence[asyncio.Future[None]], seconds: float) -> None:
+    """Wait; a session that fails ends the wait with its exception."""
+    done, _ = await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+    for task in done:
+        task.result()
+
+
+def _step(traffic: Traffic, slots: Sequence[int], epochs: Sequence[int]) -> StepMessage:
+    message = StepMessage(traffic.steps, traffic.envs_per_session)
+    columns = message.columns
+    columns.slot[:], columns.epoch[:], columns.flags[:] = slots, epochs, FIRST
+    for leaf in columns.observation:
+        leaf[...] = np.arange(leaf.size).reshape(leaf.shape) % 251
+    return message
+
+
+async def _join(traffic: Traffic, url: str, transport: Transport, index: int) -> LoadSession:
+    channel = await transport.dial(url, DialOptions(max_message_bytes=MAX_MESSAGE_BYTES))
+    hello = Hello(
+        library=f"aioseed {__version__}",
+        actor_id=f"load-{index}",
+        environments=traffic.envs_per_session,
+        observation=observation_to_json(traffic.spec.observation),
+        action=traffic.spec.action.to_json(),
+    )
+    channel.send_nowait(hello.encode())
+    welcome = await read_welcome(channel)
+    message = _step(traffic, welcome.slots, welcome.epochs)
+    return LoadSession(RoadLink(channel), message, traffic.action_bytes)
+
+
+async def _echo(traffic: Traffic, url: str, transport: Transport, index: int) -> LoadSession:
+    link: Link
+    if "ws" in transport.schemes:
+        link = await AiohttpLink.open(url, MAX_MESSAGE_BYTES)
+    elif "grpc" in transport.schemes:
+        link = await GrpcLink.open(url, GRPC_METHOD, MAX_MESSAGE_BYTES)
+    else:
+        link = ChannelLink(await transport.dial(url, DialOptions(max_message_bytes=MAX_MESSAGE_BYTES)))
+    first = index * traffic.envs_per_session
+    slots = range(first, first + traffic.envs_per_session)
+    message = _step(traffic, slots, [1] * traffic.envs_per_session)
+    return LoadSession(link, message, traffic.action_bytes)
+
+
+async def _serve_standard_input() -> None:
+    lines = asyncio.get_running_loop().run_in_executor
+    opening = json.loads(await lines(None, sys.stdin.readline))
+    load = await Load.open(Traffic.from_json(opening["traffic"]), Addresses(opening["road"], opening["echo"]))
+    _say({"ready": True})
+    while line := await lines(None, sys.stdin.readline):
+        order = json.loads(line)
+        turn = await load.turn(order["kind"], order["seconds"])
+        _say(turn._asdict())
+    await load.close()
+
+
+def _say(form: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(form) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Serve standard input until it closes and return the exit code."""
+    try:
+        if sys.platform != "win32":
+            import uvloop
+
+            uvloop.run(_serve_standard_input())
+        else:
+            asyncio.run(_serve_standard_input())
+    except AioseedError as error:
+        _say({"error": str(error)})
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""Compare the serving road with the bare echo: same messages, same library, same load, turn and turn about."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from contextlib import AsyncExitStack
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from aioseed.bench.echo import open_echo
+from aioseed.bench.load import WARM_UP_SHARE, Addresses, Kind, Load
+from aioseed.bench.road import Road
+from aioseed.bench.traffic import Traffic, Turn
+from aioseed.errors import AioseedError, PluginError
+from aioseed.plugins import load, transport_for
+from aioseed.transport.channel import Transport
+
+ROUND_S = 1.0
+"""About how long one turn lasts: short against the moods of a shared machine, long against a turn's beginning."""
+MIN_ROUNDS = 3
+_END_S = 5.0
+
+
+class Measured(NamedTuple):
+    """Hold one turn with what the process that served it spent."""
+
+    turn: Turn
+    server_cpu_s: float
+
+
+class Round(NamedTuple):
+    """Hold one turn of each kind, one right after the other."""
+
+    echo: Measured
+    road: Measured
+
+    @property
+    def share(self) -> float:
+        """Return the road's rate as a share of the echo's."""
+        return self.road.turn.messages_per_s / self.echo.turn.messages_per_s
+
+
+class ServingResult(NamedTuple):
+    """Hold the rounds of a measurement."""
+
+    traffic: Traffic
+    rounds: tuple[Round, ...]
+    batch_rows_p50: float
+
+    def figures(self) -> dict[str, object]:
+        """Return what is printed; every figure is a median over the rounds."""
+        road, echo = [each.road for each in self.rounds], [each.echo for each in self.rounds]
+        shares = [each.share for each in self.rounds]
+        envs = self.traffic.envs_per_session
+        return {
+            **self.traffic._asdict(),
+            "step_bytes": self.traffic.step_bytes,
+            "action_bytes": self.traffic.action_bytes,
+            "rounds": len(self.rounds),
+            "steps_per_s": round(_median([each.turn.messages_per_s * envs for each in road]), 1),
+            "echo_steps_per_s": round(_median([each.turn.messages_per_s * envs for each in echo]), 1),
+            "share_of_echo": round(_median(shares), 4),
+            "share_of_echo_range": [round(min(shares), 4), round(max(shares), 4)],
+            "action_latency_ms": _latency(road),
+            "echo_latency_ms": _latency(echo),
+            "server_cpu_us_per_message": _cpu(road),
+            "echo_cpu_us_per_message": _cpu(echo),
+            "batch_rows_p50": round(self.batch_rows_p50, 1),
+        }
+
+
+class _Sessions(Protocol):
+    async def turn(self, kind: Kind, seconds: float) -> Turn: ...
+
+    async def close(self) -> None: ...
+
+
+class LoadProcess:
+    """Run a load in a process of its own, which ends when its standard input closes (implements `_Sessions`)."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    @classmethod
+    async def open(cls, traffic: Traffic, addresses: Addresses) -> LoadProcess:
+        """Start it and wait until every session is connected."""
+        load = cls(await asyncio.to_thread(_start))
+        await load._order({"traffic": traffic._asdict(), "road": addresses.road, "echo": addresses.echo})
+        return load
+
+    async def turn(self, kind: Kind, seconds: float) -> Turn:
+        """Run one turn."""
+        return Turn.from_json(await self._order({"kind": kind, "seconds": seconds}))
+
+    async def close(self) -> None:
+        """End the process. Idempotent."""
+        await asyncio.to_thread(self._end)
+
+    async def _order(self, order: dict[str, object]) -> dict[str, object]:
+        line = await asyncio.to_thread(self._exchange, json.dumps(order))
+        answer: dict[str, object] = json.loads(line) if line else {"error": "the load process died"}
+        if "error" in answer:
+            raise AioseedError(f"the load failed: {answer['error']}")
+        return answer
+
+    def _exchange(self, line: str) -> str:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return ""
+        return self._process.stdout.readline()
+
+    def _end(self) -> None:
+        try:
+            self._process.communicate(timeout=_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+
+
+def _start() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "aioseed.bench.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+async def measure_serving(traffic: Traffic, seconds: float, rounds: int | None = None) -> ServingResult:
+    """Measure for `seconds` seconds of the road, and as long of the echo. Safe to cancel.
+
+    Args:
+        rounds: Turns of each; None takes one a second, at least 3.
+
+    Raises:
+        AioseedError: The transport is not there, a session failed, or a step was not accounted for.
+    """
+    turns = rounds or max(MIN_ROUNDS, round(seconds / ROUND_S))
+    transport = transport_named(traffic.check().transport)
+    async with AsyncExitStack() as cleanup:
+        road = Road(traffic)
+        cleanup.push_async_callback(road.close)
+        echo = await open_echo(traffic, transport)
+        cleanup.push_async_callback(echo.close)
+        addresses = Addresses(await road.open(transport), echo.url)
+        sessions: _Sessions
+        if "memory" in transport.schemes:
+            sessions = await Load.open(traffic, addresses, transport)
+        else:
+            sessions = await LoadProcess.open(traffic, addresses)
+        cleanup.push_async_callback(sessions.close)
+        measured = [await _round(sessions, road, seconds / turns) for _ in range(turns)]
+        batch_rows = road.metrics.quantiles("serving/batch_rows", low=1.0, high=1e5).p50
+        return ServingResult(traffic, tuple(measured), batch_rows)
+    raise AssertionError("an exit stack swallows nothing")
+
+
+async def _round(sessions: _Sessions, road: Road, seconds: float) -> Round:
+    return Round(await _turn(sessions, road, "echo", seconds), await _turn(sessions, road, "road", seconds))
+
+
+async def _turn(sessions: _Sessions, road: Road, kind: Kind, seconds: float) -> Measured:
+    """Run one turn; inference that fails ends it."""
+    running = asyncio.ensure_future(sessions.turn(kind, seconds))
+    cpu_s = time.process_time()
+    try:
+        either: set[asyncio.Future[Any]] = {running, road.failed}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if road.failed.done():
+            road.failed.result()
+        return Measured(running.result(), (time.process_time() - cpu_s) * (1 - WARM_UP_SHARE))
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def transport_named(name: str) -> Transport:
+    """Return an instance of the transport plugin `name`, or the memory transport.
+
+    Raises:
+        PluginError: There is none.
+    """
+    if name == "memory":
+        return transport_for("memory://bench")
+    made = load("aioseed.transports", name)
+    transport = made() if callable(made) else made
+    if not isinstance(transport, Transport):
+        raise PluginError(f'"{name}" is not a Transport', group="aioseed.transports", name=name)
+    return transport
+
+
+def _median(values: list[float]) -> float:
+    return float(np.median(values))
+
+
+def _latency(measured: list[Measured]) -> dict[str, float]:
+    return {
+        "p50": round(_median([each.turn.p50_ms for each in measured]), 4),
+        "p99": round(_median([each.turn.p99_ms for each in measured]), 4),
+    }
+
+
+def _cpu(measured: list[Measured]) -> float:
+    """Return the processor time of the serving process for a message; of a whole turn, the warm-up included."""
+    return round(_median([each.server_cpu_s * 1e6 / max(each.turn.messages, 1) for each in measured]), 2)

@@ -1,0 +1,79 @@
+"""What `train` and `learner` say at the end: one JSON object for programs, a few lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aioseed.cli.common import command_line
+from aioseed.host.config import RunConfig
+from aioseed.host.events import Finished
+
+
+def as_json(finished: Finished, total_s: float) -> dict[str, object]:
+    """Return what ``--json`` prints; every command that trains prints the same fields.
+
+    Args:
+        total_s: Seconds since the command began.
+    """
+    return {
+        "env_steps": finished.env_steps,
+        "trained_steps": finished.trained_steps,
+        "dropped": finished.dropped,
+        "env_steps_per_s": round(finished.env_steps_per_s, 1),
+        "trained_steps_per_s": round(finished.trained_steps_per_s, 1),
+        "return_mean_100": finished.return_mean_100,
+        "solved": finished.solved,
+        "wall_s": round(finished.wall_s, 3),
+        "total_s": round(total_s, 3),
+        "run_dir": finished.run_dir,
+        "params_sha256": finished.params_sha256,
+        "reason": finished.reason,
+        "ledger_imbalance": finished.imbalance,
+    }
+
+
+def farewell(finished: Finished, config: RunConfig, preset: str, overrides: Sequence[str], total_s: float) -> str:
+    """Return what a person is told at the end, with commands to try next that work when they are copied.
+
+    Args:
+        preset: The preset or file of the command.
+        overrides: What the command changed in it.
+        total_s: Seconds since the command began.
+    """
+    if not finished.saved:
+        said = ["", "Stopped before training began; nothing was there to save."]
+        commands = [command_line("train", preset, *overrides)]
+    else:
+        said = _reached(finished, config, total_s)
+        commands = _next(finished, config, preset, overrides)
+    return "\n".join([*said, "", "Next:", *(f"  {command}" for command in commands), "", ""])
+
+
+def _reached(finished: Finished, config: RunConfig, total_s: float) -> list[str]:
+    how = {"solved": "Solved", "total_steps": "Trained all steps", "stopped": "Stopped and saved"}[finished.reason]
+    result = "no episode has ended yet"
+    if finished.return_mean_100 == finished.return_mean_100:
+        result = f"mean return {finished.return_mean_100:.1f} over the last {config.stop.episodes} episodes"
+    parts = [f"{finished.trained_steps:,} trained", *(f"{n:,} dropped ({why})" for why, n in finished.dropped.items())]
+    if finished.evaluated_steps:
+        parts.append(f"{finished.evaluated_steps:,} evaluated")
+    if finished.held_steps:
+        parts.append(f"{finished.held_steps:,} held")
+    speed = f"{finished.trained_steps_per_s:,.0f} steps/s"
+    return [
+        "",
+        f"{how}: {result}.",
+        f"  {speed} for {finished.wall_s:.1f} s of training, {total_s:.1f} s in all",
+        f"  {finished.env_steps:,} steps accepted = {' + '.join(parts)}",
+        f"  run directory: {finished.run_dir}",
+    ]
+
+
+def _next(finished: Finished, config: RunConfig, preset: str, overrides: Sequence[str]) -> list[str]:
+    evaluate = command_line("evaluate", finished.run_dir, "--episodes", 100, "--greedy")
+    learner = command_line("learner", preset, "--listen", "ws://127.0.0.1:8700", *overrides)
+    if finished.reason == "solved":
+        other = "websocket" if config.transport.name == "grpc" else "grpc"
+        return [evaluate, command_line("train", preset, "--transport", other, *overrides), learner]
+    more = ["--steps", 2 * config.training.total_steps] if config.training.total_steps is not None else []
+    return [command_line("train", preset, "--resume", finished.run_dir, *more, *overrides), evaluate, learner]

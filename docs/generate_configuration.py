@@ -1,0 +1,175 @@
+"""Write docs/reference/configuration.md from the models that read the configuration, so that the page cannot be wrong.
+
+Run it from anywhere after a key has changed: ``python docs/generate_configuration.py``. A test compares the page with
+what this would write.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from aioseed_gymnasium.options import GymnasiumOptions, WrapperOptions
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from aioseed.agents.vtrace.config import VtraceConfig
+from aioseed.host.config import PluginSection, RunConfig
+from aioseed.nets.mlp import mlp
+from aioseed.nets.recurrent import mlp_lstm
+
+PAGE = Path(__file__).parent / "reference" / "configuration.md"
+
+HEAD = """\
+<!-- Written by docs/generate_configuration.py: change the models or that file, not this page. -->
+# Configuration
+
+Every key of a run with its type, its default and its meaning. [Configuration files](configuration-files.md) says where
+values come from and how to override them. `aioseed config show PRESET` prints all of them resolved, and
+`aioseed config schema` the JSON Schema for editors. The full path of a key is the heading, a dot and the name in the
+table: `actor.processes`. Keys whose default is — must be given.
+"""
+
+# What a model does not say itself.
+MEANINGS = {
+    "seed": "Of parameters, sampling and environments.",
+    "serving.max_batch_rows": "Largest inference batch; no STEP may carry more rows.",
+    "serving.ping_interval_s": "Seconds between two PINGs to an actor.",
+    "serving.hello_timeout_s": "Longest time between an open channel and its HELLO.",
+    "training.optimizer.learning_rate": "At the beginning, where a schedule changes it.",
+    "training.optimizer.name": "Which optimiser.",
+    "training.optimizer.schedule.kind": "Shape of the schedule.",
+    "transport.max_message_bytes": "Largest message; a larger one closes its channel.",
+    "telemetry.every_s": "Seconds between two reports: events, `metrics.jsonl`, TensorBoard.",
+    "telemetry.tensorboard": "Write TensorBoard events into the run directory.",
+    "stop.episodes": "Number of finished episodes that the mean is over.",
+}
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = [
+        HEAD,
+        *_model(RunConfig, "", "## The run", "A run directory holds all of this, resolved, in `config.json`."),
+    ]
+    sections = (
+        ("agent", "`vtrace`: the options of V-trace", VtraceConfig),
+        ("environment.options", "`gymnasium`: how its environments are made", GymnasiumOptions),
+        ("environment.options.wrappers.0", "one wrapper", WrapperOptions),
+    )
+    parts.append("## Options of the plugins that come with aioseed\n")
+    for path, title, model in sections:
+        parts += _model(model, path, f"### `{path}` for {title}")
+    for name, network in (("mlp", mlp), ("lstm", mlp_lstm)):
+        parts += _function(network, f"### `network` for `{name}`")
+    return "\n".join(parts)
+
+
+def _model(model: type[BaseModel], path: str, heading: str, introduction: str = "") -> list[str]:
+    """Return the table of a model, then those of the models in it."""
+    said, schema = _docstrings(model), model.model_json_schema()
+    rows, nested = [], []
+    for name, field in model.model_fields.items():
+        key = f"{path}.{name}" if path else name
+        inner = _model_in(field.annotation)
+        if inner is not None:
+            nested.append((inner, key))
+            continue
+        meaning = _description(schema["properties"][name]) or said.get(name) or MEANINGS.get(key, "")
+        if not meaning:
+            raise ValueError(f"{key} has no meaning: give its field a description")
+        rows.append(_row(name, _kind(schema["properties"][name], schema), field.get_default(), meaning))
+    table = [heading, "", introduction or _sentence(model), "", *_table(rows)]
+    for inner, key in nested:
+        if inner is PluginSection:
+            table += [f"## `{key}`", "", f"Names the {key} and holds its options, which stand beside `name`.", ""]
+            table += _table([_row("name", "text", model.model_fields[key].get_default().name, "See below.")])
+        else:
+            table += _model(inner, key, f"{'##' if '.' not in key else '###'} `{key}`")
+    return table
+
+
+def _function(make: Callable[..., object], heading: str) -> list[str]:
+    """Return the table of the keyword-only arguments of a network's maker."""
+    said = dict(re.findall(r"^ {8}(\w+): (.*(?:\n {12,}.*)*)", make.__doc__ or "", re.M))
+    rows = []
+    for name, parameter in inspect.signature(make).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            kind = _annotation(parameter.annotation, make)
+            rows.append(_row(name, kind, parameter.default, " ".join(said[name].split())))
+    return [heading, "", _sentence(make), "", *_table(rows)]
+
+
+def _annotation(annotation: str, make: Callable[..., object]) -> str:
+    known = {"int": "integer", "bool": "truth value", "tuple[int, ...]": "list of integers"}
+    choices = get_args(inspect.getmodule(make).__dict__.get(annotation))
+    return known[annotation] if annotation in known else ", ".join(f"`{choice}`" for choice in choices)
+
+
+def _table(rows: list[str]) -> list[str]:
+    return ["| key | type | default | meaning |", "|---|---|---|---|", *rows, ""]
+
+
+def _row(key: str, kind: str, default: object, meaning: str) -> str:
+    shown = "—" if default is PydanticUndefined else f"`{json.dumps(default, default=list)}`"
+    return f"| `{key}` | {kind} | {shown} | {meaning.replace('|', chr(92) + '|')} |"
+
+
+def _kind(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
+    """Return a JSON Schema in words."""
+    if "$ref" in schema:
+        return "keys and values"
+    if "anyOf" in schema:
+        return " or ".join(_kind(branch, root) for branch in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    words = {"integer": "integer", "number": "number", "boolean": "truth value", "string": "text", "null": "null"}
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema['items'], root)}"
+    if schema.get("type") == "object":
+        return "keys and values"
+    kind = words[schema["type"]]
+    if "minimum" in schema and "maximum" in schema:
+        return f"{kind}, {schema['minimum']} to {schema['maximum']}"
+    bounds = [
+        f"{sign} {'2^63' if schema[key] == 2**63 else schema[key]}"
+        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+        if key in schema
+    ]
+    return " ".join([kind, ", ".join(bounds)]).strip()
+
+
+def _description(schema: Mapping[str, Any]) -> str:
+    """Return the description of a field, which may stand in one branch of a union."""
+    branches = (str(branch.get("description", "")) for branch in schema.get("anyOf", ()))
+    return str(schema.get("description", "")) or next(filter(None, branches), "")
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _sentence(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """Return what stands as a text below each field of a model."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, text in zip(body.body, body.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+            if isinstance(text.value, ast.Constant) and isinstance(text.value.value, str):
+                found[field.target.id] = " ".join(text.value.value.split()).replace("``", "`")
+    return found
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
