@@ -83,7 +83,9 @@ class Replay:
             numbers = self.blocks.write(source, done, count)
             places = numbers % self.blocks.places
             self._draws[places] = 0
-            weights = np.full(count, self._highest) if priorities is None else self._weight(priorities[done:][:count])
+            weights = (
+                np.full(count, self._highest) if priorities is None else self._weight(_sound(priorities[done:][:count]))
+            )
             self._set(places, weights)
             done += count
         return gone
@@ -109,7 +111,9 @@ class Replay:
     def update(self, numbers: np.ndarray, priorities: np.ndarray) -> None:
         """Give unrolls new priorities; those that have gone and values that are not finite are passed over."""
         kept = (numbers >= self.blocks.oldest) & np.isfinite(priorities)
-        self._set(numbers[kept] % self.blocks.places, self._weight(priorities[kept]))
+        if not kept.all():
+            numbers, priorities = numbers[kept], priorities[kept]
+        self._set(numbers % self.blocks.places, self._weight(priorities))
 
     def priorities(self) -> np.ndarray:
         """Return the weights of all unrolls held, oldest first: priorities raised to the exponent."""
@@ -186,9 +190,12 @@ class Replay:
         self._highest = max(self._highest, float(weights.max(initial=0.0)))
 
     def _weight(self, priorities: np.ndarray) -> np.ndarray:
-        sound = np.nan_to_num(priorities.astype(np.float64), nan=MIN_PRIORITY, posinf=1e30)
-        weights: np.ndarray = np.maximum(sound, MIN_PRIORITY) ** self._priority_exponent
+        weights: np.ndarray = np.maximum(priorities, MIN_PRIORITY, dtype=np.float64) ** self._priority_exponent
         return weights
 
     def _places(self) -> np.ndarray:
         return np.arange(self.blocks.oldest, self.blocks.next) % self.blocks.places
+
+
+def _sound(priorities: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(priorities), priorities, 0.0)

@@ -1,15 +1,20 @@
 """A wide sum tree: draw from a million weights and change them, a batch at a time.
 
 Every inner node holds the sum of its `FAN_OUT` children and is *recomputed* from them whenever one of them changes,
-never corrected by a difference: so sums do not drift, however many changes were made. A million weights need four
-levels; every operation is a handful of NumPy calls over the whole batch.
+never corrected by a difference: so sums do not drift, however many changes were made. The uppermost level is one plain
+array, searched as a whole; a million weights need two levels below it. Every operation is a handful of NumPy calls over
+the whole batch.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 FAN_OUT = 64
+TOP_NODES = 1024
+"""Most nodes of the uppermost level: summing them up costs a few microseconds a batch."""
 
 
 class SumTree:
@@ -20,21 +25,23 @@ class SumTree:
         if size < 1:
             raise ValueError(f"a tree needs room for at least one weight, not {size}")
         self._size = size
-        self._levels: list[np.ndarray] = []  # leaves first; each but the root as rows of FAN_OUT children
+        self._levels: list[np.ndarray] = []  # leaves first, as rows of FAN_OUT children
         nodes = size
-        while nodes > 1 or not self._levels:
-            rows = -(-nodes // FAN_OUT)
-            self._levels.append(np.zeros((rows, FAN_OUT)))
-            nodes = rows
+        while nodes > TOP_NODES or not self._levels:
+            nodes = -(-nodes // FAN_OUT)
+            self._levels.append(np.zeros((nodes, FAN_OUT)))
+        self._top = np.zeros(nodes)
+        self._leaves = self._levels[0].reshape(-1)
+        self._above = [level.reshape(-1) for level in self._levels[1:]] + [self._top]
 
     @property
     def total(self) -> float:
         """Return the sum of all weights."""
-        return float(self._levels[-1].sum())
+        return float(self._top.sum())
 
     def get(self, places: np.ndarray) -> np.ndarray:
         """Return the weights at `places`, float64[B]."""
-        weights: np.ndarray = self._levels[0].reshape(-1)[places]
+        weights: np.ndarray = self._leaves[places]
         return weights
 
     def set(self, places: np.ndarray, weights: np.ndarray) -> None:
@@ -43,14 +50,15 @@ class SumTree:
         Raises:
             ValueError: A weight is negative or not finite; nothing changes.
         """
-        if not np.all(np.isfinite(weights) & (weights >= 0)):
+        # A sum is finite only if all of it is.
+        if not (math.isfinite(weights.sum()) and (weights >= 0).all()):
             raise ValueError("weights must be finite and not negative")
-        self._levels[0].reshape(-1)[places] = weights
+        self._leaves[places] = weights
         nodes = places
-        for children, parents in zip(self._levels, self._levels[1:], strict=False):
+        for children, parents in zip(self._levels, self._above, strict=True):
             nodes = nodes // FAN_OUT
             # A node named twice is computed twice from the same children: cheaper than looking for such.
-            parents.reshape(-1)[nodes] = children[nodes].sum(axis=1)
+            parents[nodes] = children.take(nodes, axis=0).sum(axis=1)
 
     def find(self, masses: np.ndarray) -> np.ndarray:
         """Return for each mass the place at which the running sum of the weights exceeds it, intp[B].
@@ -61,15 +69,17 @@ class SumTree:
         Args:
             masses: float64[B], at least 0; those of `total` or more are taken for a little less.
         """
-        nodes = np.zeros(len(masses), np.intp)
+        running = np.cumsum(self._top)
+        # Rounding may leave more mass than there is in sum.
+        left = np.minimum(masses, np.nextafter(running[-1], 0.0))
+        nodes = np.searchsorted(running, left, side="right")
+        left = left - np.where(nodes > 0, running[nodes - 1], 0.0)
         rows = np.arange(len(masses))
-        left = np.array(masses, np.float64)
         for children in reversed(self._levels):
-            # [FAN_OUT, B]: NumPy runs along the last axis, and that is the one of the batch.
-            running = np.cumsum(np.ascontiguousarray(children[nodes].T), axis=0)
-            # Rounding may leave more mass than the children hold in sum.
-            np.minimum(left, np.nextafter(running[-1], 0.0), out=left)
-            child = np.count_nonzero(running <= left, axis=0)
-            left -= np.where(child > 0, running[np.maximum(child - 1, 0), rows], 0.0)
+            sums = np.cumsum(children.take(nodes, axis=0), axis=1)
+            np.minimum(left, np.nextafter(sums[:, -1], 0.0), out=left)
+            child = np.argmax(sums > left[:, None], axis=1)
+            left -= np.where(child > 0, sums[rows, child - 1], 0.0)
             nodes = nodes * FAN_OUT + child
-        return np.minimum(nodes, self._size - 1)
+        places: np.ndarray = np.minimum(nodes, self._size - 1)
+        return places
