@@ -9,7 +9,8 @@ The ports are Protocols: experience, serving and training know one another only 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -86,6 +87,7 @@ class UnrollColumns(NamedTuple):
     policy_version: np.ndarray  # int32[T+1, B]
     extras: tuple[np.ndarray, ...]  # leaves [T+1, B, ...]
     initial_state: tuple[np.ndarray, ...]  # leaves [B, ...], the state that entered row 0
+    importance: np.ndarray  # float32[B], importance-sampling weight of the unroll; 1 but from prioritised replay
 
 
 class UnrollIdentity(NamedTuple):
@@ -104,6 +106,15 @@ class UnrollBatch:
     columns: UnrollColumns
     identity: UnrollIdentity
     count: int  # unrolls in use; the first `count` of B
+    priorities: np.ndarray | None = None  # float32[B], for replay; computed by inference when the unrolls were finished
+    entries: np.ndarray | None = None  # int64[B], insertion numbers; None for unrolls that are not out of replay
+
+
+class Settled(NamedTuple):
+    """Say by how much a batch moved the run on, in environment transitions."""
+
+    trained: int  # trained on for the first time (on-policy), or newly in replay
+    skipped: int  # of updates that were skipped and that nobody will train on again
 
 
 class Episodes(NamedTuple):
@@ -144,7 +155,7 @@ class UnrollSink(Protocol):
 
     @property
     def batches_finished(self) -> int:
-        """Return how many training batches were filled so far; lockstep waits for as many updates."""
+        """Return how many batches of unrolls were filled so far; lockstep waits for the updates that they allow."""
 
 
 class BeginsState(Protocol):
@@ -163,12 +174,49 @@ class UnrollSource(Protocol):
     def take(self, timeout_s: float) -> UnrollBatch | None:
         """Return the next batch, or None after `timeout_s` without one or when the source is closed and empty."""
 
+    def settle(self, batch: UnrollBatch, finite: np.ndarray | None, priorities: np.ndarray | None) -> Settled:
+        """Close the books on a batch.
+
+        Args:
+            batch: What `take` returned; the columns still belong to training.
+            finite: bool[U], False for an optimiser step that was skipped, each having taken count / U unrolls in
+                order; None when the update broke off.
+            priorities: float32[count], the new ones where the agent's loss gives any.
+        """
+
     def give_back(self, batch: UnrollBatch) -> None:
         """Return the columns for reuse, once no computation reads them any more."""
 
     @property
     def ready(self) -> int:
         """Return the number of batches that wait."""
+
+
+class Segment(Protocol):
+    """Be a piece of replay that never changes: what a checkpoint writes once (port of experience, called by training).
+
+    Thread: the checkpoint thread.
+    """
+
+    @property
+    def name(self) -> str:
+        """Return its name, ``replay-<number of its first unroll>-<count>``."""
+
+    def read(self) -> AbstractContextManager[Mapping[str, np.ndarray]]:
+        """Lend the arrays, none of which changes before the context ends.
+
+        Raises:
+            CheckpointError: The memory was needed meanwhile: this save is cut short, the next one will find it.
+        """
+
+
+class SavedReplay(NamedTuple):
+    """Hold what a checkpoint keeps of replay, as of one moment between two updates."""
+
+    arrays: dict[str, np.ndarray]  # copies of what changes
+    state: dict[str, Json]
+    segments: tuple[Segment, ...]  # references to what does not, oldest first
+    release: Callable[[bool], None]  # called once, from any thread: True if all of it is on the disk now
 
 
 class PolicySource(Protocol):

@@ -41,6 +41,9 @@ class ActInput(NamedTuple):
     slot: jax.Array  # int32 or uint32[B]
     epoch_low: jax.Array  # uint32[B], low 32 bits of the epoch xor its high 32 bits
     sequence: jax.Array  # uint32[B]
+    evaluation: (
+        jax.Array
+    )  # bool[B], True where the slot is leased in the role evaluate: no exploration for its own sake
 
 
 class ActOutput(NamedTuple):
@@ -68,6 +71,7 @@ class Unroll(NamedTuple):
     policy_version: jax.Array  # int32[T+1, B]
     extras: PyTree  # leaves [T+1, B, ...]
     initial_state: PyTree  # leaves [B, ...], the recurrent state that entered row 0
+    importance: jax.Array  # float32[B], weight of each unroll in the loss; 1 but from prioritised replay
 
 
 class LossOutput(NamedTuple):
@@ -77,7 +81,8 @@ class LossOutput(NamedTuple):
     # float32[], what is averaged over: valid steps, or unrolls; never differentiated. It shadows tuple.count.
     count: jax.Array  # type: ignore[assignment]
     metrics: dict[str, jax.Array]  # float32[] each, sums that the runtime divides by the count
-    aux: PyTree  # more for the runtime, such as new priorities [B]; () where there is nothing
+    # More for the runtime: {"priorities": float32[B]} gives the unrolls new priorities in replay; () for nothing.
+    aux: PyTree
 
 
 class ActFunction(Protocol):
@@ -114,6 +119,10 @@ class Agent(NamedTuple):
     """() -> tree of `ArraySpec`, what `act` stores with each row for `loss`. Nodes are dicts and plain tuples."""
     overlap_steps: int
     """Rows that an unroll repeats from the one before, beyond the usual one; burn-in. 0 on-policy."""
+    off_policy: bool = False
+    """True for an algorithm that learns from replay: the configuration must then have a section ``replay``."""
+    priorities: Callable[[Unroll], jax.Array] | None = None
+    """unroll -> float32[B], first priorities in replay, from what was stored alone; None: all alike."""
 
 
 Config = TypeVar("Config", bound=BaseModel)

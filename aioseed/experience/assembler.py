@@ -1,13 +1,14 @@
 """The room's two doors: `UnrollSink` towards inference and `UnrollSource` towards training.
 
 Joins store and queue, and keeps the ledger: a transition is OPEN from `append` on, QUEUED once its unroll is copied
-out, TRAINING once `take` has handed its batch over. From there training closes the books (`Ledger.consume`, `.drop`).
+out, TRAINING once `take` has handed its batch over, and out of the books with `settle`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from aioseed.experience.layout import UnrollBuffer
 from aioseed.experience.queue import QueueStatistics, UnrollQueue
 from aioseed.experience.store import UnrollStore
 from aioseed.telemetry.ledger import Account, Ledger, Reason
-from aioseed.types import FIRST, ActColumns, BeginsState, StepColumns, UnrollBatch, UnrollLayout
+from aioseed.types import FIRST, ActColumns, BeginsState, Settled, StepColumns, UnrollBatch, UnrollColumns, UnrollLayout
 
 
 class UnrollAssembler:
@@ -34,6 +35,7 @@ class UnrollAssembler:
         batch_unrolls: int,
         queue_batches: int,
         ledger: Ledger,
+        priorities: Callable[[UnrollColumns], np.ndarray] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Allocate everything.
@@ -44,11 +46,13 @@ class UnrollAssembler:
             batch_unrolls: Unrolls that one `take` hands over: those of all updates of one compiled call.
             queue_batches: Full batches that may wait.
             ledger: Where transitions are accounted for.
+            priorities: Called on the inference thread with each full batch; its float32[B] goes with the batch.
             clock: Measures how long inference is held up, in seconds.
         """
         self._store = UnrollStore(layout, max_environments)
         self._queue = UnrollQueue(layout, batch_unrolls, queue_batches, clock=clock)
         self._ledger = ledger
+        self._priorities = priorities
         self._batch_unrolls = batch_unrolls
         self._filling: UnrollBuffer | None = None
         self._filled = 0
@@ -117,6 +121,17 @@ class UnrollAssembler:
             self._ledger.begin_training(_transitions(batch, self._batch_unrolls))
         return batch
 
+    def settle(self, batch: UnrollBatch, finite: np.ndarray | None, priorities: np.ndarray | None) -> Settled:
+        """Close the books on a batch: consumed, or dropped where its update was skipped or broke off."""
+        if finite is None:
+            self._ledger.drop(_transitions(batch, batch.count), Reason.SHUTDOWN, Account.TRAINING)
+            return Settled(0, 0)
+        by_step = batch.identity.transitions[: batch.count].reshape(len(finite), -1).sum(axis=1)
+        trained, skipped = int(by_step[finite].sum()), int(by_step[~finite].sum())
+        self._ledger.consume(trained)
+        self._ledger.drop(skipped, Reason.NONFINITE_UPDATE, Account.TRAINING)
+        return Settled(trained, skipped)
+
     def give_back(self, batch: UnrollBatch) -> None:
         """Return the columns for reuse, once no computation reads them any more.
 
@@ -171,9 +186,14 @@ class UnrollAssembler:
             done += count
             self._filled += count
             if self._filled == self._batch_unrolls:
-                self._queue.put(self._filling)
+                self._queue.put(self._with_priorities(self._filling))
                 self._filling, self._filled = None, 0
         self._store.begin_next(full)
+
+    def _with_priorities(self, buffer: UnrollBuffer) -> UnrollBuffer:
+        if self._priorities is None:
+            return buffer
+        return buffer._replace(batch=replace(buffer.batch, priorities=self._priorities(buffer.batch.columns)))
 
     def _partial(self) -> int:
         return 0 if self._filling is None else _transitions(self._filling.batch, self._filled)

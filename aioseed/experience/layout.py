@@ -19,10 +19,10 @@ ALIGNMENT_BYTES = 64
 
 
 def unroll_bytes(layout: UnrollLayout) -> int:
-    """Return the bytes of one unroll with its initial state and identity."""
+    """Return the bytes of one unroll with its initial state, importance and identity."""
     row = sum(spec.row_bytes for spec in (*layout.observation, *layout.extras)) + 2 * layout.action.row_bytes
     row += 4 + 1 + 4  # reward, flags, policy version
-    return layout.rows * row + sum(spec.row_bytes for spec in layout.state) + 4 + 8 + 4 + 4
+    return layout.rows * row + sum(spec.row_bytes for spec in layout.state) + 4 + 8 + 4 + 4 + 4
 
 
 def allocate_columns(layout: UnrollLayout, unrolls: int, initial_states: int) -> UnrollColumns:
@@ -40,6 +40,7 @@ def allocate_columns(layout: UnrollLayout, unrolls: int, initial_states: int) ->
         policy_version=of(ArraySpec("int32", ())),
         extras=tuple(of(spec) for spec in layout.extras),
         initial_state=tuple(_aligned_zeros((initial_states, *spec.shape), spec.numpy_dtype) for spec in layout.state),
+        importance=np.ones(unrolls, np.float32),
     )
 
 
@@ -60,8 +61,13 @@ def allocate_buffer(layout: UnrollLayout, unrolls: int) -> UnrollBuffer:
         transitions=np.zeros(unrolls, np.int32),
     )
     columns = allocate_columns(layout, unrolls, unrolls)
-    states = tuple(row_view(leaf, 1) for leaf in columns.initial_state)
-    return UnrollBuffer(UnrollBatch(columns, identity, unrolls), unroll_grids(columns), states)
+    return unroll_buffer(UnrollBatch(columns, identity, unrolls))
+
+
+def unroll_buffer(batch: UnrollBatch) -> UnrollBuffer:
+    """Return a batch, whose columns came from `allocate_buffer`, with the views through which it is read and filled."""
+    states = tuple(row_view(leaf, 1) for leaf in batch.columns.initial_state)
+    return UnrollBuffer(batch, unroll_grids(batch.columns), states)
 
 
 def row_view(array: np.ndarray, axes: int) -> np.ndarray:

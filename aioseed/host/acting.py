@@ -79,6 +79,7 @@ def acting_of(built: BuiltAgent, *, greedy: bool) -> Acting:
             slot=rows.slot,
             epoch_low=rows.epoch_low,
             sequence=rows.sequence,
+            evaluation=rows.evaluation,
         )
         out, after = agent.act(params, key, jax.tree_util.tree_unflatten(tree, list(state)), inputs, greedy)
         return out.action, jax.tree_util.tree_leaves(out.extras), jax.tree_util.tree_leaves(after)

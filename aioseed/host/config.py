@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from aioseed.actor.config import ActorConfig, EnvironmentConfig
 from aioseed.experience.config import ExperienceConfig
+from aioseed.experience.replay.config import ReplayConfig
 from aioseed.presets import apply_overrides, read
 from aioseed.serving.config import ServingConfig
 from aioseed.training.config import TrainingConfig
@@ -72,6 +73,9 @@ class RunConfig(BaseModel):
     actor: ActorConfig = ActorConfig()
     serving: ServingConfig = ServingConfig()
     experience: ExperienceConfig = ExperienceConfig()
+    replay: Annotated[
+        ReplayConfig | None, Field(description="Learn from replay; null learns from each unroll once, as it comes.")
+    ] = None
     agent: PluginSection = PluginSection(name="vtrace")
     network: PluginSection = PluginSection(name="mlp")
     training: TrainingConfig = TrainingConfig()

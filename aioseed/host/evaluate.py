@@ -214,7 +214,7 @@ def _serving(
         intake.pool,
         dealer,
         server.answer_from,
-        EngineOptions(config.max_environments, config.bucket_sizes(), run.config.seed),
+        EngineOptions(config.max_environments, config.bucket_sizes(), run.config.seed, evaluates=True),
         jax.devices()[0],
     )
     engine.compile()

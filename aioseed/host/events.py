@@ -23,9 +23,10 @@ class Progress(NamedTuple):
     """Report where a run stands. Rates are over the time since the report before."""
 
     env_steps: int  # transitions accepted
-    trained_steps: int  # transitions consumed by training
+    trained_steps: int  # transitions trained on: consumed, or still in replay
     evaluated_steps: int
-    held_steps: int
+    held_steps: int  # on the way to training
+    replay_steps: int  # trained on, and kept to be trained on again
     dropped: dict[str, int]  # by reason
     lost_after_checkpoint: int
     env_steps_per_s: float
@@ -62,10 +63,11 @@ class Finished(NamedTuple):
 
     reason: Literal["solved", "total_steps", "stopped"]
     env_steps: int
-    trained_steps: int
+    trained_steps: int  # as in Progress
     evaluated_steps: int
     dropped: dict[str, int]  # by reason
-    held_steps: int
+    held_steps: int  # as in Progress
+    replay_steps: int
     imbalance: int  # accepted minus all that is accounted for
     env_steps_per_s: float
     trained_steps_per_s: float

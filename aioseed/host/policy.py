@@ -62,6 +62,7 @@ class LoadedPolicy:
             slot=jnp.zeros(1, jnp.uint32),
             epoch_low=jnp.full(1, self._episode, jnp.uint32),
             sequence=jnp.full(1, self._sequence, jnp.uint32),
+            evaluation=jnp.ones(1, jnp.bool_),
             flags=jnp.full(1, FIRST if first else 0, jnp.uint8),
             reward=jnp.full(1, 0.0 if first else reward, jnp.float32),
             previous_action=jnp.asarray(self._previous),

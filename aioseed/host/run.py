@@ -174,13 +174,14 @@ class LiveRun:
         return Finished(
             reason="solved" if runtime.source.solved else over,
             env_steps=ledger.accepted,
-            trained_steps=ledger.consumed,
+            trained_steps=ledger.trained,
             evaluated_steps=ledger.evaluated,
             dropped=dict(ledger.dropped),
-            held_steps=ledger.held,
+            held_steps=ledger.on_the_way,
+            replay_steps=ledger.replay,
             imbalance=ledger.imbalance,
             env_steps_per_s=(ledger.accepted - self._before.accepted) / max(wall_s, 1e-9),
-            trained_steps_per_s=(ledger.consumed - self._before.consumed) / max(wall_s, 1e-9),
+            trained_steps_per_s=(ledger.trained - self._before.trained) / max(wall_s, 1e-9),
             return_mean_100=runtime.episodes.return_mean,
             wall_s=wall_s,
             run_dir=str(self._opened.directory.path),
@@ -190,7 +191,7 @@ class LiveRun:
 
 def finished_before_training(run_dir: Path) -> Finished:
     """Return the report of a run that was stopped while it was still being built."""
-    return Finished("stopped", 0, 0, 0, {}, 0, 0, 0.0, 0.0, math.nan, 0.0, str(run_dir), "")
+    return Finished("stopped", 0, 0, 0, {}, 0, 0, 0, 0.0, 0.0, math.nan, 0.0, str(run_dir), "")
 
 
 def _write(sinks: Sequence[MetricsSink], step: int, values: dict[str, float]) -> None:

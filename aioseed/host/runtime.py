@@ -15,6 +15,7 @@ import jax
 from aioseed.experience.assembler import UnrollAssembler
 from aioseed.host.acting import acting_of, build_agent, layout_of
 from aioseed.host.config import RunConfig
+from aioseed.host.experience import build_experience
 from aioseed.host.sink import RunSink
 from aioseed.host.source import StoppingSource
 from aioseed.serving.handshake import Contract
@@ -106,25 +107,20 @@ def build_runtime(
 
     optimizer = make_optimizer(config.training, config.experience.unroll_steps)
     state = init_state(built.agent, optimizer, jax.random.key(config.seed), training_device)
-    progress, ledger = Progress(), Ledger()
+    progress = Progress()
     if restored is not None:
-        state = owned(restore_arrays(state, restored.arrays, path=str(restored.path)), training_device)
+        arrays = {name: array for name, array in restored.arrays.items() if not name.startswith("replay/")}
+        state = owned(restore_arrays(state, arrays, path=str(restored.path)), training_device)
         progress = Progress.from_json(_section(restored, "training"))
-        ledger = Ledger.from_json(_section(restored, "ledger"))
     update = Update(built.agent, optimizer, contract.spec.observation, config.training)
     program = compile_update(update, state, layout, config.training, training_device)
     board = PolicyBoard(compile_copy(state.learner.params, inference_device), state.learner.params, progress.version)
 
     slots = config.serving.max_environments
-    assembler = UnrollAssembler(
-        layout,
-        max_environments=slots,
-        batch_unrolls=config.training.call_unrolls,
-        queue_batches=config.experience.queue_batches,
-        ledger=ledger,
-    )
+    experience = build_experience(config, built, layout, restored, metrics, inference_device)
+    assembler, ledger = experience.assembler, experience.ledger
     episodes = EpisodeTracker(slots, contract.metrics, window_episodes=config.stop.episodes)
-    source = StoppingSource(assembler, episodes, config.stop)
+    source = StoppingSource(experience.source, episodes, config.stop)
     table = SlotTable(slots, generation)
     steps = StepLayout(contract.spec.observation, len(contract.metrics))
     actions = action_table(slots, contract.spec.action.array)
@@ -139,7 +135,7 @@ def build_runtime(
         slots,
         (lockstep_rows,) if lockstep_rows else config.serving.bucket_sizes(),
         config.seed,
-        config.training.updates_per_call if lockstep_rows else 0,
+        experience.versions_after if lockstep_rows else None,
     )
     engine = InferenceEngine(
         acting_of(built, greedy=False),
@@ -155,6 +151,8 @@ def build_runtime(
     )
     engine.compile()
     ports = TrainingPorts(source, board, ledger, metrics, hooks.save, hooks.updated, hooks.run_state)
+    if experience.save_replay is not None:
+        ports = ports._replace(save_replay=experience.save_replay)
     loop = TrainingLoop(program, state, ports, config.training, progress=progress)
     return Runtime(contract, table, intake, engine, board, ledger, episodes, assembler, source, loop)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 
-from aioseed.experience.assembler import UnrollAssembler
+import numpy as np
+
 from aioseed.host.config import StopConfig
 from aioseed.telemetry.returns import EpisodeTracker
-from aioseed.types import UnrollBatch
+from aioseed.types import Settled, UnrollBatch, UnrollSource
 
 
 class StoppingSource:
@@ -19,8 +20,8 @@ class StoppingSource:
     Thread: training; `solved` may be read by any.
     """
 
-    def __init__(self, assembler: UnrollAssembler, episodes: EpisodeTracker, goal: StopConfig) -> None:
-        self._assembler = assembler
+    def __init__(self, source: UnrollSource, episodes: EpisodeTracker, goal: StopConfig) -> None:
+        self._source = source
         self._episodes = episodes
         self._goal = goal
         self._stop: threading.Event | None = None
@@ -37,16 +38,20 @@ class StoppingSource:
             if self._stop is not None:
                 self._stop.set()
             return None
-        return self._assembler.take(timeout_s)
+        return self._source.take(timeout_s)
+
+    def settle(self, batch: UnrollBatch, finite: np.ndarray | None, priorities: np.ndarray | None) -> Settled:
+        """Close the books on a batch."""
+        return self._source.settle(batch, finite, priorities)
 
     def give_back(self, batch: UnrollBatch) -> None:
         """Return the columns for reuse."""
-        self._assembler.give_back(batch)
+        self._source.give_back(batch)
 
     @property
     def ready(self) -> int:
         """Return the number of batches that wait."""
-        return self._assembler.ready
+        return self._source.ready
 
     def _reached(self) -> bool:
         goal = self._goal.return_mean

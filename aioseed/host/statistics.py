@@ -21,7 +21,7 @@ from aioseed.training.progress import TrainingReport
 class _Mark(NamedTuple):
     at_s: float
     accepted: int
-    consumed: int
+    trained: int
     training_s: float
     inference_s: float
     queue: QueueStatistics
@@ -61,13 +61,14 @@ class Statistics:
         )
         return Progress(
             env_steps=ledger.accepted,
-            trained_steps=ledger.consumed,
+            trained_steps=ledger.trained,
             evaluated_steps=ledger.evaluated,
-            held_steps=ledger.held,
+            held_steps=ledger.on_the_way,
+            replay_steps=ledger.replay,
             dropped=dict(ledger.dropped),
             lost_after_checkpoint=ledger.lost_after_checkpoint,
             env_steps_per_s=(now.accepted - before.accepted) / elapsed_s,
-            trained_steps_per_s=(now.consumed - before.consumed) / elapsed_s,
+            trained_steps_per_s=(now.trained - before.trained) / elapsed_s,
             return_mean=episodes.return_mean,
             episodes=episodes.episodes,
             policy_lag=report.policy_lag_p50 if report else 0.0,
@@ -77,7 +78,7 @@ class Statistics:
             actors=actors,
             policy_version=self._runtime.board.current().version,
             wall_s=now_s - self._began_s,
-            share_done=self._share_done(ledger.consumed),
+            share_done=self._share_done(ledger.trained),
             verdict=explain(shares),
             metrics=dict(report.metrics) if report else {},
         )
@@ -92,7 +93,7 @@ class Statistics:
         return _Mark(
             now_s,
             ledger.accepted,
-            ledger.consumed,
+            ledger.trained,
             summary.busy_s,
             self._runtime.engine.times.act_s,
             self._runtime.assembler.statistics(),
@@ -112,9 +113,10 @@ def progress_values(progress: Progress) -> dict[str, float]:
         "run/environments": float(progress.environments),
         "run/policy_version": float(progress.policy_version),
         "ledger/accepted": float(progress.env_steps),
-        "ledger/consumed": float(progress.trained_steps),
+        "ledger/consumed": float(progress.trained_steps - progress.replay_steps),
+        "ledger/replay": float(progress.replay_steps),
         "ledger/evaluated": float(progress.evaluated_steps),
-        "ledger/held": float(progress.held_steps),
+        "ledger/held": float(progress.held_steps + progress.replay_steps),
         "ledger/lost_after_checkpoint": float(progress.lost_after_checkpoint),
     }
     values.update({f"ledger/dropped_{reason}": float(count) for reason, count in progress.dropped.items()})

@@ -50,8 +50,36 @@ class Outputs(nn.Module):
         return {name: head_layer(head, name)(features) for name, head in sorted(self.heads.items())}
 
 
-def head_layer(head: Head, name: str) -> nn.Dense:
+class DuelingOutputs(nn.Module):
+    """Split every head into a value and advantages whose mean is 0 (Wang et al. 2016, arXiv:1511.06581, eq. 9)."""
+
+    heads: Heads
+    units: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> NetworkOutputs:  # [..., F] -> {name: [..., size]}
+        """Return every head's output for float32[..., F]."""
+        outputs = {}
+        for name, head in sorted(self.heads.items()):
+            value = self._stream(features, Head(1, head.scale), f"{name}_value", use_bias=True)
+            # Without a bias, as in SEED RL: the mean of the biases would cancel.
+            advantages = self._stream(features, head, f"{name}_advantage", use_bias=False)
+            outputs[name] = value + advantages - jnp.mean(advantages, axis=-1, keepdims=True)
+        return outputs
+
+    def _stream(self, features: jax.Array, head: Head, name: str, *, use_bias: bool) -> jax.Array:
+        hidden = nn.relu(
+            nn.Dense(self.units, kernel_init=nn.initializers.glorot_uniform(), name=f"{name}_hidden")(features)
+        )
+        result: jax.Array = head_layer(head, name, use_bias=use_bias)(hidden)
+        return result
+
+
+def head_layer(head: Head, name: str, *, use_bias: bool = True) -> nn.Dense:
     """Return the last layer of a head; its outputs begin with about `head.scale` times the spread of its inputs."""
     return nn.Dense(
-        head.size, kernel_init=nn.initializers.variance_scaling(head.scale**2, "fan_in", "uniform"), name=name
+        head.size,
+        use_bias=use_bias,
+        kernel_init=nn.initializers.variance_scaling(head.scale**2, "fan_in", "uniform"),
+        name=name,
     )

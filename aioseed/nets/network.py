@@ -59,8 +59,8 @@ class Network(NamedTuple):
     """() -> recurrent state of one slot, without batch axis; () for a network without memory."""
     step: Callable[[PyTree, PyTree, NetworkInputs], tuple[NetworkOutputs, PyTree]]
     """(params, state [B, ...], inputs [B, ...]) -> (outputs [B, size], state [B, ...])."""
-    unroll: Callable[[PyTree, PyTree, NetworkInputs], NetworkOutputs]
-    """(params, state [B, ...] that entered row 0, inputs [T+1, B, ...]) -> outputs [T+1, B, size]."""
+    unroll: Callable[[PyTree, PyTree, NetworkInputs], tuple[NetworkOutputs, PyTree]]
+    """(params, state [B, ...] that entered row 0, inputs [T+1, B, ...]) -> (outputs [T+1, B, size], last state)."""
 
 
 NetworkFactory: TypeAlias = Callable[[ObservationSpec, ActionSpec, Heads], Network]
@@ -137,12 +137,11 @@ def feed_forward(
     def step(params: PyTree, state: PyTree, inputs: NetworkInputs) -> tuple[NetworkOutputs, PyTree]:
         return apply(params, inputs), state
 
-    def unroll(params: PyTree, state: PyTree, inputs: NetworkInputs) -> NetworkOutputs:
-        del state
+    def unroll(params: PyTree, state: PyTree, inputs: NetworkInputs) -> tuple[NetworkOutputs, PyTree]:
         rows, batch = inputs.first.shape
         folded = jax.tree.map(lambda leaf: leaf.reshape(rows * batch, *leaf.shape[2:]), inputs)
         outputs = apply(params, folded)
-        return {name: output.reshape(rows, batch, *output.shape[1:]) for name, output in outputs.items()}
+        return {name: output.reshape(rows, batch, *output.shape[1:]) for name, output in outputs.items()}, state
 
     return Network(init, lambda: (), step, unroll)
 

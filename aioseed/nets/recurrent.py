@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from aioseed.nets.layers import Activation, Outputs, Torso, check_layers
+from aioseed.nets.layers import Activation, DuelingOutputs, Outputs, Torso, check_layers
 from aioseed.nets.network import (
     Heads,
     Network,
@@ -56,6 +56,56 @@ def mlp_lstm(
     hidden = tuple(hidden)
     check_layers(activation, hidden=hidden, lstm_units=lstm_units, layers=layers)
     module = _MlpLstm(heads, hidden, activation, lstm_units)
+    return _recurrent(observation, action, module, lstm_units, layers, include_previous)
+
+
+def mlp_dueling_lstm(
+    observation: ObservationSpec,
+    action: ActionSpec,
+    heads: Heads,
+    *,
+    hidden: tuple[int, ...] = (64,),
+    activation: Activation = "relu",
+    lstm_units: int = 64,
+    layers: int = 1,
+    dueling_units: int = 64,
+    include_previous: bool = True,
+) -> Network:
+    """Return `mlp_lstm` with dueling heads (Wang et al. 2016, arXiv:1511.06581): R2D2's network for vectors.
+
+    Args:
+        observation: As in `mlp_lstm`.
+        action: As in `mlp_lstm`.
+        heads: Outputs, each ``value + advantages - mean(advantages)`` (equation 9 there).
+        hidden: As in `mlp_lstm`.
+        activation: As in `mlp_lstm`.
+        lstm_units: As in `mlp_lstm`.
+        layers: Number of LSTM layers; 0 makes a network without memory.
+        dueling_units: Units of the hidden layer below a head's value, and of the one below its advantages.
+        include_previous: As in `mlp_lstm`.
+
+    Raises:
+        ValueError: An option is not one of those above.
+    """
+    hidden = tuple(hidden)
+    check_layers(activation, hidden=hidden, lstm_units=lstm_units, layers=max(layers, 1), dueling_units=dueling_units)
+    module = _MlpLstm(heads, hidden, activation, lstm_units, dueling_units)
+    return _recurrent(observation, action, module, lstm_units, layers, include_previous)
+
+
+def _recurrent(
+    observation: ObservationSpec,
+    action: ActionSpec,
+    module: nn.Module,
+    lstm_units: int,
+    layers: int,
+    include_previous: bool,
+) -> Network:
+    """Return the network of a Linen module ``(features [T+1, B, F], extra [T+1, B, X], first, state)``.
+
+    The module returns its outputs and the state after the last row; `extra` is the reward and the previous action, of
+    width 0 without `include_previous`.
+    """
 
     def initial_state() -> State:
         def zeros() -> jax.Array:
@@ -82,10 +132,7 @@ def mlp_lstm(
         outputs, state = run(params, state, jax.tree.map(lambda leaf: leaf[None], inputs))
         return {name: output[0] for name, output in outputs.items()}, state
 
-    def unroll(params: PyTree, state: PyTree, inputs: NetworkInputs) -> NetworkOutputs:
-        return run(params, state, inputs)[0]
-
-    return Network(init, initial_state, step, unroll)
+    return Network(init, initial_state, step, run)
 
 
 class _MlpLstm(nn.Module):
@@ -93,6 +140,7 @@ class _MlpLstm(nn.Module):
     hidden: tuple[int, ...]
     activation: Activation
     lstm_units: int
+    dueling_units: int = 0
 
     @nn.compact
     def __call__(
@@ -103,7 +151,8 @@ class _MlpLstm(nn.Module):
         for entered in state:
             features, left = Lstm(self.lstm_units)(features, first, entered)
             final.append(left)
-        return Outputs(self.heads)(features), tuple(final)
+        top = DuelingOutputs(self.heads, self.dueling_units) if self.dueling_units else Outputs(self.heads)
+        return top(features), tuple(final)
 
 
 class Lstm(nn.Module):

@@ -37,6 +37,7 @@ class ActRows(NamedTuple, Generic[Column]):
     reward: Column  # float32[B], 0 at a first row
     previous_action: Column  # [B, *action shape], meaningless at a first row
     observation: tuple[Column, ...]  # leaves [B, ...]
+    evaluation: Column  # bool[B], True where the slot is leased in the role evaluate
 
 
 class Acting(NamedTuple):
@@ -70,7 +71,9 @@ class EngineOptions(NamedTuple):
     capacity: int  # slots; one scratch row is added
     buckets: tuple[int, ...]  # batch sizes to compile, ascending
     seed: int
-    lockstep_updates: int = 0  # in lockstep: versions that training publishes for every full batch; else 0
+    # In lockstep: batches of unrolls filled -> versions that training publishes for them. None: do not wait for any.
+    versions_after: Callable[[int], int] | None = None
+    evaluates: bool = False  # every row acts as one of the role evaluate does
 
 
 class InferenceTimes:
@@ -124,6 +127,7 @@ class InferenceEngine:
             jax.device_put(jnp.broadcast_to(leaf, (rows, *jnp.shape(leaf))), self._device)
             for leaf in acting.initial_state
         ]
+        self._evaluation = np.full(rows, options.evaluates)
         self._first_version: int | None = None
         self._compiled: dict[
             int, Callable[..., tuple[list[jax.Array], jax.Array, list[jax.Array], list[jax.Array]]]
@@ -141,6 +145,7 @@ class InferenceEngine:
         if isinstance(item, ClosedBatch):
             self._serve(item)
         elif isinstance(item, Leased):
+            self._evaluation[item.slots] = item.evaluation or self._options.evaluates
             self._sink.begin(item.slots, evaluation=item.evaluation)
         else:
             self._sink.drop(item.slots, item.reason)
@@ -174,11 +179,12 @@ class InferenceEngine:
             reward=shape("float32"),
             previous_action=shape(self._action.dtype, *self._action.shape),
             observation=tuple(shape(leaf.dtype, *leaf.shape) for leaf in self._steps.leaves),
+            evaluation=shape("bool"),
         )
 
     def _serve(self, batch: ClosedBatch) -> None:
-        if self._options.lockstep_updates:
-            self._wait_for_training()
+        if self._options.versions_after is not None:
+            self._wait_for_training(self._options.versions_after)
         began = perf_counter()
         columns, count = batch.rows.columns, batch.count
         bucket = next(size for size in self._options.buckets if size >= count)
@@ -198,6 +204,7 @@ class InferenceEngine:
                 columns.reward[:bucket],
                 previous,
                 tuple(leaf[:bucket] for leaf in columns.observation),
+                self._evaluation[slot],
             ),
         )
         # Reading the actions waits for the device; from here on nothing reads the batch's NumPy columns but this
@@ -217,11 +224,11 @@ class InferenceEngine:
         self.times.rows += count
         self.times.padded_rows += bucket - count
 
-    def _wait_for_training(self) -> None:
+    def _wait_for_training(self, versions_after: Callable[[int], int]) -> None:
         if self._first_version is None:
             self._first_version = self._policies.current().version
         # False means that training has ended: the run is stopping, and the last actions need no newer parameters.
-        due = self._first_version + self._sink.batches_finished * self._options.lockstep_updates
+        due = self._first_version + versions_after(self._sink.batches_finished)
         self._policies.wait_for(due, LOCKSTEP_WAIT_S)
 
 

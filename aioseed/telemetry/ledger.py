@@ -46,6 +46,8 @@ class Account(StrEnum):
     """In a finished unroll that no update has taken yet."""
     TRAINING = "training"
     """In the batch that an update works on."""
+    REPLAY = "replay"
+    """In replay, to be trained on again and again."""
 
 
 class LedgerSnapshot(NamedTuple):
@@ -57,13 +59,24 @@ class LedgerSnapshot(NamedTuple):
     open: int
     queued: int
     training: int
+    replay: int
     dropped: dict[str, int]  # reason -> count, reasons that never occurred are absent
     lost_after_checkpoint: int  # outside the formula
 
     @property
     def held(self) -> int:
         """Return what is on its way to training: the sum of the accounts."""
-        return self.open + self.queued + self.training
+        return self.open + self.queued + self.training + self.replay
+
+    @property
+    def trained(self) -> int:
+        """Return what was trained on: consumed, or still in replay."""
+        return self.consumed + self.replay
+
+    @property
+    def on_the_way(self) -> int:
+        """Return what is held and was never trained on."""
+        return self.held - self.replay
 
     @property
     def imbalance(self) -> int:
@@ -107,10 +120,16 @@ class Ledger:
             self._withdraw(Account.QUEUED, count)
             self._held[Account.TRAINING] += count
 
-    def consume(self, count: int) -> None:
-        """Close the books on `count` transitions of TRAINING: they were trained on."""
+    def remember(self, count: int) -> None:
+        """Move `count` transitions from TRAINING to REPLAY: they will be trained on until they are forgotten."""
         with self._lock:
             self._withdraw(Account.TRAINING, count)
+            self._held[Account.REPLAY] += count
+
+    def consume(self, count: int, account: Account = Account.TRAINING) -> None:
+        """Close the books on `count` transitions of `account`: they were trained on, or replay has forgotten them."""
+        with self._lock:
+            self._withdraw(account, count)
             self._consumed += count
 
     def drop(self, count: int, reason: Reason, account: Account) -> None:
@@ -139,6 +158,7 @@ class Ledger:
                 open=self._held[Account.OPEN],
                 queued=self._held[Account.QUEUED],
                 training=self._held[Account.TRAINING],
+                replay=self._held[Account.REPLAY],
                 dropped={reason.value: count for reason, count in self._dropped.items()},
                 lost_after_checkpoint=self._lost_after_checkpoint,
             )
@@ -175,14 +195,16 @@ class Ledger:
         }
 
     @classmethod
-    def from_json(cls, form: Mapping[str, Json], *, path: str = "") -> Ledger:
+    def from_json(cls, form: Mapping[str, Json], *, path: str = "", replay: int = 0) -> Ledger:
         """Return the ledger with which a run goes on from a checkpoint.
 
-        What was held when the checkpoint was written is dropped{restart}: open unrolls and queues are not saved.
+        What was held when the checkpoint was written is dropped{restart}: open unrolls and queues are not saved. Only
+        the `replay` transitions of a saved replay are held again.
 
         Args:
             form: What `to_json` returned.
             path: File that it was read from, for the message.
+            replay: Transitions in the saved replay.
 
         Raises:
             CheckpointError: The form is not one that `to_json` makes, or it does not balance.
@@ -199,8 +221,13 @@ class Ledger:
             ledger._dropped = {Reason(reason): _saved_count(count) for reason, count in dropped.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError("the saved ledger cannot be read", path=path) from error
-        if held:
-            ledger._dropped[Reason.RESTART] = ledger._dropped.get(Reason.RESTART, 0) + held
+        if replay > held:
+            raise CheckpointError(
+                f"the saved replay has {replay} transitions, the saved ledger holds {held}", path=path
+            )
+        ledger._held[Account.REPLAY] = replay
+        if held > replay:
+            ledger._dropped[Reason.RESTART] = ledger._dropped.get(Reason.RESTART, 0) + held - replay
         if ledger.snapshot().imbalance:
             raise CheckpointError("the saved ledger does not balance", path=path)
         return ledger

@@ -92,6 +92,7 @@ class AgentUnderTest:
             jnp.asarray(np.arange(_BATCH, dtype=np.uint32)),
             jnp.asarray(np.full(_BATCH, 5, np.uint32)),
             jnp.asarray(np.full(_BATCH, sequence, np.uint32)),
+            jnp.zeros(_BATCH, jnp.bool_),
         )
 
     def unroll(
@@ -106,7 +107,7 @@ class AgentUnderTest:
     ) -> Unroll:
         """Act through T+1 rows and return them; a bandit pays where the action before a final row was right."""
         state = initial_state = self.fresh_state()
-        versions = jnp.zeros(_BATCH, jnp.int32)
+        versions, importance = jnp.zeros(_BATCH, jnp.int32), jnp.ones(_BATCH)
         taken: list[Unroll] = []
         for t, row_flags in enumerate(_flags(generator, self.steps + 1) if flags is None else flags):
             rows = self.rows(generator, row_flags, scale, first_sequence + t)
@@ -116,9 +117,9 @@ class AgentUnderTest:
                 rows = rows._replace(reward=_paid(self.spec.action, rows))
             answer, state = self.act(rows, state, learner=learner)
             row = (rows.observation, rows.reward, rows.flags, rows.previous_action, answer.action, versions)
-            taken.append(Unroll(*row, answer.extras, initial_state))
+            taken.append(Unroll(*row, answer.extras, initial_state, importance))
         stacked: Unroll = jax.tree.map(lambda *leaves: np.stack(leaves), *taken)
-        return stacked._replace(initial_state=initial_state)
+        return stacked._replace(initial_state=initial_state, importance=importance)
 
 
 def check_act(subject: AgentUnderTest) -> None:
@@ -312,8 +313,9 @@ def _halves(one: Unroll, other: Unroll) -> Unroll:
     def join(axis: int, mine: jax.Array, its: jax.Array) -> np.ndarray:
         return np.concatenate([np.take(mine, range(half), axis), np.take(its, range(half, _BATCH), axis)], axis)
 
-    rows: Unroll = jax.tree.map(partial(join, 1), one._replace(initial_state=()), other._replace(initial_state=()))
-    return rows._replace(initial_state=jax.tree.map(partial(join, 0), one.initial_state, other.initial_state))
+    axes = [0 if name in ("initial_state", "importance") else 1 for name in Unroll._fields]
+    joined = [jax.tree.map(partial(join, axis), *pair) for axis, *pair in zip(axes, one, other, strict=True)]
+    return Unroll(*joined)
 
 
 def _added(one: _Gradient, other: _Gradient) -> _Gradient:

@@ -50,6 +50,9 @@ class CheckpointConfig(BaseModel):
     every_updates: PositiveInt | None = Field(
         default=None, description="Optimiser steps between two saves; null: not by steps."
     )
+    replay: bool = Field(
+        default=False, description="Save replay too: what was inserted since the last save is appended."
+    )
     keep: PositiveInt = Field(default=2, description="Checkpoints to keep; only those that verify count.")
 
 

@@ -1,4 +1,4 @@
-"""The body of the training thread: take a batch, update, keep the books, publish, save.
+"""The body of the training thread: take a batch, update, settle it with its source, publish, save.
 
 Everything between two updates happens here, on one thread, and the stop flag is read there and nowhere else: an update
 is never cancelled half-way. `TrainingLoop.step` is the same work in single pieces, for simulations.
@@ -17,7 +17,7 @@ import numpy as np
 from aioseed.errors import TrainingFailed
 from aioseed.specs import Json
 from aioseed.telemetry.counters import Counter, Gauge, Metrics
-from aioseed.telemetry.ledger import Account, Ledger, Reason
+from aioseed.telemetry.ledger import Ledger
 from aioseed.telemetry.quantiles import Quantiles
 from aioseed.training.config import TrainingConfig
 from aioseed.training.device import wait_until_ready
@@ -26,7 +26,7 @@ from aioseed.training.publish import PolicyBoard
 from aioseed.training.store import Snapshot
 from aioseed.training.trees import flatten_arrays
 from aioseed.training.update import TrainState, UpdateOutput, UpdateProgram
-from aioseed.types import UnrollBatch, UnrollSource
+from aioseed.types import SavedReplay, UnrollBatch, UnrollSource
 
 POLL_S = 0.1
 """Longest time for which the stop flag is not read while no batch comes."""
@@ -47,6 +47,8 @@ class TrainingPorts(NamedTuple):
     """Called on the training thread, at most every `report_every_s`; must return at once."""
     run_state: Callable[[], Mapping[str, Json]] = dict
     """Returns what else `state.json` of a checkpoint holds: configuration digest, seeds, totals of other rooms."""
+    save_replay: Callable[[], SavedReplay | None] = lambda: None
+    """Returns what a checkpoint keeps of replay, None for nothing."""
 
 
 class _Telemetry(NamedTuple):
@@ -142,7 +144,7 @@ class TrainingLoop:
             return False
         output, finite = self._update(batch)
         self._time.busy_s += self._lap_s()
-        self._close_books(batch, finite)
+        self._settle(batch, output, finite)
         lag = self._policy_lag(batch)
         self._ports.source.give_back(batch)
         self._progress.version += len(finite)
@@ -175,7 +177,12 @@ class TrainingLoop:
         state: dict[str, Json] = dict(self._ports.run_state())
         state["training"] = self._progress.to_json()
         state["ledger"] = self._ports.ledger.to_json()
-        return Snapshot(self._progress.version, flatten_arrays(self._state), state)
+        arrays, replay = flatten_arrays(self._state), self._ports.save_replay()
+        if replay is None:
+            return Snapshot(self._progress.version, arrays, state)
+        state["replay"] = replay.state
+        arrays |= {f"replay/{name}": array for name, array in replay.arrays.items()}
+        return Snapshot(self._progress.version, arrays, state, replay.segments, replay.release)
 
     def summary(self) -> TrainingSummary:
         """Return what was done so far."""
@@ -196,19 +203,15 @@ class TrainingLoop:
             self._state, output = self._program(self._state, batch.columns)
             wait_until_ready(self._state)
         except Exception as error:
-            self._ports.ledger.drop(int(batch.identity.transitions.sum()), Reason.SHUTDOWN, Account.TRAINING)
+            self._ports.source.settle(batch, None, None)
             self._ports.source.give_back(batch)
             raise TrainingFailed(f"an update broke off: {type(error).__name__}: {error}") from error
         return output, np.array(output.finite)
 
-    def _close_books(self, batch: UnrollBatch, finite: np.ndarray) -> None:
-        by_step = batch.identity.transitions[: batch.count].reshape(len(finite), -1).sum(axis=1)
-        trained, skipped = int(by_step[finite].sum()), int(by_step[~finite].sum())
-        self._ports.ledger.consume(trained)
-        if skipped:
-            self._ports.ledger.drop(skipped, Reason.NONFINITE_UPDATE, Account.TRAINING)
-        self._progress.trained_transitions += trained
-        self._progress.taken_transitions += trained + skipped
+    def _settle(self, batch: UnrollBatch, output: UpdateOutput, finite: np.ndarray) -> None:
+        settled = self._ports.source.settle(batch, finite, _priorities(output))
+        self._progress.trained_transitions += settled.trained
+        self._progress.taken_transitions += settled.trained + settled.skipped
 
     def _policy_lag(self, batch: UnrollBatch) -> np.ndarray:
         """Return for some rows by how many optimiser steps the policy that acted was older than the one updated."""
@@ -267,3 +270,9 @@ def _nonfinite_in_a_row(finite: np.ndarray, before: int) -> int:
     """Return the length of the run of non-finite steps at the end, continued from `before`."""
     last_finite = np.flatnonzero(finite)
     return before + len(finite) if not last_finite.size else len(finite) - 1 - int(last_finite[-1])
+
+
+def _priorities(output: UpdateOutput) -> np.ndarray | None:
+    """Return the new priorities that the agent's loss gave, if any, as a copy in host memory."""
+    named = output.aux if isinstance(output.aux, dict) else {}
+    return np.array(named["priorities"]) if "priorities" in named else None

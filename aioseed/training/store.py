@@ -26,11 +26,15 @@ from aioseed.errors import CheckpointError
 from aioseed.specs import Json
 from aioseed.training import manifest as manifests
 from aioseed.training.files import Files
-from aioseed.training.manifest import Manifest, Unsound
+from aioseed.training.manifest import FileEntry, Manifest, Unsound
+from aioseed.types import Segment
 
 ARRAYS = "arrays.safetensors"
 STATE = "state.json"
 
+SEGMENT_ENDING = ".safetensors"
+
+_SEGMENT = re.compile(r"replay-\d+-\d+\.safetensors", re.ASCII)
 _NAME = re.compile(r"\d{12,}(\.\d+)?", re.ASCII)
 _LIBRARIES = ("aioseed", "jax", "jaxlib", "flax", "optax", "numpy", "safetensors")
 # The reader of safetensors' own NumPy module knows no bfloat16; the file format does.
@@ -65,6 +69,8 @@ class Snapshot(NamedTuple):
     step: int  # optimiser steps made: `Progress.version`
     arrays: dict[str, np.ndarray]
     state: dict[str, Json]
+    segments: tuple[Segment, ...] = ()  # of replay, oldest first
+    release: Callable[[bool], None] = lambda saved: None  # called once: True if all of it was saved
 
 
 class Checkpoint(NamedTuple):
@@ -75,9 +81,27 @@ class Checkpoint(NamedTuple):
     arrays: dict[str, np.ndarray]
     state: dict[str, Json]
 
+    def segment(self, name: str) -> dict[str, np.ndarray]:
+        """Read a segment of replay.
+
+        Raises:
+            CheckpointError: There is none of that name, or it is not what was written.
+        """
+        path = self.path / (name + SEGMENT_ENDING)
+        try:
+            data = path.read_bytes()
+            if manifests.entry(data) != self.manifest.files[path.name]:
+                raise Unsound(f"{path.name} is not what was written")
+            return _arrays_from_bytes(data)
+        except (OSError, Unsound, KeyError, ValueError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}", path=str(path)) from error
+
 
 class CheckpointStore:
     """Save, find, verify and remove the checkpoints of one directory.
+
+    A segment of replay is written once, by the first checkpoint that holds it; later ones share the file by a hard
+    link, so that every directory is whole by itself and removing one harms no other.
 
     Thread: one at a time. Only the owner of the run directory may call `save` and `sweep`; reading needs no ownership.
     """
@@ -93,6 +117,7 @@ class CheckpointStore:
         self._directory = directory
         self._keep = keep
         self._files = files or Files()
+        self._segments: dict[str, tuple[Path, FileEntry]] = {}  # where a segment lies that is known to be sound
 
     def save(self, snapshot: Snapshot, generation: int) -> Path:
         """Write a checkpoint, verify it, remove those that are no longer kept, and return its directory.
@@ -106,13 +131,15 @@ class CheckpointStore:
         try:
             self._write(snapshot, generation, unfinished, final)
             self._verify(final)
+        except CheckpointError:
+            self._remove_unfinished(unfinished, final)
+            raise
         except (OSError, Unsound, safetensors.SafetensorError, ValueError, TypeError) as error:
-            for path in (unfinished, final):
-                with contextlib.suppress(OSError):
-                    self._files.remove_tree(path)
+            self._remove_unfinished(unfinished, final)
             message = f"checkpoint {final.name} could not be saved: {error}"
             raise CheckpointError(message, path=str(final)) from error
         self._retain()
+        self._segments = {name: known for name, known in self._segments.items() if known[0].exists()}
         return final
 
     def newest(self) -> Checkpoint | None:
@@ -154,8 +181,9 @@ class CheckpointStore:
             STATE: json.dumps(snapshot.state, indent=1, sort_keys=True).encode(),
         }
         entries = {name: manifests.entry(data) for name, data in contents.items()}
-        manifest = Manifest(snapshot.step, generation, _versions(), entries)
         self._files.make_directory(unfinished)
+        entries |= {segment.name + SEGMENT_ENDING: self._add(segment, unfinished) for segment in snapshot.segments}
+        manifest = Manifest(snapshot.step, generation, _versions(), entries)
         for name, data in contents.items():
             self._files.write(unfinished / name, data)
         self._files.write(unfinished / manifests.NAME, manifests.encode(manifest))
@@ -163,11 +191,31 @@ class CheckpointStore:
         self._files.rename(unfinished, final)
         self._files.sync_directory(self._directory)
 
+    def _add(self, segment: Segment, directory: Path) -> FileEntry:
+        """Write a segment, or link it from the checkpoint that has it."""
+        name = segment.name + SEGMENT_ENDING
+        known = self._segments.get(name)
+        if known is not None and known[0].exists():
+            self._files.link(known[0], directory / name)
+            return known[1]
+        with segment.read() as arrays:
+            data = _arrays_to_bytes(arrays)
+        self._files.write(directory / name, data)
+        return manifests.entry(data)
+
+    def _remove_unfinished(self, *paths: Path) -> None:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                self._files.remove_tree(path)
+
     def _read(self, path: Path) -> Checkpoint:
         """Return the checkpoint at `path`. What is parsed are the very bytes that were verified."""
         manifest = _manifest(path)
         contents: dict[str, bytes] = {}
         for name, entry in manifest.files.items():
+            if _SEGMENT.fullmatch(name):
+                self._check_segment(path / name, entry)
+                continue
             contents[name] = (path / name).read_bytes()
             if manifests.entry(contents[name]) != entry:
                 raise Unsound(f"{name} is not what was written")
@@ -181,10 +229,18 @@ class CheckpointStore:
     def _verify(self, path: Path) -> None:
         """Raise Unsound unless every file is what was written; reads in pieces, not into memory."""
         for name, entry in _manifest(path).files.items():
-            with (path / name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if (path / name).stat().st_size != entry.size or digest != entry.sha256:
-                raise Unsound(f"{name} is not what was written")
+            if _SEGMENT.fullmatch(name):
+                self._check_segment(path / name, entry)
+            else:
+                _check_file(path / name, entry)
+
+    def _check_segment(self, path: Path, entry: FileEntry) -> None:
+        """Verify a segment unless it is a file that this process has verified: replay may have many gigabytes."""
+        known = self._segments.get(path.name)
+        if known is None or known[1] != entry or not (known[0].exists() and known[0].samefile(path)):
+            _check_file(path, entry)
+        # The newest name is the one to link from: older checkpoints go first.
+        self._segments[path.name] = (path, entry)
 
     def _retain(self) -> None:
         """Remove what is older than the newest `keep` that verify."""
@@ -229,11 +285,18 @@ class CheckpointStore:
         return path
 
 
+def _check_file(path: Path, entry: FileEntry) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if path.stat().st_size != entry.size or digest != entry.sha256:
+        raise Unsound(f"{path.name} is not what was written")
+
+
 def _manifest(path: Path) -> Manifest:
     manifest = manifests.decode((path / manifests.NAME).read_bytes())
     if _numbers(path)[0] != manifest.step:
         raise Unsound(f"it is the checkpoint of step {manifest.step} under another name")
-    if manifest.files.keys() != {ARRAYS, STATE}:
+    if {name for name in manifest.files if not _SEGMENT.fullmatch(name)} != {ARRAYS, STATE}:
         raise Unsound("its manifest names other files")
     return manifest
 

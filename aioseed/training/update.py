@@ -164,6 +164,7 @@ class Update:
             policy_version=rows(columns.policy_version),
             extras=jax.tree.unflatten(self._extras_structure, [rows(leaf) for leaf in columns.extras]),
             initial_state=jax.tree.unflatten(self._state_structure, [entries(leaf) for leaf in columns.initial_state]),
+            importance=entries(columns.importance),
         )
 
 
@@ -179,12 +180,15 @@ def compile_update(
         config: The section `training`.
         device: Where it runs.
     """
-    columns = _column_shapes(layout, config.call_unrolls, jax.sharding.SingleDeviceSharding(device))
+    columns = column_shapes(layout, config.call_unrolls, device)
     compiled = jax.jit(update.__call__, donate_argnums=0).lower(state, columns).compile()
     return cast("UpdateProgram", compiled)
 
 
-def _column_shapes(layout: UnrollLayout, unrolls: int, sharding: jax.sharding.Sharding) -> UnrollColumns:
+def column_shapes(layout: UnrollLayout, unrolls: int, device: jax.Device) -> UnrollColumns:
+    """Return the shapes of the columns of `unrolls` unrolls on `device`, to compile for."""
+    sharding = jax.sharding.SingleDeviceSharding(device)
+
     def shaped(leading: tuple[int, ...], spec: ArraySpec) -> np.ndarray:
         struct: Callable[..., jax.ShapeDtypeStruct] = jax.ShapeDtypeStruct
         # The same structure holds NumPy columns, JAX arrays and, here, their shapes.
@@ -205,6 +209,7 @@ def _column_shapes(layout: UnrollLayout, unrolls: int, sharding: jax.sharding.Sh
         policy_version=rows(ArraySpec("int32", ())),
         extras=tuple(rows(spec) for spec in layout.extras),
         initial_state=tuple(entries(spec) for spec in layout.state),
+        importance=entries(ArraySpec("float32", ())),
     )
 
 

@@ -74,6 +74,7 @@ class CheckpointWriter:
         """Save `snapshot` in the background. Never blocks; failures are reported and counted, never raised."""
         with self._idle:
             if self._pending is not None:
+                self._pending.release(False)
                 self._metrics.counter("checkpoints/superseded").add()
             self._pending = snapshot
             if self._writing:
@@ -121,5 +122,6 @@ class CheckpointWriter:
         except Exception as failure:  # nobody awaits this thread: whatever went wrong goes into the report
             error = CheckpointError(f"checkpoint {snapshot.step} could not be saved: {failure!r}", path="")
             error.__cause__ = failure
+        snapshot.release(error is None)
         self._metrics.counter("checkpoints/failed" if error else "checkpoints/saved").add()
         return CheckpointReport(snapshot.step, path, error, self._clock() - began_s)

@@ -58,7 +58,7 @@ def build(config: ReinforceConfig, environment: EnvironmentSpec, make_network: N
         inputs = network_inputs(
             environment.action, unroll.observation, unroll.reward, unroll.flags, unroll.previous_action
         )
-        outputs = network.unroll(params, unroll.initial_state, inputs)
+        outputs, _ = network.unroll(params, unroll.initial_state, inputs)
         values = outputs["value"][..., 0]
         # Transition t leads from row t to row t+1; before a first row there is none.
         valid = (unroll.flags[1:] & FIRST) == 0

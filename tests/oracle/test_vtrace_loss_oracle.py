@@ -54,6 +54,7 @@ def unroll() -> Unroll:
         policy_version=np.zeros(shape, np.int32),
         extras={"behaviour_log_prob": np.log(generator.uniform(0.1, 0.9, shape)).astype(np.float32), "hidden": ()},
         initial_state=(),
+        importance=np.ones(BATCH, np.float32),
     )
 
 

@@ -85,7 +85,7 @@ def _loss(parts: _Parts, params: PyTree, extra: PyTree, unroll: Unroll) -> LossO
     del extra
     reward = scaled_reward(parts.config, unroll.reward)
     inputs = network_inputs(parts.action, unroll.observation, reward, unroll.flags, unroll.previous_action)
-    found = parts.network.unroll(params["network"], unroll.initial_state, inputs)
+    found, _ = parts.network.unroll(params["network"], unroll.initial_state, inputs)
     return vtrace_loss(
         parts.config,
         transitions(parts.config, unroll.reward, unroll.flags),

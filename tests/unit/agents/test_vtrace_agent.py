@@ -72,6 +72,7 @@ def test_greedy_takes_the_mode_and_sampling_follows_the_uniforms_of_each_step() 
         slot=jnp.arange(4096),
         epoch_low=jnp.zeros(4096, jnp.uint32),
         sequence=jnp.zeros(4096, jnp.uint32),
+        evaluation=jnp.zeros(4096, jnp.bool_),
     )
     act = jax.jit(built.act, static_argnums=4)
     sampled, _ = act(learner.params, jax.random.key(1), (), rows, False)

@@ -12,7 +12,7 @@ import pytest
 from aioseed.experience.assembler import UnrollAssembler
 from aioseed.specs import ArraySpec
 from aioseed.telemetry.ledger import Ledger
-from aioseed.types import FIRST, ActColumns, StepColumns, UnrollBatch, UnrollLayout
+from aioseed.types import FIRST, ActColumns, StepColumns, UnrollBatch, UnrollColumns, UnrollLayout
 
 
 def make_layout(unroll_steps: int, overlap_steps: int = 0, state: tuple[ArraySpec, ...] = ()) -> UnrollLayout:
@@ -31,7 +31,9 @@ class Feeder:
         batch_unrolls: int = 1,
         queue_batches: int = 8,
         clock: Callable[[], float] = time.perf_counter,
+        priorities: Callable[[UnrollColumns], np.ndarray] | None = None,
     ) -> None:
+        self.layout = layout
         self.ledger = Ledger()
         self.assembler = UnrollAssembler(
             layout,
@@ -40,6 +42,7 @@ class Feeder:
             queue_batches=queue_batches,
             ledger=self.ledger,
             clock=clock,
+            priorities=priorities,
         )
         self.sequence = [0] * 8
         self.epoch = [1] * 8

@@ -28,7 +28,8 @@ def test_every_column_starts_where_xla_takes_it_without_a_copy():
 def test_the_size_of_an_unroll_is_that_of_its_arrays():
     batch = allocate_buffer(LAYOUT, 1).batch
     columns = batch.columns
-    arrays = [*columns.observation, *columns[1:6], *columns.extras, *columns.initial_state, *batch.identity]
+    arrays = [*columns.observation, *columns[1:6], *columns.extras, *columns.initial_state, columns.importance]
+    arrays += batch.identity
     assert unroll_bytes(LAYOUT) == sum(array.nbytes for array in arrays)
 
 

@@ -36,7 +36,7 @@ def made(shared_torso: bool) -> tuple[Network, object]:
 def test_an_unroll_is_its_steps(shared_torso: bool) -> None:
     network, params = made(shared_torso)
     inputs = rows((4, 5))
-    unrolled = jax.jit(network.unroll)(params, network.initial_state(), inputs)
+    unrolled, _ = jax.jit(network.unroll)(params, network.initial_state(), inputs)
     assert {name: output.shape for name, output in unrolled.items()} == {"policy": (4, 5, 3), "value": (4, 5, 1)}
     step = jax.jit(network.step)
     for t in range(4):

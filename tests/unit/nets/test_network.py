@@ -78,7 +78,7 @@ def test_a_network_without_memory_sees_time_and_batch_folded() -> None:
 
     network = feed_forward(lambda key: {}, apply)
     rows = example_inputs(spec, action, (4, 3))._replace(observation=jnp.arange(24.0).reshape(4, 3, 2))
-    found = network.unroll({}, network.initial_state(), rows)
+    found, _ = network.unroll({}, network.initial_state(), rows)
     assert seen == [(12, 2)]
     np.testing.assert_array_equal(found["sum"][..., 0], np.arange(24).reshape(4, 3, 2).sum(-1))
 

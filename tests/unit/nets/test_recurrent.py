@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from aioseed.nets.network import Head, Network, NetworkInputs, network_inputs
-from aioseed.nets.recurrent import Lstm, mlp_lstm
+from aioseed.nets.recurrent import Lstm, mlp_dueling_lstm, mlp_lstm
 from aioseed.specs import ArraySpec, discrete
 from aioseed.types import FIRST
 
@@ -61,21 +61,61 @@ def at(rows: NetworkInputs, t: int) -> NetworkInputs:
 def test_stepping_row_by_row_is_the_unroll(layers: int) -> None:
     net, params, step, unroll = made(layers=layers)
     rows, state = inputs({2: [0], 4: [1, 3]}), state_of(net, 0.3)
-    unrolled = unroll(params, state, rows)
+    unrolled, last = unroll(params, state, rows)
     for t in range(ROWS):
         outputs, state = step(params, state, at(rows, t))
         for name, output in outputs.items():
             np.testing.assert_allclose(output, unrolled[name][t], rtol=1e-5, atol=1e-6)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), state, last)
+
+
+def test_an_unroll_in_two_parts_is_the_unroll_in_one() -> None:
+    """What burn-in needs: the state that the first part leaves is the one that enters the second."""
+    net, params, _, unroll = made(layers=2)
+    rows, state = inputs({2: [0], 4: [1, 3]}), state_of(net, 0.3)
+    whole, _ = unroll(params, state, rows)
+    _, between = unroll(params, state, jax.tree.map(lambda leaf: leaf[:4], rows))
+    part, _ = unroll(params, between, jax.tree.map(lambda leaf: leaf[4:], rows))
+    np.testing.assert_allclose(part["policy"], whole["policy"][4:], rtol=1e-5, atol=1e-6)
+
+
+@cache
+def dueling(layers: int) -> Made:
+    net = mlp_dueling_lstm(SPEC, ACTION, {"q": Head(2)}, hidden=(5,), lstm_units=7, layers=layers, dueling_units=6)
+    return Made(net, jax.jit(net.init)(jax.random.key(0)), jax.jit(net.step), jax.jit(net.unroll))
+
+
+def test_dueling_advantages_have_mean_0_so_that_the_value_is_the_mean_of_the_outputs() -> None:
+    net, params, _, unroll = dueling(1)
+    rows = inputs({})
+    found = unroll(params, state_of(net, 0.3), rows)[0]["q"]
+    shifted = jax.tree.map(lambda leaf: leaf, params)
+    shifted["DuelingOutputs_0"]["q_value"]["bias"] = params["DuelingOutputs_0"]["q_value"]["bias"] + 5
+    np.testing.assert_allclose(unroll(shifted, state_of(net, 0.3), rows)[0]["q"], found + 5, rtol=1e-5)
+    shifted["DuelingOutputs_0"]["q_advantage"]["kernel"] *= 0
+    levelled = unroll(shifted, state_of(net, 0.3), rows)[0]["q"] - 5
+    np.testing.assert_allclose(levelled, np.broadcast_to(found.mean(-1, keepdims=True), found.shape), atol=1e-5)
+
+
+def test_without_lstm_layers_there_is_no_state_and_no_memory() -> None:
+    net, params, _, unroll = dueling(0)
+    assert net.initial_state() == ()
+    rows = inputs({})
+    found = unroll(params, (), rows)[0]["q"]
+    other = rows._replace(observation=rows.observation.at[:3].add(1.0))
+    np.testing.assert_array_equal(unroll(params, (), other)[0]["q"][3:], found[3:])
 
 
 def test_what_was_before_a_first_row_is_forgotten() -> None:
     net, params, _, unroll = made(layers=1)
     rows = inputs({3: list(range(BATCH))})
-    found = unroll(params, state_of(net, 0.5), rows)["policy"]
+    found = unroll(params, state_of(net, 0.5), rows)[0]["policy"]
     later = jax.tree.map(lambda leaf: jnp.concatenate([leaf[3:], leaf[3:]]), rows)
-    fresh = unroll(params, state_of(net, 0.0), later)["policy"]
+    fresh = unroll(params, state_of(net, 0.0), later)[0]["policy"]
     np.testing.assert_allclose(found[3:], fresh[:3], rtol=1e-5, atol=1e-6)
-    assert not np.allclose(found[:3], unroll(params, state_of(net, 0.0), rows)["policy"][:3]), "the state does matter"
+    assert not np.allclose(found[:3], unroll(params, state_of(net, 0.0), rows)[0]["policy"][:3]), (
+        "the state does matter"
+    )
 
 
 @pytest.mark.parametrize("include_previous", [True, False])

@@ -17,14 +17,14 @@ import pytest
 from aioseed.agents.agent import Agent, LearnerState, LossOutput, Unroll
 from aioseed.specs import ArraySpec, discrete, spec_leaves
 from aioseed.telemetry.counters import Metrics
-from aioseed.telemetry.ledger import Ledger
+from aioseed.telemetry.ledger import Account, Ledger, Reason
 from aioseed.training.config import CheckpointConfig, OptimizerConfig, TrainingConfig
 from aioseed.training.files import Files
 from aioseed.training.loop import TrainingLoop, TrainingPorts
 from aioseed.training.optimizer import make_optimizer
 from aioseed.training.publish import PolicyBoard, compile_copy
 from aioseed.training.update import TrainState, Update, UpdateProgram, compile_update, init_state
-from aioseed.types import EnvironmentSpec, UnrollBatch, UnrollColumns, UnrollIdentity, UnrollLayout
+from aioseed.types import EnvironmentSpec, Settled, UnrollBatch, UnrollColumns, UnrollIdentity, UnrollLayout
 
 STEPS = 3
 ENVIRONMENT = EnvironmentSpec({"speed": ArraySpec("float32", ()), "place": ArraySpec("float32", (2,))}, discrete(2))
@@ -88,6 +88,7 @@ def make_columns(seed: int, unrolls: int) -> UnrollColumns:
         policy_version=np.zeros((STEPS + 1, unrolls), np.int32),
         extras=tuple(rows(spec) for spec in LAYOUT.extras),
         initial_state=tuple(rng.normal(size=(unrolls, *spec.shape)).astype(spec.dtype) for spec in LAYOUT.state),
+        importance=np.ones(unrolls, np.float32),
     )
 
 
@@ -134,6 +135,7 @@ class Source:
         self.waiting = deque(batches)
         self.lent: list[UnrollBatch] = []
         self.returned: list[UnrollBatch] = []
+        self.priorities: list[np.ndarray | None] = []
         self.ledger = ledger
         total = sum(int(batch.identity.transitions.sum()) for batch in batches)
         ledger.accept(total)
@@ -145,6 +147,17 @@ class Source:
         self.lent.append(self.waiting.popleft())
         self.ledger.begin_training(int(self.lent[-1].identity.transitions.sum()))
         return self.lent[-1]
+
+    def settle(self, batch: UnrollBatch, finite: np.ndarray | None, priorities: np.ndarray | None) -> Settled:
+        self.priorities.append(priorities)
+        if finite is None:
+            self.ledger.drop(int(batch.identity.transitions.sum()), Reason.SHUTDOWN, Account.TRAINING)
+            return Settled(0, 0)
+        by_step = batch.identity.transitions.reshape(len(finite), -1).sum(axis=1)
+        trained, skipped = int(by_step[finite].sum()), int(by_step[~finite].sum())
+        self.ledger.consume(trained)
+        self.ledger.drop(skipped, Reason.NONFINITE_UPDATE, Account.TRAINING)
+        return Settled(trained, skipped)
 
     def give_back(self, batch: UnrollBatch) -> None:
         self.lent = [lent for lent in self.lent if lent is not batch]

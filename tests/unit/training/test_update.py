@@ -28,8 +28,9 @@ def plain(leaf):
 
 def cut(columns: UnrollColumns, start: int, stop: int) -> UnrollColumns:
     states = tuple(leaf[start:stop] for leaf in columns.initial_state)
-    return jax.tree.map(lambda column: column[:, start:stop], columns._replace(initial_state=()))._replace(
-        initial_state=states
+    rows = columns._replace(initial_state=(), importance=())
+    return jax.tree.map(lambda column: column[:, start:stop], rows)._replace(
+        initial_state=states, importance=columns.importance[start:stop]
     )
 
 

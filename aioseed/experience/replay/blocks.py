@@ -1,0 +1,177 @@
+"""Where unrolls lie in replay: immutable blocks of one large allocation.
+
+An unroll's name is its insertion number; numbers rise by 1 and are never used again. A block holds `block_unrolls`
+neighbours. What is written is never changed while it is held, and blocks go as wholes, oldest first: so somebody else
+may read unrolls (a checkpoint) without a lock, as long as their blocks are kept from being used again.
+
+Rows lie unroll-major: an unroll is one contiguous piece a column, so that drawing one at random costs a few cache
+misses and not one a step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+
+from aioseed.experience.layout import UnrollBuffer, row_view
+from aioseed.specs import ArraySpec
+from aioseed.types import UnrollIdentity, UnrollLayout
+
+_LARGE_ROW_BYTES = 256
+_BLOCKS = 32
+
+
+class Blocks:
+    """Keep the columns of at most `capacity` unrolls. Thread: the training thread alone, but for what `read` gives."""
+
+    def __init__(self, layout: UnrollLayout, capacity: int, spare: int = 0) -> None:
+        """Reserve memory; untouched pages cost nothing.
+
+        Args:
+            layout: Shape of the unrolls.
+            capacity: Most unrolls that are held.
+            spare: Blocks beyond those, for as long as somebody still reads blocks that have gone.
+        """
+        self.block_unrolls = max(1, capacity // _BLOCKS)
+        self.blocks = capacity // self.block_unrolls
+        self.places = self.blocks * self.block_unrolls
+        physical = self.blocks + spare
+        room = physical * self.block_unrolls
+        self._columns = _columns(layout, room)
+        self._identity = UnrollIdentity(
+            np.zeros(room, np.uint32), np.zeros(room, np.uint64), np.zeros(room, np.uint32), np.zeros(room, np.int32)
+        )
+        self._free = deque(range(physical))
+        self._where = np.zeros(self.blocks, np.intp)  # block number modulo blocks -> physical block
+        self.oldest = 0  # lowest number held
+        self.next = 0  # number of the next unroll
+
+    @property
+    def size(self) -> int:
+        """Return how many unrolls are held."""
+        return self.next - self.oldest
+
+    def room(self) -> int:
+        """Return how many unrolls may be written before a block must be opened; 0 when it is time to."""
+        return -self.next % self.block_unrolls
+
+    def must_evict(self) -> bool:
+        """Return True if the oldest block must go before one can be opened."""
+        return self.size > self.places - self.block_unrolls
+
+    def evict(self) -> tuple[range, int]:
+        """Forget the oldest block; return the numbers that it held and the physical block, which the caller frees."""
+        gone = range(self.oldest, (self.oldest // self.block_unrolls + 1) * self.block_unrolls)
+        self.oldest = gone.stop
+        return gone, int(self._where[gone.start // self.block_unrolls % self.blocks])
+
+    def free(self, physical: int) -> None:
+        """Let the memory of a block that has gone be used again."""
+        self._free.append(physical)
+
+    @property
+    def can_open(self) -> bool:
+        """Return True if there is memory for a new block."""
+        return bool(self._free)
+
+    def open(self) -> None:
+        """Begin a new block."""
+        self._where[self.next // self.block_unrolls % self.blocks] = self._free.popleft()
+
+    def write(self, source: UnrollBuffer, start: int, count: int) -> np.ndarray:
+        """Copy `count` unrolls of `source` from `start` on into the open block and return their numbers."""
+        numbers = np.arange(self.next, self.next + count)
+        rows = self.rows(numbers)
+        target = slice(int(rows[0]), int(rows[0]) + count)
+        chosen = slice(start, start + count)
+        for column, grid in zip(self._columns[0], source.grids, strict=True):
+            column[target] = grid[:, chosen].T
+        for column, states in zip(self._columns[1], source.states, strict=True):
+            column[target] = states[chosen]
+        for column, values in zip(self._identity, source.batch.identity, strict=True):
+            column[target] = values[chosen]
+        self.next += count
+        return numbers
+
+    def copy_out(self, numbers: np.ndarray, target: UnrollBuffer) -> None:
+        """Copy the unrolls `numbers`, as many as `target` has room for, in this order."""
+        rows = self.rows(numbers)
+        for column, grid in zip(self._columns[0], target.grids, strict=True):
+            if column.dtype.itemsize < _LARGE_ROW_BYTES:
+                grid[...] = column.take(rows, axis=0).T
+                continue
+            for place, row in enumerate(rows.tolist()):  # one pass over large memory instead of two
+                grid[:, place] = column[row]
+        for column, states in zip(self._columns[1], target.states, strict=True):
+            states[...] = column[rows]
+        for column, values in zip(self._identity, target.batch.identity, strict=True):
+            values[...] = column[rows]
+
+    def transitions(self, numbers: np.ndarray) -> int:
+        """Return how many environment transitions belong to the unrolls `numbers`."""
+        return int(self._identity.transitions[self.rows(numbers)].sum())
+
+    def rows(self, numbers: np.ndarray) -> np.ndarray:
+        """Return where unrolls lie in the allocation."""
+        block, offset = np.divmod(numbers, self.block_unrolls)
+        places: np.ndarray = self._where[block % self.blocks] * self.block_unrolls + offset
+        return places
+
+    def arrays(self, first: int, count: int) -> dict[str, np.ndarray]:
+        """Return views of `count` unrolls of one block from number `first` on, by name; nobody may write to them."""
+        start = int(self.rows(np.array([first]))[0])
+        chosen = slice(start, start + count)
+        named = {f"rows/{i}": _plain(column[chosen]) for i, column in enumerate(self._columns[0])}
+        named |= {f"state/{i}": _plain(column[chosen]) for i, column in enumerate(self._columns[1])}
+        named |= {f"identity/{i}": column[chosen] for i, column in enumerate(self._identity)}
+        return named
+
+    def begin_at(self, number: int) -> None:
+        """Let the first unroll be number `number`, the first of a block (replay that goes on from a checkpoint)."""
+        self.oldest = self.next = number
+
+    def restore(self, count: int, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Take over the next `count` unrolls, none beyond the open block, and return their numbers.
+
+        Args:
+            count: As given to `arrays`.
+            arrays: What `arrays` returned.
+
+        Raises:
+            ValueError: They are of another form.
+        """
+        if not self.room():
+            self.open()
+        mine = self.arrays(self.next, count)
+        for name, array in mine.items():
+            its = arrays.get(name)
+            if its is None or (its.dtype, its.shape) != (array.dtype, array.shape):
+                raise ValueError(f"{name} has another form")
+        for name, array in mine.items():
+            array[...] = arrays[name]
+        numbers = np.arange(self.next, self.next + count)
+        self.next += count
+        return numbers
+
+
+def _plain(rows: np.ndarray) -> np.ndarray:
+    """Return rows that are single elements as bytes, [..., row bytes]; others as they are."""
+    return rows if rows.dtype.kind != "V" else rows.view(np.uint8).reshape(*rows.shape, rows.dtype.itemsize)
+
+
+def _columns(layout: UnrollLayout, room: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the rows of every time-major column as [room, T+1], in the order of `unroll_grids`, and the states."""
+    specs = (
+        ArraySpec("uint8", ()),
+        ArraySpec("float32", ()),
+        layout.action,
+        layout.action,
+        *layout.observation,
+        *layout.extras,
+        ArraySpec("int32", ()),
+    )
+    rows = [row_view(np.zeros((room, layout.rows, *spec.shape), spec.numpy_dtype), 2) for spec in specs]
+    states = [row_view(np.zeros((room, *spec.shape), spec.numpy_dtype), 1) for spec in layout.state]
+    return rows, states

@@ -1,0 +1,51 @@
+"""How much memory replay takes, and what to say when it does not fit."""
+
+from __future__ import annotations
+
+import os
+
+from aioseed.errors import ConfigError
+from aioseed.experience.layout import unroll_bytes
+from aioseed.types import UnrollLayout
+
+_SHARE = 0.75
+
+
+def check_memory(capacity_unrolls: int, layout: UnrollLayout, max_bytes: int | None) -> str:
+    """Return the sentence that says what replay will take: to be printed at the start.
+
+    Raises:
+        ConfigError: It is more than `max_bytes` (None: three quarters of this machine's memory); the sentence says what
+            would fit.
+    """
+    limit = max_bytes if max_bytes is not None else int(machine_bytes() * _SHARE)
+    needed, fits = capacity_unrolls * unroll_bytes(layout), limit // unroll_bytes(layout)
+    what = f"{capacity_unrolls:,} unrolls of {layout.rows - 1} steps of {_form(layout)} = {_size(needed)}"
+    if needed > limit:
+        where = "for replay.max_bytes" if max_bytes is not None else "for this machine"
+        raise ConfigError(
+            f"replay: {what}: too large {where}, the largest that fits is {fits:,}",
+            path="replay.capacity_unrolls",
+            value=str(capacity_unrolls),
+        )
+    return f"replay: {what}"
+
+
+def machine_bytes() -> int:
+    """Return the memory of this machine."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        return 2**63
+
+
+def _form(layout: UnrollLayout) -> str:
+    forms = ["x".join(map(str, spec.shape)) or "1" for spec in layout.observation]
+    return " + ".join(forms)
+
+
+def _size(count: int) -> str:
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count / 2**10:.3g} KiB"

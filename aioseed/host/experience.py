@@ -1,0 +1,181 @@
+"""Between inference and training: the assembler alone (on-policy), or the assembler and replay."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from aioseed.agents.agent import Unroll
+from aioseed.errors import ConfigError
+from aioseed.experience.assembler import UnrollAssembler
+from aioseed.experience.replay.config import ReplayConfig
+from aioseed.experience.replay.limiter import SamplesPerInsert
+from aioseed.experience.replay.memory import check_memory
+from aioseed.experience.replay.replay import Replay
+from aioseed.experience.replay.saving import Pins, number_of
+from aioseed.experience.replay.source import ReplaySource
+from aioseed.host.acting import BuiltAgent
+from aioseed.host.config import RunConfig
+from aioseed.specs import ArraySpec, Json, unflatten
+from aioseed.telemetry.counters import Metrics
+from aioseed.telemetry.ledger import Ledger
+from aioseed.training.store import Checkpoint
+from aioseed.training.trees import subtree
+from aioseed.training.update import column_shapes
+from aioseed.types import SavedReplay, UnrollColumns, UnrollLayout, UnrollSource
+
+log = logging.getLogger("aioseed.learner")
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """Hold what lies between inference and training."""
+
+    ledger: Ledger
+    assembler: UnrollAssembler
+    source: UnrollSource  # where training takes from: the assembler itself on-policy
+    save_replay: Callable[[], SavedReplay] | None  # None where checkpoints keep nothing of it
+    versions_after: Callable[[int], int]  # batches of the assembler -> versions that training publishes for them
+
+
+def build_experience(
+    config: RunConfig,
+    built: BuiltAgent,
+    layout: UnrollLayout,
+    restored: Checkpoint | None,
+    metrics: Metrics,
+    device: jax.Device,
+) -> Experience:
+    """Build what the section ``replay`` asks for, and the ledger that goes with it.
+
+    Raises:
+        CheckpointError: The replay or the ledger in `restored` cannot be gone on with.
+        ConfigError: The agent needs replay and there is none or the other way round, it does not fit into memory, or
+            both sides of it would wait for each other for ever.
+    """
+    _check_match(config, built)
+    ledger = _ledger(restored, goes_on=config.replay is not None)
+    calls, per_call = config.training.call_unrolls, config.training.updates_per_call
+    chosen = config.replay
+    chunk = calls if chosen is None else chosen.chunk_unrolls(calls)
+    assembler = UnrollAssembler(
+        layout,
+        max_environments=config.serving.max_environments,
+        batch_unrolls=chunk,
+        queue_batches=config.experience.queue_batches,
+        ledger=ledger,
+        priorities=None if chosen is None else first_priorities(built, layout, chosen, chunk, device),
+    )
+    if chosen is None:
+        return Experience(ledger, assembler, assembler, None, lambda batches: batches * per_call)
+    log.info(check_memory(chosen.capacity_unrolls, layout, chosen.max_bytes))
+    limiter = SamplesPerInsert(
+        chosen.samples_per_insert,
+        min_unrolls=chosen.min_unrolls,
+        insert_unrolls=chunk,
+        sample_unrolls=calls,
+        slack=chosen.slack_unrolls,
+    )
+    replay = ReplaySource(
+        layout,
+        assembler,
+        Replay(layout, chosen, config.seed, Pins() if config.training.checkpoint.replay else None),
+        limiter,
+        ledger,
+        metrics,
+        sample_unrolls=calls,
+        samples_first=config.mode == "lockstep",
+    )
+    if restored is not None and (state := _saved_replay(restored)) is not None:
+        replay.restore(state, subtree(restored.arrays, "replay"), restored.segment, str(restored.path))
+    save = replay.save if config.training.checkpoint.replay else None
+    return Experience(ledger, assembler, replay, save, UpdatesAllowed(limiter, per_call))
+
+
+def first_priorities(
+    built: BuiltAgent, layout: UnrollLayout, config: ReplayConfig, unrolls: int, device: jax.Device
+) -> Callable[[UnrollColumns], np.ndarray] | None:
+    """Return the agent's function for first priorities, compiled for batches of `unrolls`; None where none is wanted.
+
+    Thread: inference, which waits for the answer: the columns are read by nobody once it is there.
+    """
+    agent, spec = built
+    priorities = agent.priorities
+    if priorities is None or config.sampling == "uniform":
+        return None
+    extras = jax.tree.structure(agent.extras(), is_leaf=lambda node: isinstance(node, ArraySpec))
+    state = jax.tree.structure(jax.eval_shape(agent.initial_state))
+
+    def of(columns: UnrollColumns) -> jax.Array:
+        return priorities(
+            Unroll(
+                **{
+                    **columns._asdict(),
+                    "observation": unflatten(spec.observation, list(columns.observation)),
+                    "extras": jax.tree.unflatten(extras, columns.extras),
+                    "initial_state": jax.tree.unflatten(state, columns.initial_state),
+                }
+            )
+        )
+
+    program = jax.jit(of).lower(column_shapes(layout, unrolls, device)).compile()
+    return lambda columns: np.array(program(columns))
+
+
+class UpdatesAllowed:
+    """Say how many versions training publishes for so many inserted batches, where it samples whenever it may."""
+
+    def __init__(self, limiter: SamplesPerInsert, updates_per_call: int) -> None:
+        """Begin where `limiter` stands; it stays as it is."""
+        self._limiter = copy.copy(limiter)
+        self._updates_per_call = updates_per_call
+        self._batches = 0
+        self._calls = 0
+        self._sample()
+
+    def __call__(self, batches: int) -> int:
+        """Return the versions for `batches`, which never falls from one call to the next."""
+        while self._batches < batches:
+            self._limiter.insert()
+            self._batches += 1
+            self._sample()
+        return self._calls * self._updates_per_call
+
+    def _sample(self) -> None:
+        while self._limiter.may_sample():
+            self._limiter.sample()
+            self._calls += 1
+
+
+def _ledger(restored: Checkpoint | None, *, goes_on: bool) -> Ledger:
+    form = None if restored is None else restored.state.get("ledger")
+    if restored is None or not isinstance(form, dict):
+        return Ledger()
+    path, state = str(restored.path), _saved_replay(restored)
+    held = number_of(state, "transitions", path) if state is not None and goes_on else 0
+    return Ledger.from_json(form, path=path, replay=held)
+
+
+def _saved_replay(restored: Checkpoint) -> dict[str, Json] | None:
+    state = restored.state.get("replay")
+    return state if isinstance(state, dict) else None
+
+
+def _check_match(config: RunConfig, built: BuiltAgent) -> None:
+    name = config.agent.name
+    if built.agent.off_policy and config.replay is None:
+        raise ConfigError(f"the agent {name} learns from replay: give the section replay", path="replay")
+    if config.replay is None:
+        return
+    if not built.agent.off_policy:
+        raise ConfigError(
+            f"the agent {name} learns from each unroll once: leave the section replay out", path="replay", value=name
+        )
+    if config.mode == "lockstep" and config.replay.samples_per_insert is None:
+        message = "lockstep needs replay.samples_per_insert: without it the number of updates depends on speed"
+        raise ConfigError(message, path="replay.samples_per_insert")

@@ -1,0 +1,68 @@
+"""Samples per insert: held from both sides, and never so that both sides wait."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioseed.errors import ConfigError
+from aioseed.experience.replay.limiter import SamplesPerInsert
+
+ratios = st.sampled_from([0.1, 1 / 3, 0.75, 1.0, 1.5, 4.0, 8.3])
+numbers = st.integers(1, 70)
+
+
+@given(ratio=ratios, insert=numbers, sample=numbers, minimum=numbers, extra=st.sampled_from([0.0, 0.5, 40.0]),
+       choices=st.lists(st.booleans(), min_size=300, max_size=300))  # fmt: skip
+def test_neither_side_waits_for_ever_and_the_ratio_holds(ratio, insert, sample, minimum, extra, choices) -> None:
+    slack = (ratio * insert + sample) / 2 + 1e-3 + extra
+    limiter = SamplesPerInsert(
+        ratio, min_unrolls=minimum, insert_unrolls=insert, sample_unrolls=sample, slack=slack if extra else None
+    )
+    for prefers_insert in choices:
+        may_insert, may_sample = limiter.may_insert(), limiter.may_sample()
+        assert may_insert or may_sample
+        if limiter.inserted < minimum:
+            assert not may_sample
+        if may_insert and (prefers_insert or not may_sample):
+            limiter.insert()
+        else:
+            limiter.sample()
+        if limiter.inserted >= minimum + insert:
+            owed = ratio * (limiter.inserted - minimum) - limiter.sampled
+            assert abs(owed) <= slack + ratio * insert + 1e-3
+
+
+@given(ratio=ratios, insert=numbers, sample=numbers)
+def test_settings_that_would_deadlock_are_refused(ratio, insert, sample) -> None:
+    too_little = (ratio * insert + sample) / 2 * 0.99
+    with pytest.raises(ConfigError, match="neither side waits for ever"):
+        SamplesPerInsert(ratio, min_unrolls=1, insert_unrolls=insert, sample_unrolls=sample, slack=too_little)
+
+
+def test_less_slack_than_is_refused_does_deadlock() -> None:
+    """The bound is no superstition: a hair below it both sides wait."""
+    limiter = SamplesPerInsert(1.0, min_unrolls=1, insert_unrolls=4, sample_unrolls=4)
+    limiter._slack = int(3.5e6)
+    limiter.inserted, limiter.sampled = 1, 0
+    stuck = False
+    for _ in range(50):
+        if limiter.may_sample():
+            limiter.sample()
+        elif limiter.may_insert():
+            limiter.insert()
+        else:
+            stuck = True
+    assert stuck
+
+
+def test_without_a_ratio_both_run_freely_once_there_is_something() -> None:
+    limiter = SamplesPerInsert(None, min_unrolls=8, insert_unrolls=4, sample_unrolls=32)
+    assert limiter.may_insert() and not limiter.may_sample()
+    limiter.insert()
+    assert not limiter.may_sample()
+    limiter.insert()
+    for _ in range(100):
+        assert limiter.may_insert() and limiter.may_sample()
+        limiter.sample()

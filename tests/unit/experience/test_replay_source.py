@@ -1,0 +1,176 @@
+"""The replay source: rows come in at one end, drawn unrolls go out at the other, and the books balance at all times."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from aioseed.errors import AioseedError
+from aioseed.experience.replay.config import ReplayConfig
+from aioseed.experience.replay.limiter import SamplesPerInsert
+from aioseed.experience.replay.replay import Replay
+from aioseed.experience.replay.source import ReplaySource
+from aioseed.telemetry.counters import Metrics
+from aioseed.types import FIRST
+
+
+class Line(NamedTuple):
+    feeder: Any
+    source: ReplaySource
+    metrics: Metrics
+
+    def steps(self, first: int, count: int) -> None:
+        for value in range(first, first + count):
+            self.feeder.feed([0, 1], [value, 1000 + value])
+
+    @property
+    def held(self) -> int:
+        return self.feeder.ledger.snapshot().replay
+
+
+@pytest.fixture
+def line(feeder):
+    def make(
+        *, capacity: int = 6, minimum: int = 2, ratio: float | None = 2.0, sample: int = 4, **options: Any
+    ) -> Line:
+        road = feeder(3, batch_unrolls=2)
+        config = ReplayConfig(capacity_unrolls=capacity, min_unrolls=minimum)
+        layout = road.layout
+        limiter = SamplesPerInsert(ratio, min_unrolls=minimum, insert_unrolls=2, sample_unrolls=sample)
+        metrics = Metrics()
+        source = ReplaySource(
+            layout, road.assembler, Replay(layout, config, 0), limiter, road.ledger, metrics, sample_unrolls=sample,
+            **options,
+        )  # fmt: skip
+        return Line(road, source, metrics)
+
+    return make
+
+
+def test_nothing_is_drawn_before_there_is_enough_and_then_as_often_as_the_ratio_says(line) -> None:
+    made = line(minimum=4)
+    made.steps(0, 4)
+    assert made.source.take(0.0) is None
+    made.steps(4, 3)
+    drawn = 0
+    for _ in range(10):
+        batch = made.source.take(0.0)
+        if batch is not None:
+            drawn += batch.count
+            made.source.give_back(batch)
+    assert drawn == 4 and made.source.limiter.inserted == 4
+
+
+def test_drawn_unrolls_are_those_that_came(line) -> None:
+    made = line()
+    made.steps(0, 4)
+    batch = made.source.take(0.0)
+    assert {tuple(column) for column in batch.columns.observation[0].T} <= {(0, 1, 2, 3), (1000, 1001, 1002, 1003)}
+    assert batch.entries is not None and batch.columns.importance.max() == 1
+
+
+def test_the_books_balance_and_what_is_forgotten_is_consumed(line) -> None:
+    made = line(capacity=6)
+    made.steps(0, 1)
+    for begin in range(1, 40, 3):
+        made.steps(begin, 3)
+        while (batch := made.source.take(0.0)) is not None:
+            made.source.settle(batch, np.array([True]), np.ones(4))
+            made.source.give_back(batch)
+        state = made.feeder.ledger.snapshot()
+        assert state.imbalance == 0 and state.queued + state.training == 0
+        made.source.audit()
+    assert made.held == 6 * 3 and state.consumed == 26 * 3 - made.held
+
+
+def test_what_was_inserted_counts_as_trained_once(line) -> None:
+    made = line()
+    made.steps(0, 4)
+    batch = made.source.take(0.0)
+    assert made.source.settle(batch, np.array([True]), None) == (6, 0)
+    assert made.source.settle(batch, np.array([True]), None) == (0, 0)
+
+
+def test_new_priorities_go_to_the_unrolls_that_were_drawn_but_not_those_of_a_skipped_step(line) -> None:
+    made = line()
+    made.steps(0, 4)
+    batch = made.source.take(0.0)
+    batch = type(batch)(batch.columns, batch.identity, 4, None, np.array([0, 0, 1, 1]))
+    before = made.source.replay.priorities()
+    made.source.settle(batch, np.array([True, False]), np.array([4.0, 4.0, 9.0, 9.0]))
+    np.testing.assert_allclose(made.source.replay.priorities(), [4**0.9, before[1]])
+    made.source.settle(batch, None, None)
+
+
+def test_training_that_is_behind_leaves_the_queue_full(line) -> None:
+    """The pushing side is held up: nothing is taken out of the queue while too much is owed."""
+    made = line(ratio=4.0)
+    made.steps(0, 1)
+    for begin in range(1, 13, 3):
+        made.steps(begin, 3)
+    assert made.feeder.assembler.ready == 4
+    batch = made.source.take(0.0)
+    assert made.feeder.assembler.ready == 3, "8 samples are owed for the next two unrolls already"
+    made.source.give_back(batch)
+
+
+def test_in_lockstep_all_that_is_owed_is_drawn_before_more_is_inserted(line) -> None:
+    made = line(ratio=4.0, samples_first=True)
+    made.steps(0, 1)
+    for begin in range(1, 13, 3):
+        made.steps(begin, 3)
+    inserted = []
+    while (batch := made.source.take(0.0)) is not None:
+        inserted.append(made.source.limiter.inserted)
+        made.source.give_back(batch)
+    assert inserted == sorted(inserted) and inserted[0] == 2 and inserted[-1] == 8
+    assert all(inserted.count(n) == 2 for n in (4, 6)), inserted
+
+
+def test_a_batch_is_lent_once(line) -> None:
+    made = line(ratio=None)
+    made.steps(0, 4)
+    batch = made.source.take(0.0)
+    with pytest.raises(AioseedError, match="lent"):
+        made.source.take(0.0)
+    made.source.give_back(batch)
+    with pytest.raises(AioseedError, match="not lent"):
+        made.source.give_back(batch)
+
+
+def test_it_says_what_is_worth_watching(line) -> None:
+    made = line(ratio=None)
+    made.steps(0, 4)
+    made.source.give_back(made.source.take(0.0))
+    values = made.metrics.snapshot()
+    assert values["replay/size_unrolls"] == 2 and values["replay/sampled_age_unrolls/count"] == 4
+    assert {"replay/samples_per_insert", "replay/never_sampled_share", "replay/sampled_priority/p50"} <= set(values)
+
+
+def test_first_priorities_come_from_the_function_of_the_agent(feeder) -> None:
+    road = feeder(3, batch_unrolls=2, priorities=lambda columns: columns.observation[0][0].astype(np.float32) + 1)
+    for value in range(4):
+        road.feed([0, 1], [value, 1000 + value], [FIRST, FIRST] if not value else [0, 0])
+    np.testing.assert_array_equal(road.assembler.take(0.0).priorities, [1, 1001])
+
+
+def test_a_restored_source_goes_on_as_the_saved_one(line) -> None:
+    """Counts, priorities, the random generator and what waits to be counted as trained on."""
+    one, other = line(), line()
+    one.steps(0, 4)
+    saved_early = one.source.take(0.0)
+    one.source.settle(saved_early, np.array([True]), np.array([1.0, 2.0, 3.0, 4.0]))
+    one.source.give_back(saved_early)
+    saved = one.source.save()
+    disk = {}
+    for segment in saved.segments:
+        with segment.read() as arrays:
+            disk[segment.name] = {name: array.copy() for name, array in arrays.items()}
+    saved.release(True)
+    other.source.restore(saved.state, saved.arrays, disk.__getitem__)
+    assert other.source.limiter.inserted == one.source.limiter.inserted
+    first, second = one.source.replay.draw(32), other.source.replay.draw(32)
+    np.testing.assert_array_equal(first.numbers, second.numbers)
+    np.testing.assert_array_equal(first.importance, second.importance)

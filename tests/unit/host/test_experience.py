@@ -1,0 +1,87 @@
+"""What the host puts between inference and training: how many updates lockstep waits for, and first priorities."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioseed.agents.r2d2 import R2d2Config
+from aioseed.agents.r2d2 import agent as r2d2
+from aioseed.experience.layout import allocate_buffer
+from aioseed.experience.replay.config import ReplayConfig
+from aioseed.experience.replay.limiter import SamplesPerInsert
+from aioseed.host.acting import BuiltAgent, layout_of
+from aioseed.host.experience import UpdatesAllowed, first_priorities
+from aioseed.nets.mlp import mlp
+from aioseed.specs import ArraySpec, discrete
+from aioseed.types import FIRST, EnvironmentSpec
+
+SPEC = EnvironmentSpec(ArraySpec("float32", (3,)), discrete(2))
+numbers = st.integers(1, 20)
+
+
+@given(
+    ratio=st.sampled_from([0.3, 1.0, 1.5, 4.0]),
+    insert=numbers,
+    sample=numbers,
+    minimum=numbers,
+    before=st.integers(0, 30),
+    batches=st.lists(st.integers(0, 9), max_size=9),
+)
+def test_lockstep_waits_for_exactly_the_updates_that_training_makes(
+    ratio, insert, sample, minimum, before, batches
+) -> None:
+    """Also where a run goes on in the middle of what it owes."""
+    limiter = SamplesPerInsert(ratio, min_unrolls=minimum, insert_unrolls=insert, sample_unrolls=sample)
+    for _ in range(before):
+        if limiter.may_sample():
+            limiter.sample()
+        else:
+            limiter.insert()
+    allowed = UpdatesAllowed(limiter, updates_per_call=3)
+    calls = inserted = 0
+    for more in batches:
+        waiting = more
+        while limiter.may_sample() or waiting:
+            if limiter.may_sample():
+                limiter.sample()
+                calls += 1
+            else:
+                assert limiter.may_insert()
+                limiter.insert()
+                waiting -= 1
+        inserted += more
+        assert allowed(inserted) == 3 * calls
+
+
+@pytest.fixture(scope="module")
+def built() -> BuiltAgent:
+    return BuiltAgent(r2d2.build(R2d2Config(burn_in_steps=2), SPEC, partial(mlp, hidden=(4,))), SPEC)
+
+
+def test_first_priorities_are_those_of_the_agent(built: BuiltAgent) -> None:
+    layout, generator = layout_of(built, 5), np.random.default_rng(0)
+    columns = allocate_buffer(layout, 3).batch.columns
+    columns.reward[...] = generator.normal(size=columns.reward.shape)
+    columns.extras[0][...] = generator.normal(size=columns.extras[0].shape)
+    columns.flags[5, 1] = FIRST
+    function = first_priorities(built, layout, ReplayConfig(), 3, jax.devices()[0])
+    assert function is not None
+    found = function(columns)
+    assert found.shape == (3,) and found.dtype == np.float32 and np.all(found > 0)
+    columns.extras[0][2:, 2] += 1
+    assert list(function(columns) != found) == [False, False, True]
+    columns.reward[:2] = 99
+    assert function(columns)[0] == found[0], "the burn-in has no errors"
+
+
+def test_without_priorities_there_is_no_function(built: BuiltAgent) -> None:
+    layout, device = layout_of(built, 5), jax.devices()[0]
+    assert first_priorities(built, layout, ReplayConfig(sampling="uniform"), 3, device) is None
+    plain = built._replace(agent=built.agent._replace(priorities=None))
+    assert first_priorities(plain, layout, ReplayConfig(), 3, device) is None
