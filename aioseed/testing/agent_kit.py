@@ -222,7 +222,7 @@ def check_extremes(subject: AgentUnderTest) -> None:
 
 
 def check_learns(subject: AgentUnderTest, updates: int = 60, step_size: float = 0.03) -> None:
-    """Check that sign descent learns a bandit whose first action component should be 0 (a box: negative)."""
+    """Check that sign descent learns a bandit whose first action component should be 0 (a box: in its lower half)."""
     generator = np.random.default_rng(7)
     learner = subject.learner
     after_update = jax.jit(subject.agent.after_update)
@@ -283,21 +283,29 @@ def _random(generator: np.random.Generator, part: ArraySpec, scale: float) -> np
 def _actions(action: ActionSpec, generator: np.random.Generator, leading: tuple[int, ...]) -> np.ndarray:
     shape = (*leading, *action.array.shape)
     if action.kind == "box":
-        return generator.uniform(-1, 1, shape).astype(action.array.dtype)
+        low, high = (bound.reshape(action.array.shape) for bound in _bounds(action))
+        return np.clip(generator.uniform(low, high, shape).astype(np.float32), low, high)
     return generator.integers(0, np.array(action.sizes).reshape(action.array.shape), shape).astype(action.array.dtype)
+
+
+def _bounds(action: ActionSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32[A] twice, the bounds of a box, 1 away from 0 where there are none."""
+    low, high = (np.array(bound, np.float32) for bound in (action.low, action.high))
+    return np.where(np.isfinite(low), low, np.float32(-1)), np.where(np.isfinite(high), high, np.float32(1))
 
 
 def _legal(action: ActionSpec, taken: np.ndarray) -> bool:
     flat = taken.reshape(len(taken), -1)
     if action.kind == "box":
-        return bool(np.all((flat >= np.array(action.low)) & (flat <= np.array(action.high))))
+        low, high = (np.array(bound, np.float32) for bound in (action.low, action.high))
+        return bool(np.all((flat >= low) & (flat <= high)))
     return bool(np.all((flat >= 0) & (flat < np.array(action.sizes))))
 
 
 def _paid(action: ActionSpec, rows: ActInput) -> jax.Array:
     """Return the bandit's reward: 1 at a final row that the right action led to."""
     component = np.asarray(rows.previous_action).reshape(_BATCH, -1)[:, 0]
-    right = component < 0 if action.kind == "box" else component == 0
+    right = component < np.mean(_bounds(action), axis=0)[0] if action.kind == "box" else component == 0
     return jnp.asarray((right & ((np.asarray(rows.flags) & FINAL) != 0)).astype(np.float32))
 
 

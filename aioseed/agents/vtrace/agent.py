@@ -9,11 +9,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from aioseed.agents.actions import action_distribution
 from aioseed.agents.agent import ActInput, ActOutput, Agent, LearnerState, LossOutput, NetworkFactory, PyTree, Unroll
 from aioseed.agents.vtrace.config import VtraceConfig
 from aioseed.agents.vtrace.loss import outputs, scaled_reward, transitions, vtrace_loss
 from aioseed.nets.network import Head, Network, network_inputs
-from aioseed.ops.distributions import ActionDistribution, for_action
+from aioseed.ops.distributions import ActionDistribution
 from aioseed.ops.rng import slot_uniforms
 from aioseed.specs import ActionSpec, ArraySpec
 from aioseed.types import EnvironmentSpec
@@ -31,7 +32,7 @@ def build(config: VtraceConfig, environment: EnvironmentSpec, make_network: Netw
     Raises:
         SpaceError: The agent cannot take such actions.
     """
-    distribution = for_action(environment.action)
+    distribution = action_distribution(environment.action, config.action)
     heads = {"policy": Head(distribution.parameter_size, _POLICY_SCALE), "value": Head(1)}
     parts = _Parts(
         config,
