@@ -50,21 +50,22 @@ class AgentUnderTest:
         self.spec = spec
         self.steps = agent.overlap_steps + _STEPS
         self.learner = jax.jit(agent.init)(jax.random.key(0))
+        self.keys = jax.random.split(jax.random.key(2), _BATCH)
         self._act = jax.jit(agent.act, static_argnums=4)
         self._gradient = jax.jit(self._gradient_of)
 
-    def _gradient_of(self, params: PyTree, extra: PyTree, unroll: Unroll) -> _Gradient:
+    def _gradient_of(self, params: PyTree, extra: PyTree, unroll: Unroll, keys: jax.Array) -> _Gradient:
         def total(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
-            found = self.agent.loss(params, extra, unroll)
+            found = self.agent.loss(params, extra, unroll, keys)
             return found.total, (found.count, found.metrics)
 
         (summed, (count, metrics)), gradient = jax.value_and_grad(total, has_aux=True)(params)
         return _Gradient(summed, count, metrics, gradient)
 
-    def gradient(self, unroll: Unroll, learner: LearnerState | None = None) -> _Gradient:
+    def gradient(self, unroll: Unroll, learner: LearnerState | None = None, keys: jax.Array | None = None) -> _Gradient:
         """Return what `loss` says of an unroll, and the gradient of its total."""
         params, extra = learner or self.learner
-        found: _Gradient = self._gradient(params, extra, unroll)
+        found: _Gradient = self._gradient(params, extra, unroll, self.keys if keys is None else keys)
         return found
 
     def act(
@@ -139,7 +140,7 @@ def check_act(subject: AgentUnderTest) -> None:
 def check_loss(subject: AgentUnderTest) -> None:
     """Check the shapes and dtypes of what `loss` and `after_update` return, and that the loss is finite."""
     learner, unroll = subject.learner, subject.unroll(np.random.default_rng(1))
-    form = jax.eval_shape(subject.agent.loss, *learner, unroll)
+    form = jax.eval_shape(subject.agent.loss, *learner, unroll, subject.keys)
     for name, leaf in {"total": form.total, "count": form.count, **form.metrics}.items():
         assert leaf.shape == () and leaf.dtype == jnp.float32, f"loss: {name} must be one float32, it is {leaf}"
     found = subject.gradient(unroll)
@@ -185,13 +186,16 @@ def check_first_rows(subject: AgentUnderTest) -> None:
 
 
 def check_sums(subject: AgentUnderTest) -> None:
-    """Check that total, count, metrics and gradient are sums over unrolls."""
+    """Check that total, count, metrics and gradient are sums over unrolls, each with the noise of its own key."""
     # Two batches that exchange half of their unrolls keep their sum; sizes stay as they are, so nothing is compiled.
     generator = np.random.default_rng(4)
     one, other = subject.unroll(generator), subject.unroll(generator, scale=3)
     before = _added(subject.gradient(one), subject.gradient(other))
     after = _added(subject.gradient(_halves(one, other)), subject.gradient(_halves(other, one)))
     _assert_close("the loss of a batch is not a sum over its unrolls", before, after)
+    order = generator.permutation(_BATCH)
+    moved = subject.gradient(_reordered(one, order), keys=subject.keys[order])
+    _assert_close("the loss of an unroll depends on its place in the batch", subject.gradient(one), moved)
 
 
 def check_borders(subject: AgentUnderTest) -> None:
@@ -311,6 +315,11 @@ def _paid(action: ActionSpec, rows: ActInput) -> jax.Array:
 
 def _take(tree: PyTree, rows: np.ndarray) -> PyTree:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], tree)
+
+
+def _reordered(unroll: Unroll, order: np.ndarray) -> Unroll:
+    rows: Unroll = jax.tree.map(lambda leaf: np.asarray(leaf)[:, order], unroll._replace(initial_state=()))
+    return rows._replace(initial_state=_take(unroll.initial_state, order))
 
 
 def _halves(one: Unroll, other: Unroll) -> Unroll:

@@ -82,8 +82,8 @@ def _act(
     return ActOutput(sample.action, extras), state
 
 
-def _loss(parts: _Parts, params: PyTree, extra: PyTree, unroll: Unroll) -> LossOutput:
-    del extra
+def _loss(parts: _Parts, params: PyTree, extra: PyTree, unroll: Unroll, keys: jax.Array) -> LossOutput:
+    del extra, keys
     reward = scaled_reward(parts.config, unroll.reward)
     inputs = network_inputs(parts.action, unroll.observation, reward, unroll.flags, unroll.previous_action)
     found = parts.network.unroll(params["network"], unroll.initial_state, inputs)
