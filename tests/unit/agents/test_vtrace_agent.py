@@ -12,8 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from aioseed.agents.agent import ActInput
+from aioseed.agents.transitions import scaled_reward, transitions
 from aioseed.agents.vtrace import VtraceConfig, agent
-from aioseed.agents.vtrace.loss import scaled_reward, transitions
 from aioseed.errors import SpaceError
 from aioseed.nets.mlp import mlp
 from aioseed.nets.recurrent import mlp_lstm
