@@ -231,6 +231,12 @@ def test_the_gradient_of_the_log_tail_is_right_where_the_tail_is_far() -> None:
     np.testing.assert_allclose(slopes, [1e7, 1e4, 300.00333, 10.10718, 10.08738, *near, 0], rtol=1e-4)
 
 
+def test_the_gradient_is_right_for_a_bound_that_the_policy_has_left_far_behind() -> None:
+    sample = Sample(jnp.array(-1.0), (jnp.array([-1.0]),))
+    slope = jax.grad(lambda params: clipped_normal(LINE).log_prob(params, sample))(jnp.array([5.0, -40.0]))
+    assert slope[0] == pytest.approx(-6000 / 1e-3, rel=1e-3)
+
+
 @each
 @pytest.mark.parametrize(
     ("low", "high", "complaint"),
