@@ -111,8 +111,11 @@ class Agent(NamedTuple):
     """() -> recurrent state of one slot, without batch axis."""
     act: ActFunction
     """See `ActFunction`."""
-    loss: Callable[[PyTree, PyTree, Unroll], LossOutput]
-    """(params, extra, unroll) -> LossOutput; differentiated with respect to params."""
+    loss: Callable[[PyTree, PyTree, Unroll, jax.Array], LossOutput]
+    """(params, extra, unroll, PRNG keys[B]) -> LossOutput; differentiated with respect to params.
+
+    Noise of an unroll comes from its own key alone: the runtime may cut a batch of unrolls into pieces.
+    """
     after_update: Callable[[LearnerState, jax.Array], LearnerState]
     """(state after the optimiser's step, int32[] number of steps made) -> state; target networks and projections."""
     extras: Callable[[], PyTree]

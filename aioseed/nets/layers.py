@@ -40,14 +40,34 @@ class Torso(nn.Module):
 
 
 class Outputs(nn.Module):
-    """Put one dense layer for each head on top of shared features."""
+    """Put one dense layer for each head on top of shared features; below a head that takes the action, a torso too."""
 
     heads: Heads
+    hidden: tuple[int, ...]
+    activation: Activation
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> NetworkOutputs:  # [..., F] -> {name: [..., size]}
-        """Return every head's output for float32[..., F]."""
-        return {name: head_layer(head, name)(features) for name, head in sorted(self.heads.items())}
+    def __call__(self, features: jax.Array, action: jax.Array | None) -> NetworkOutputs:
+        """Return every head's output [..., size] for features float32[..., F] and the action float32[..., A]."""
+        outputs = {}
+        for name, head in sorted(self.heads.items()):
+            seen = features
+            if head.takes_action:
+                # One dense layer on features and action could not say that an action is good here and bad there.
+                seen = Torso(self.hidden, self.activation, name=f"{name}_torso")(with_action(features, action))
+            outputs[name] = head_layer(head, name)(seen)
+        return outputs
+
+
+def with_action(features: jax.Array, action: jax.Array | None) -> jax.Array:
+    """Return float32[..., F + A].
+
+    Raises:
+        ValueError: No action was given to a network with a head that takes one.
+    """
+    if action is None:
+        raise ValueError("a head takes the action, and NetworkInputs.action is None")
+    return jnp.concatenate([features, action], axis=-1)
 
 
 class DuelingOutputs(nn.Module):

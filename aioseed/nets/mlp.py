@@ -7,7 +7,7 @@ from typing import cast
 import jax
 from flax import linen as nn
 
-from aioseed.nets.layers import Activation, Outputs, Torso, check_layers, head_layer
+from aioseed.nets.layers import Activation, Outputs, Torso, check_layers, head_layer, with_action
 from aioseed.nets.network import (
     Heads,
     Network,
@@ -34,8 +34,9 @@ def mlp(
 
     Args:
         observation: Any tree; see `aioseed.nets.network.flatten_observation` for how leaves become numbers.
-        action: Not used but to fit the signature.
-        heads: Outputs, each a dense layer on the last hidden one.
+        action: Says how wide an action is, for heads that take one.
+        heads: Outputs, each a dense layer on the last hidden one. A head that takes the action has hidden layers of its
+            own: on observation and action, or on the shared torso and the action.
         hidden: Units of the hidden layers.
         activation: Applied after every hidden layer.
         shared_torso: True computes all heads from one stack of hidden layers. False gives each head a stack of its own:
@@ -47,14 +48,14 @@ def mlp(
     hidden = tuple(hidden)
     check_layers(activation, hidden=hidden)
     module = _Mlp(heads, hidden, activation, shared_torso)
-    example = flatten_observation(observation, example_inputs(observation, action).observation)
+    example = example_inputs(observation, action)
 
     def init(key: jax.Array) -> PyTree:
-        return module.init(key, example)["params"]
+        return module.init(key, flatten_observation(observation, example.observation), example.action)["params"]
 
     def apply(params: PyTree, inputs: NetworkInputs) -> NetworkOutputs:
         features = flatten_observation(observation, inputs.observation)
-        return cast("NetworkOutputs", module.apply({"params": params}, features))
+        return cast("NetworkOutputs", module.apply({"params": params}, features, inputs.action))
 
     return feed_forward(init, apply)
 
@@ -66,10 +67,12 @@ class _Mlp(nn.Module):
     shared_torso: bool
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> NetworkOutputs:
+    def __call__(self, features: jax.Array, action: jax.Array | None) -> NetworkOutputs:
         if self.shared_torso:
-            return Outputs(self.heads)(Torso(self.hidden, self.activation)(features))
-        return {
-            name: head_layer(head, name)(Torso(self.hidden, self.activation, name=f"{name}_torso")(features))
-            for name, head in sorted(self.heads.items())
-        }
+            shared = Torso(self.hidden, self.activation)(features)
+            return Outputs(self.heads, self.hidden[-1:], self.activation)(shared, action)
+        outputs = {}
+        for name, head in sorted(self.heads.items()):
+            seen = with_action(features, action) if head.takes_action else features
+            outputs[name] = head_layer(head, name)(Torso(self.hidden, self.activation, name=f"{name}_torso")(seen))
+        return outputs

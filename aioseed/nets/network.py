@@ -7,6 +7,7 @@ network knows nothing of the algorithm. Any module system will do: only the func
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,6 +28,9 @@ class Head(NamedTuple):
     """Numbers a row."""
     scale: float = 1.0
     """Spread of the outputs at first, above 0. A small one (0.01) makes all actions about equally likely."""
+    takes_action: bool = False
+    """Whether the output is of an action too, as Q(x, a) is. The action never enters a recurrent state: what is asked
+    about an action need not be what was done."""
 
 
 Heads: TypeAlias = Mapping[str, Head]
@@ -39,7 +43,8 @@ class NetworkInputs(NamedTuple):
     observation: Tree[jax.Array]  # leaves [..., *shape], as the observation spec says
     reward: jax.Array  # float32[...], scaled and clipped as the agent learns from it; 0 at a first row
     first: jax.Array  # bool[...]
-    previous_action: jax.Array  # float32[..., A], one-hot for each component; all zero (none) at a first row
+    previous_action: jax.Array  # float32[..., A], `action_features`; all zero (none) at a first row
+    action: jax.Array | None = None  # float32[..., A], `action_features`; given where a head takes the action
 
 
 NetworkOutputs: TypeAlias = dict[str, jax.Array]
@@ -68,7 +73,7 @@ NetworkFactory: TypeAlias = Callable[[ObservationSpec, ActionSpec, Heads], Netwo
 
 
 def previous_action_size(action: ActionSpec) -> int:
-    """Return A, the width of `NetworkInputs.previous_action`."""
+    """Return A, the width of `action_features`."""
     return action.array.size if action.kind == "box" else sum(action.sizes)
 
 
@@ -85,7 +90,7 @@ def network_inputs(
         previous_action: [..., *action shape]; ignored at first rows.
     """
     first = (flags & FIRST) != 0
-    features = _action_features(action, previous_action)
+    features = action_features(action, previous_action)
     return NetworkInputs(
         observation,
         jnp.where(first, 0.0, reward.astype(jnp.float32)),
@@ -94,13 +99,31 @@ def network_inputs(
     )
 
 
-def _action_features(action: ActionSpec, taken: jax.Array) -> jax.Array:
+def action_features(action: ActionSpec, taken: jax.Array) -> jax.Array:
+    """Return float32[..., A] for actions [..., *action shape], as networks see them.
+
+    Discrete kinds are one-hot, component by component. The elements of a box are rescaled from their bounds to [-1, 1];
+    where a bound is infinite, they are taken as they are.
+    """
     if action.kind == "box":
-        return taken.astype(jnp.float32).reshape(*taken.shape[: taken.ndim - len(action.array.shape)], -1)
+        return _box_features(action, taken)
     if action.kind == "discrete":
         return jax.nn.one_hot(taken, action.sizes[0], dtype=jnp.float32)
     components = [jax.nn.one_hot(taken[..., i], size, dtype=jnp.float32) for i, size in enumerate(action.sizes)]
     return jnp.concatenate(components, axis=-1)
+
+
+def _box_features(action: ActionSpec, taken: jax.Array) -> jax.Array:
+    numbers = taken.astype(jnp.float32).reshape(*taken.shape[: taken.ndim - len(action.array.shape)], -1)
+    pairs = [
+        (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else (-1.0, 1.0)
+        for low, high in zip(action.low, action.high, strict=True)
+    ]
+    center, half = (
+        jnp.broadcast_to(jnp.array(row, jnp.float32), numbers.shape)
+        for row in ([low / 2 + high / 2 for low, high in pairs], [high / 2 - low / 2 for low, high in pairs])
+    )
+    return (numbers - center) / half
 
 
 def reset_where_first(initial: PyTree, state: PyTree, first: jax.Array) -> PyTree:
@@ -113,13 +136,14 @@ def reset_where_first(initial: PyTree, state: PyTree, first: jax.Array) -> PyTre
 
 
 def example_inputs(observation: ObservationSpec, action: ActionSpec, leading: tuple[int, ...] = (1,)) -> NetworkInputs:
-    """Return rows of zeros, none of them first, for initialisers that want to see shapes."""
+    """Return rows of zeros, none of them first and with an action, for initialisers that want to see shapes."""
     parts: list[ArraySpec] = flatten(observation)
     leaves = [jnp.zeros((*leading, *part.shape), part.dtype) for part in parts]
     return NetworkInputs(
         unflatten(observation, leaves),
         jnp.zeros(leading, jnp.float32),
         jnp.zeros(leading, jnp.bool_),
+        jnp.zeros((*leading, previous_action_size(action)), jnp.float32),
         jnp.zeros((*leading, previous_action_size(action)), jnp.float32),
     )
 

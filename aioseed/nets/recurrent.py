@@ -43,7 +43,8 @@ def mlp_lstm(
     Args:
         observation: Any tree; see `aioseed.nets.network.flatten_observation` for how leaves become numbers.
         action: Its one-hot form is an input where `include_previous`.
-        heads: Outputs, each a dense layer on the last LSTM layer.
+        heads: Outputs, each a dense layer on the last LSTM layer. A head that takes the action has one more dense layer
+            of `lstm_units` below, on the last LSTM layer and the action.
         hidden: Units of the dense layers below; may be empty.
         activation: Applied after every dense layer.
         lstm_units: Units of each LSTM layer.
@@ -119,14 +120,14 @@ def _recurrent(
 
     def run(params: PyTree, state: State, inputs: NetworkInputs) -> tuple[NetworkOutputs, State]:
         features = flatten_observation(observation, inputs.observation)
-        result = module.apply({"params": params}, features, extra(inputs), inputs.first, state)
+        result = module.apply({"params": params}, features, extra(inputs), inputs.first, state, inputs.action)
         return cast("tuple[NetworkOutputs, State]", result)
 
     def init(key: jax.Array) -> PyTree:
         inputs = example_inputs(observation, action, (1, 1))
         features = flatten_observation(observation, inputs.observation)
         state = jax.tree.map(lambda leaf: leaf[None], initial_state())
-        return module.init(key, features, extra(inputs), inputs.first, state)["params"]
+        return module.init(key, features, extra(inputs), inputs.first, state, inputs.action)["params"]
 
     def step(params: PyTree, state: PyTree, inputs: NetworkInputs) -> tuple[NetworkOutputs, PyTree]:
         outputs, state = run(params, state, jax.tree.map(lambda leaf: leaf[None], inputs))
@@ -144,15 +145,16 @@ class _MlpLstm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: jax.Array, extra: jax.Array, first: jax.Array, state: State
-    ) -> tuple[NetworkOutputs, State]:  # features [T+1, B, F], extra [T+1, B, X]
+        self, features: jax.Array, extra: jax.Array, first: jax.Array, state: State, action: jax.Array | None
+    ) -> tuple[NetworkOutputs, State]:  # features [T+1, B, F], extra [T+1, B, X], action [T+1, B, A]
         features = jnp.concatenate([Torso(self.hidden, self.activation)(features), extra], axis=-1)
         final = []
         for entered in state:
             features, left = Lstm(self.lstm_units)(features, first, entered)
             final.append(left)
-        top = DuelingOutputs(self.heads, self.dueling_units) if self.dueling_units else Outputs(self.heads)
-        return top(features), tuple(final)
+        if self.dueling_units:
+            return DuelingOutputs(self.heads, self.dueling_units)(features), tuple(final)
+        return Outputs(self.heads, (self.lstm_units,), self.activation)(features, action), tuple(final)
 
 
 class Lstm(nn.Module):

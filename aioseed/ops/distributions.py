@@ -1,9 +1,9 @@
 """Parametric action distributions: pure functions from a network's numbers to actions, log-probabilities and entropies.
 
 All functions work on the trailing axes and take any leading ones, written ``[...]``. Noise comes from the caller as
-uniforms, so that it can be keyed by the step (see `aioseed.ops.rng`). The discrete kinds are here. A distribution over
-real numbers has the same form: its `Sample.hidden` then holds what its log-probability needs beyond the action (the
-sample before squashing), which agents store with the step.
+uniforms, so that it can be keyed by the step (see `aioseed.ops.rng`). The discrete kinds are here. Distributions over
+real numbers (`aioseed.ops.normal`) have the same form: their `Sample.hidden` holds what a log-probability needs beyond
+the action (the draw before squashing), which agents store with the step.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from aioseed.errors import SpaceError
 from aioseed.ops._check import check_kind, check_last_axis
-from aioseed.specs import ActionSpec, ArraySpec
+from aioseed.specs import ArraySpec
 
 Hidden: TypeAlias = "tuple[jax.Array, ...]"
 
@@ -40,26 +39,13 @@ class ActionDistribution(NamedTuple):
     sample: Callable[[jax.Array, jax.Array], Sample]
     """(params [..., P], uniforms [..., U] in [0, 1)) -> Sample."""
     mode: Callable[[jax.Array], Sample]
-    """params [..., P] -> the most likely Sample; the lowest action among equals."""
+    """params [..., P] -> the most likely Sample, the lowest action among equals; of normals, their median."""
     log_prob: Callable[[jax.Array, Sample], jax.Array]
     """(params [..., P], Sample) -> float32[...]."""
     entropy: Callable[[jax.Array], jax.Array]
     """params [..., P] -> float32[...], in nats."""
-
-
-def for_action(action: ActionSpec) -> ActionDistribution:
-    """Return the distribution for an action spec: `categorical` or `multi_categorical`.
-
-    Raises:
-        SpaceError: The action is of kind ``box``.
-    """
-    if action.kind == "discrete":
-        return categorical(action.sizes[0])
-    if action.kind == "multi_discrete":
-        return multi_categorical(action.sizes)
-    raise SpaceError(
-        f"this agent cannot take Box actions (shape {action.array.shape}); it takes Discrete and MultiDiscrete actions"
-    )
+    kl: Callable[[jax.Array, jax.Array], jax.Array]
+    """(params [..., P], other params [..., P]) -> float32[...], KL(params | other) in nats."""
 
 
 def categorical(choices: int) -> ActionDistribution:
@@ -91,7 +77,14 @@ def categorical(choices: int) -> ActionDistribution:
         finite = jnp.where(jnp.isneginf(log_probs), 0.0, log_probs)
         return -jnp.sum(jnp.exp(log_probs) * finite, axis=-1)
 
-    return ActionDistribution(choices, 1, (), sample, mode, log_prob, entropy)
+    def kl(params: jax.Array, other: jax.Array) -> jax.Array:
+        check_last_axis(choices, params=params, other=other)
+        ours, theirs = jax.nn.log_softmax(params), jax.nn.log_softmax(other)
+        impossible = jnp.isneginf(ours)
+        difference = jnp.where(impossible, 0.0, ours) - jnp.where(impossible, 0.0, theirs)
+        return jnp.sum(jnp.exp(ours) * difference, axis=-1)
+
+    return ActionDistribution(choices, 1, (), sample, mode, log_prob, entropy, kl)
 
 
 def multi_categorical(sizes: tuple[int, ...]) -> ActionDistribution:
@@ -124,7 +117,11 @@ def multi_categorical(sizes: tuple[int, ...]) -> ActionDistribution:
     def entropy(params: jax.Array) -> jax.Array:
         return _total([part.entropy(logits) for part, logits in zip(parts, split(params), strict=True)])
 
-    return ActionDistribution(sum(sizes), len(sizes), (), sample, mode, log_prob, entropy)
+    def kl(params: jax.Array, other: jax.Array) -> jax.Array:
+        pairs = zip(parts, split(params), split(other), strict=True)
+        return _total([part.kl(logits, other_logits) for part, logits, other_logits in pairs])
+
+    return ActionDistribution(sum(sizes), len(sizes), (), sample, mode, log_prob, entropy, kl)
 
 
 def _total(terms: Sequence[jax.Array]) -> jax.Array:

@@ -50,21 +50,22 @@ class AgentUnderTest:
         self.spec = spec
         self.steps = agent.overlap_steps + _STEPS
         self.learner = jax.jit(agent.init)(jax.random.key(0))
+        self.keys = jax.random.split(jax.random.key(2), _BATCH)
         self._act = jax.jit(agent.act, static_argnums=4)
         self._gradient = jax.jit(self._gradient_of)
 
-    def _gradient_of(self, params: PyTree, extra: PyTree, unroll: Unroll) -> _Gradient:
+    def _gradient_of(self, params: PyTree, extra: PyTree, unroll: Unroll, keys: jax.Array) -> _Gradient:
         def total(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
-            found = self.agent.loss(params, extra, unroll)
+            found = self.agent.loss(params, extra, unroll, keys)
             return found.total, (found.count, found.metrics)
 
         (summed, (count, metrics)), gradient = jax.value_and_grad(total, has_aux=True)(params)
         return _Gradient(summed, count, metrics, gradient)
 
-    def gradient(self, unroll: Unroll, learner: LearnerState | None = None) -> _Gradient:
+    def gradient(self, unroll: Unroll, learner: LearnerState | None = None, keys: jax.Array | None = None) -> _Gradient:
         """Return what `loss` says of an unroll, and the gradient of its total."""
         params, extra = learner or self.learner
-        found: _Gradient = self._gradient(params, extra, unroll)
+        found: _Gradient = self._gradient(params, extra, unroll, self.keys if keys is None else keys)
         return found
 
     def act(
@@ -140,7 +141,7 @@ def check_act(subject: AgentUnderTest) -> None:
 def check_loss(subject: AgentUnderTest) -> None:
     """Check the shapes and dtypes of what `loss` and `after_update` return, and that the loss is finite."""
     learner, unroll = subject.learner, subject.unroll(np.random.default_rng(1))
-    form = jax.eval_shape(subject.agent.loss, *learner, unroll)
+    form = jax.eval_shape(subject.agent.loss, *learner, unroll, subject.keys)
     for name, leaf in {"total": form.total, "count": form.count, **form.metrics}.items():
         assert leaf.shape == () and leaf.dtype == jnp.float32, f"loss: {name} must be one float32, it is {leaf}"
     found = subject.gradient(unroll)
@@ -186,13 +187,16 @@ def check_first_rows(subject: AgentUnderTest) -> None:
 
 
 def check_sums(subject: AgentUnderTest) -> None:
-    """Check that total, count, metrics and gradient are sums over unrolls."""
+    """Check that total, count, metrics and gradient are sums over unrolls, each with the noise of its own key."""
     # Two batches that exchange half of their unrolls keep their sum; sizes stay as they are, so nothing is compiled.
     generator = np.random.default_rng(4)
     one, other = subject.unroll(generator), subject.unroll(generator, scale=3)
     before = _added(subject.gradient(one), subject.gradient(other))
     after = _added(subject.gradient(_halves(one, other)), subject.gradient(_halves(other, one)))
     _assert_close("the loss of a batch is not a sum over its unrolls", before, after)
+    order = generator.permutation(_BATCH)
+    moved = subject.gradient(_reordered(one, order), keys=subject.keys[order])
+    _assert_close("the loss of an unroll depends on its place in the batch", subject.gradient(one), moved)
 
 
 def check_borders(subject: AgentUnderTest) -> None:
@@ -223,7 +227,7 @@ def check_extremes(subject: AgentUnderTest) -> None:
 
 
 def check_learns(subject: AgentUnderTest, updates: int = 60, step_size: float = 0.03) -> None:
-    """Check that sign descent learns a bandit whose first action component should be 0 (a box: negative)."""
+    """Check that sign descent learns a bandit whose first action component should be 0 (a box: in its lower half)."""
     generator = np.random.default_rng(7)
     learner = subject.learner
     after_update = jax.jit(subject.agent.after_update)
@@ -284,26 +288,39 @@ def _random(generator: np.random.Generator, part: ArraySpec, scale: float) -> np
 def _actions(action: ActionSpec, generator: np.random.Generator, leading: tuple[int, ...]) -> np.ndarray:
     shape = (*leading, *action.array.shape)
     if action.kind == "box":
-        return generator.uniform(-1, 1, shape).astype(action.array.dtype)
+        low, high = (bound.reshape(action.array.shape) for bound in _bounds(action))
+        return np.clip(generator.uniform(low, high, shape).astype(np.float32), low, high)
     return generator.integers(0, np.array(action.sizes).reshape(action.array.shape), shape).astype(action.array.dtype)
+
+
+def _bounds(action: ActionSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32[A] twice, the bounds of a box, 1 away from 0 where there are none."""
+    low, high = (np.array(bound, np.float32) for bound in (action.low, action.high))
+    return np.where(np.isfinite(low), low, np.float32(-1)), np.where(np.isfinite(high), high, np.float32(1))
 
 
 def _legal(action: ActionSpec, taken: np.ndarray) -> bool:
     flat = taken.reshape(len(taken), -1)
     if action.kind == "box":
-        return bool(np.all((flat >= np.array(action.low)) & (flat <= np.array(action.high))))
+        low, high = (np.array(bound, np.float32) for bound in (action.low, action.high))
+        return bool(np.all((flat >= low) & (flat <= high)))
     return bool(np.all((flat >= 0) & (flat < np.array(action.sizes))))
 
 
 def _paid(action: ActionSpec, rows: ActInput) -> jax.Array:
     """Return the bandit's reward: 1 at a final row that the right action led to."""
     component = np.asarray(rows.previous_action).reshape(_BATCH, -1)[:, 0]
-    right = component < 0 if action.kind == "box" else component == 0
+    right = component < np.mean(_bounds(action), axis=0)[0] if action.kind == "box" else component == 0
     return jnp.asarray((right & ((np.asarray(rows.flags) & FINAL) != 0)).astype(np.float32))
 
 
 def _take(tree: PyTree, rows: np.ndarray) -> PyTree:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], tree)
+
+
+def _reordered(unroll: Unroll, order: np.ndarray) -> Unroll:
+    rows: Unroll = jax.tree.map(lambda leaf: np.asarray(leaf)[:, order], unroll._replace(initial_state=()))
+    return rows._replace(initial_state=_take(unroll.initial_state, order))
 
 
 def _halves(one: Unroll, other: Unroll) -> Unroll:

@@ -8,6 +8,7 @@ one large piece does; slices are cut out along axis 1 inside the scan, which is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeAlias, cast
 
 import jax
@@ -100,7 +101,9 @@ class Update:
         return state, _report(steps)
 
     def _step(self, state: TrainState, columns: UnrollColumns, start: jax.Array) -> tuple[TrainState, _StepOutput]:
-        sums, aux = self._sums(state.learner, columns, start)
+        # Both counts, so that a step that was skipped is followed by another noise.
+        keys = _unroll_keys(jax.random.fold_in(state.key, state.step + state.skipped), self._unrolls)
+        sums, aux = self._sums(state.learner, columns, start, keys)
         weight = jnp.where(sums.weight > 0, sums.weight, 1.0)
         gradient = jax.tree.map(lambda leaf: (leaf / weight).astype(leaf.dtype), sums.gradients)
         norm = _global_norm(gradient)
@@ -118,11 +121,14 @@ class Update:
         report = _StepOutput(sums.total, sums.weight, sums.metrics, norm, rate, finite, aux)
         return TrainState(learner, opt_state, step, state.key, skipped), report
 
-    def _sums(self, learner: LearnerState, columns: UnrollColumns, start: jax.Array) -> tuple[_Sums, PyTree]:
+    def _sums(
+        self, learner: LearnerState, columns: UnrollColumns, start: jax.Array, keys: jax.Array
+    ) -> tuple[_Sums, PyTree]:
         """Return the sums over the B unrolls from `start` on, added up piece by piece, and aux with leaves [B, ...]."""
 
         def piece(offset: jax.Array) -> tuple[_Sums, PyTree]:
-            return self._piece_sums(learner, self._unroll(columns, start + offset))
+            piece_keys = jax.lax.dynamic_slice_in_dim(keys, offset, self._piece)
+            return self._piece_sums(learner, self._unroll(columns, start + offset), piece_keys)
 
         if self._piece == self._unrolls:
             return piece(jnp.int32(0))
@@ -137,9 +143,9 @@ class Update:
         sums, aux = jax.lax.scan(add, nothing, offsets)
         return sums, _join_leading_axes(aux)
 
-    def _piece_sums(self, learner: LearnerState, unroll: Unroll) -> tuple[_Sums, PyTree]:
+    def _piece_sums(self, learner: LearnerState, unroll: Unroll, keys: jax.Array) -> tuple[_Sums, PyTree]:
         def total(params: PyTree) -> tuple[jax.Array, LossOutput]:
-            output = self._agent.loss(params, learner.extra, unroll)
+            output = self._agent.loss(params, learner.extra, unroll, keys)
             return output.total, output
 
         (_, output), gradients = jax.value_and_grad(total, has_aux=True)(learner.params)
@@ -224,6 +230,12 @@ def _report(steps: _StepOutput) -> UpdateOutput:
     metrics["gradient_norm"] = mean(steps.gradient_norm, ones)
     metrics["learning_rate"] = mean(steps.learning_rate, ones)
     return UpdateOutput(metrics, steps.finite, _join_leading_axes(steps.aux))
+
+
+def _unroll_keys(key: jax.Array, unrolls: int) -> jax.Array:
+    """Return keys[unrolls], each of its unroll's place in the batch alone, into however many pieces that is cut."""
+    keys: jax.Array = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(unrolls))
+    return keys
 
 
 def _global_norm(gradient: PyTree) -> jax.Array:

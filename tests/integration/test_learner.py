@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from aioseed import load_policy, run_actor
@@ -139,3 +140,13 @@ async def test_leaving_early_saves_and_a_cancelled_consumer_ends_the_run(tmp_pat
     assert list((tmp_path / "run" / "checkpoints").iterdir())
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert "run/env_steps" in json.dumps(json.loads(lines[-1]))
+
+
+def test_box_actions_travel_and_are_trained_on(tmp_path: Path) -> None:
+    config = small(
+        "environment.name=Pendulum-v1", "agent.action.squash=clip", "network.name=lstm", "training.total_steps=1000"
+    )
+    result = asyncio.run(train(config, run_dir=tmp_path / "run"))
+    assert (result.imbalance, result.held_steps) == (0, 0) and result.trained_steps >= 1000
+    action = load_policy(tmp_path / "run")([1.0, 0.0, 0.0])
+    assert np.shape(action) == (1,) and -2 <= float(action[0]) <= 2

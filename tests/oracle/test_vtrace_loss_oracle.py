@@ -15,6 +15,7 @@ from aioseed.types import FIRST, TERMINATED, TRUNCATED, EnvironmentSpec
 
 STEPS, BATCH, FEATURES, CHOICES = 7, 3, 2, 3
 SPEC = EnvironmentSpec(ArraySpec("float32", (FEATURES,)), discrete(CHOICES))
+KEYS = jax.random.split(jax.random.key(9), BATCH)
 CONFIGS = {
     "defaults": {},
     "every term": {
@@ -122,7 +123,7 @@ def case(request, literal_vtrace):
 
 def test_sums_are_those_of_a_literal_computation(case) -> None:
     config, built, params, network, (targets, advantages) = case
-    found = jax.jit(built.loss)(params, (), unroll())
+    found = jax.jit(built.loss)(params, (), unroll(), KEYS)
     cost = config.entropy_cost
     wanted = literal_loss(config, network, cost, cost, unroll(), targets, advantages)
     assert found.count == sum(row[6] for row in steps_of(network, unroll())) == STEPS * BATCH - 3
@@ -135,8 +136,8 @@ def test_sums_are_those_of_a_literal_computation(case) -> None:
 def test_the_gradient_is_that_of_the_literal_loss_with_targets_and_weights_held(case) -> None:
     """By central differences, with targets, advantages and the entropy's weight as constants."""
     config, built, params, network, (targets, advantages) = case
-    gradient = jax.jit(jax.grad(lambda p: built.loss(p, (), unroll()).total))(params)
-    count = built.loss(params, (), unroll()).count
+    gradient = jax.jit(jax.grad(lambda p: built.loss(p, (), unroll(), KEYS).total))(params)
+    count = built.loss(params, (), unroll(), KEYS).count
 
     def mean_loss(changed, log_cost_shift: float = 0.0) -> float:
         cost = config.entropy_cost * np.exp(config.entropy_cost_adjustment_speed * log_cost_shift)
@@ -170,7 +171,7 @@ def test_the_entropy_cost_rises_while_the_entropy_is_below_its_target() -> None:
         config = plugin.config_type(target_entropy=target, entropy_cost=0.1)
         built = plugin.build(config, SPEC, linear)
         params = built.init(jax.random.key(0)).params
-        return float(jax.grad(lambda p: built.loss(p, (), unroll()).total)(params)["entropy_cost"])
+        return float(jax.grad(lambda p: built.loss(p, (), unroll(), KEYS).total)(params)["entropy_cost"])
 
     assert slope(2.0) < 0 < slope(0.1), "descent must raise the cost below the target and lower it above"
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aioseed.agents.transitions import transitions
 from aioseed.agents.vtrace.config import VtraceConfig
-from aioseed.agents.vtrace.loss import transitions
 from aioseed.ops.vtrace import Vtrace, vtrace
 from aioseed.types import FIRST, TERMINATED, TRUNCATED
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from aioseed.agents import temperature
+from aioseed.agents.actions import action_distribution
 from aioseed.agents.agent import ActInput, ActOutput, Agent, LearnerState, LossOutput, NetworkFactory, PyTree, Unroll
+from aioseed.agents.transitions import scaled_reward, transitions
 from aioseed.agents.vtrace.config import VtraceConfig
-from aioseed.agents.vtrace.loss import outputs, scaled_reward, transitions, vtrace_loss
+from aioseed.agents.vtrace.loss import outputs, vtrace_loss
 from aioseed.nets.network import Head, Network, network_inputs
-from aioseed.ops.distributions import ActionDistribution, for_action
+from aioseed.ops.distributions import ActionDistribution
 from aioseed.ops.rng import slot_uniforms
 from aioseed.specs import ActionSpec, ArraySpec
 from aioseed.types import EnvironmentSpec
 
 _POLICY_SCALE = 0.01  # nearly uniform at first: a large random preference would have to be unlearned
-_MAX_LOG_ENTROPY_COST = 20.0
 
 
 def build(config: VtraceConfig, environment: EnvironmentSpec, make_network: NetworkFactory) -> Agent:
@@ -31,7 +32,7 @@ def build(config: VtraceConfig, environment: EnvironmentSpec, make_network: Netw
     Raises:
         SpaceError: The agent cannot take such actions.
     """
-    distribution = for_action(environment.action)
+    distribution = action_distribution(environment.action, config.action)
     heads = {"policy": Head(distribution.parameter_size, _POLICY_SCALE), "value": Head(1)}
     parts = _Parts(
         config,
@@ -60,8 +61,7 @@ class _Parts(NamedTuple):
 def _init(parts: _Parts, key: jax.Array) -> LearnerState:
     params = {"network": parts.network.init(key)}
     if parts.config.target_entropy is not None:
-        start = math.log(parts.config.entropy_cost) / parts.config.entropy_cost_adjustment_speed
-        params["entropy_cost"] = jnp.float32(start)
+        params["entropy_cost"] = temperature.initial_parameter(parts.config)
     return LearnerState(params, ())
 
 
@@ -81,8 +81,8 @@ def _act(
     return ActOutput(sample.action, extras), state
 
 
-def _loss(parts: _Parts, params: PyTree, extra: PyTree, unroll: Unroll) -> LossOutput:
-    del extra
+def _loss(parts: _Parts, params: PyTree, extra: PyTree, unroll: Unroll, keys: jax.Array) -> LossOutput:
+    del extra, keys
     reward = scaled_reward(parts.config, unroll.reward)
     inputs = network_inputs(parts.action, unroll.observation, reward, unroll.flags, unroll.previous_action)
     found, _ = parts.network.unroll(params["network"], unroll.initial_state, inputs)
@@ -97,15 +97,12 @@ def _loss(parts: _Parts, params: PyTree, extra: PyTree, unroll: Unroll) -> LossO
 def _entropy_cost(config: VtraceConfig, params: PyTree) -> jax.Array:
     if config.target_entropy is None:
         return jnp.asarray(config.entropy_cost, jnp.float32)
-    cost: jax.Array = jnp.exp(config.entropy_cost_adjustment_speed * params["entropy_cost"])
-    return cost
+    return temperature.cost_of(config, params["entropy_cost"])
 
 
 def _after_update(parts: _Parts, state: LearnerState, step: jax.Array) -> LearnerState:
-    """Keep the logarithm of an adjusted entropy cost within 20: beyond, its gradient is rounded to 0 or overflows."""
     del step
     if parts.config.target_entropy is None:
         return state
-    bound = _MAX_LOG_ENTROPY_COST / parts.config.entropy_cost_adjustment_speed
-    clipped = jnp.clip(state.params["entropy_cost"], -bound, bound)
-    return LearnerState({**state.params, "entropy_cost": clipped}, state.extra)
+    bounded = temperature.bounded_parameter(parts.config, state.params["entropy_cost"])
+    return LearnerState({**state.params, "entropy_cost": bounded}, state.extra)

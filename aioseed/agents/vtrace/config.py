@@ -6,6 +6,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from aioseed.agents.actions import ActionConfig
+
 
 class VtraceConfig(BaseModel):
     """Configure V-trace. Losses are means over valid steps: coefficients do not depend on batch or unroll sizes."""
@@ -36,6 +38,7 @@ class VtraceConfig(BaseModel):
     clip_pg_rho: float | None = Field(
         default=1.0, gt=0, description="bound of importance weights in policy gradients; null for none"
     )
+    action: ActionConfig = ActionConfig()
 
     @model_validator(mode="after")
     def _adjustable(self) -> Self:

@@ -1,7 +1,6 @@
 """The loss of the V-trace agent (IMPALA, Espeholt et al. 2018, section 4), as sums over valid steps.
 
-A step is valid unless the row after it is first: then it is no transition (see `aioseed.ops.vtrace`), and neither its
-reward nor its action has any influence on anything.
+Which steps are valid is said in `aioseed.agents.transitions`; why the others do not count, in `aioseed.ops.vtrace`.
 """
 
 from __future__ import annotations
@@ -14,19 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from aioseed.agents.agent import LossOutput, Unroll
+from aioseed.agents.transitions import Transitions
 from aioseed.agents.vtrace.config import VtraceConfig
 from aioseed.ops import losses
 from aioseed.ops.distributions import ActionDistribution, Sample
 from aioseed.ops.vtrace import vtrace
-from aioseed.types import FIRST, TERMINATED
-
-
-class Transitions(NamedTuple):
-    """Hold what the rows of unrolls say of the transitions between them."""
-
-    rewards: jax.Array  # float32[T, B], scaled and clipped
-    discounts: jax.Array  # float32[T, B], 0 where nothing that follows is worth anything
-    valid: jax.Array  # bool[T, B]
 
 
 class Outputs(NamedTuple):
@@ -46,23 +37,6 @@ class Terms(NamedTuple):
     kl: jax.Array  # float32[T, B]
     target: jax.Array  # float32[T, B]
     rho_clipped: jax.Array  # float32[T, B], 1 where clip_rho bounds the importance weight
-
-
-def scaled_reward(config: VtraceConfig, reward: jax.Array) -> jax.Array:
-    """Return the reward that is learned from: scaled first, then clipped."""
-    scaled = reward.astype(jnp.float32) * config.reward_scale
-    bound = config.max_abs_reward
-    return jnp.clip(scaled, -bound, bound) if bound > 0 else scaled
-
-
-def transitions(config: VtraceConfig, reward: jax.Array, flags: jax.Array) -> Transitions:
-    """Return the T transitions between T+1 rows, of raw rewards [T+1, B] and flags [T+1, B]."""
-    after = flags[1:]
-    return Transitions(
-        scaled_reward(config, reward[1:]),
-        jnp.where((after & TERMINATED) != 0, 0.0, jnp.full(after.shape, config.discount, jnp.float32)),
-        (after & FIRST) == 0,
-    )
 
 
 def outputs(distribution: ActionDistribution, policy: jax.Array, values: jax.Array, unroll: Unroll) -> Outputs:

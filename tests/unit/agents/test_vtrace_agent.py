@@ -12,8 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from aioseed.agents.agent import ActInput
+from aioseed.agents.transitions import scaled_reward, transitions
 from aioseed.agents.vtrace import VtraceConfig, agent
-from aioseed.agents.vtrace.loss import scaled_reward, transitions
 from aioseed.errors import SpaceError
 from aioseed.nets.mlp import mlp
 from aioseed.nets.recurrent import mlp_lstm
@@ -26,20 +26,26 @@ TREE = EnvironmentSpec(
     {"pixels": ArraySpec("uint8", (2, 2)), "speed": (ArraySpec("float32", ()), ArraySpec("int32", (2,)))},
     multi_discrete((3, 2)),
 )
+BOX = EnvironmentSpec(
+    ArraySpec("float32", (4,)), ActionSpec("box", ArraySpec("float32", (2,)), low=(-1.0, 0.5), high=(1.0, 3.0))
+)
 CONFIG = VtraceConfig(entropy_cost=0.01, reward_scale=0.5)
+CLIPPED = VtraceConfig(entropy_cost=0.01, reward_scale=0.5, action={"squash": "clip", "std": "exp"})
 
 
 SUBJECTS = {
-    "mlp": (VECTOR, partial(mlp, hidden=(16,))),
-    "lstm": (VECTOR, partial(mlp_lstm, hidden=(), lstm_units=8)),
-    "tree": (TREE, partial(mlp, hidden=(16,))),
+    "mlp": (CONFIG, VECTOR, partial(mlp, hidden=(16,))),
+    "lstm": (CONFIG, VECTOR, partial(mlp_lstm, hidden=(), lstm_units=8)),
+    "tree": (CONFIG, TREE, partial(mlp, hidden=(16,))),
+    "box": (CONFIG, BOX, partial(mlp_lstm, hidden=(), lstm_units=8)),
+    "box, clipped": (CLIPPED, BOX, partial(mlp, hidden=(16,))),
 }
 
 
 @cache
 def subject(name: str) -> AgentUnderTest:
-    spec, network = SUBJECTS[name]
-    return AgentUnderTest(agent.build(CONFIG, spec, network), spec)
+    config, spec, network = SUBJECTS[name]
+    return AgentUnderTest(agent.build(config, spec, network), spec)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -48,9 +54,10 @@ def test_the_agent_keeps_the_contract(name: str, check: Callable[[AgentUnderTest
     check(subject(name))
 
 
-def test_unrolling_its_own_steps_gives_the_probabilities_with_which_it_acted() -> None:
+@pytest.mark.parametrize("name", ["lstm", "box"])
+def test_unrolling_its_own_steps_gives_the_probabilities_with_which_it_acted(name: str) -> None:
     """Across borders, with memory and previous actions: no importance weight differs from 1, no KL from 0."""
-    acted = subject("lstm")
+    acted = subject(name)
     params = jax.tree.map(lambda leaf: leaf * 3, acted.learner.params)
     learner = acted.learner._replace(params=params)
     unroll = acted.unroll(np.random.default_rng(0), learner=learner)
@@ -105,9 +112,9 @@ def test_the_entropy_cost_is_a_parameter_only_where_it_is_adjusted() -> None:
     np.testing.assert_allclose(np.exp(10 * params["entropy_cost"]), 0.01, rtol=1e-5)
 
 
-def test_a_box_is_refused() -> None:
-    box = ActionSpec("box", ArraySpec("float32", (1,)), low=(-1.0,), high=(1.0,))
-    with pytest.raises(SpaceError, match="cannot take Box actions"):
+def test_a_box_without_bounds_is_refused() -> None:
+    box = ActionSpec("box", ArraySpec("float32", (1,)), low=(-np.inf,), high=(1.0,))
+    with pytest.raises(SpaceError, match="needs finite bounds"):
         agent.build(CONFIG, EnvironmentSpec(ArraySpec("float32", (4,)), box), mlp)
 
 

@@ -63,3 +63,29 @@ def test_a_small_head_scale_makes_actions_about_equally_likely() -> None:
     network, params = made(False)
     outputs, _ = jax.jit(network.step)(params, (), rows((50,)))
     assert np.max(np.abs(outputs["policy"])) < 0.1 < np.max(np.abs(outputs["value"]))
+
+
+@pytest.mark.parametrize("shared_torso", [True, False])
+def test_only_heads_that_take_the_action_depend_on_it(shared_torso: bool) -> None:
+    heads = {"q": Head(1, takes_action=True), "value": Head(1)}
+    network = mlp(SPEC, discrete(3), heads, hidden=(16,), shared_torso=shared_torso)
+    params, inputs = jax.jit(network.init)(jax.random.key(0)), rows((4, 5))
+    found, other = (
+        network.unroll(params, (), inputs._replace(action=jnp.full((4, 5, 3), number))) for number in (0.0, 1.0)
+    )
+    assert found["q"].shape == (4, 5, 1) and np.all(np.asarray(found["q"]) != np.asarray(other["q"]))
+    np.testing.assert_array_equal(found["value"], other["value"])
+    with pytest.raises(ValueError, match="a head takes the action"):
+        network.unroll(params, (), inputs._replace(action=None))
+
+
+@pytest.mark.parametrize("shared_torso", [True, False])
+def test_which_action_is_better_may_depend_on_the_observation(shared_torso: bool) -> None:
+    """Were the output a sum of what observation and action are worth, an action would be worth the same everywhere."""
+    network = mlp(SPEC, discrete(3), {"q": Head(1, takes_action=True)}, hidden=(16,), shared_torso=shared_torso)
+    params, inputs = jax.jit(network.init)(jax.random.key(0)), rows((4, 5))
+    worth = [
+        np.asarray(network.unroll(params, (), inputs._replace(action=jnp.full((4, 5, 3), number)))["q"])
+        for number in (0.0, 1.0)
+    ]
+    assert np.ptp(worth[1] - worth[0]) > 0.01

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aioseed.nets.network import (
+    action_features,
     example_inputs,
     feed_forward,
     flatten_observation,
@@ -36,7 +37,13 @@ def test_several_components_are_one_hot_side_by_side() -> None:
     assert previous_action_size(action) == 5
 
 
-def test_a_box_action_is_taken_as_it_is() -> None:
+def test_the_elements_of_a_box_are_rescaled_from_their_bounds_where_they_have_any() -> None:
+    action = ActionSpec("box", ArraySpec("float32", (3,)), low=(-2.0, 10.0, -np.inf), high=(2.0, 11.0, 1.0))
+    taken = jnp.array([[-2.0, 10.0, -7.0], [1.0, 10.5, 0.5]])
+    np.testing.assert_allclose(action_features(action, taken), [[-1, -1, -7], [0.5, 0, 0.5]])
+
+
+def test_a_box_action_between_minus_1_and_1_is_taken_as_it_is() -> None:
     action = ActionSpec("box", ArraySpec("float32", (2, 2)), low=(-1.0,) * 4, high=(1.0,) * 4)
     taken = jnp.arange(12, dtype=jnp.float32).reshape(3, 2, 2)
     inputs = network_inputs(action, jnp.zeros((3, 2)), jnp.zeros(3), FLAGS, taken)
@@ -86,4 +93,4 @@ def test_a_network_without_memory_sees_time_and_batch_folded() -> None:
 def test_example_inputs_have_the_dtypes_of_the_spec() -> None:
     inputs = example_inputs({"x": ArraySpec("uint8", (2, 2)), "y": ArraySpec("float32", ())}, discrete(4), (5,))
     assert (inputs.observation["x"].dtype, inputs.observation["x"].shape) == (jnp.uint8, (5, 2, 2))
-    assert inputs.previous_action.shape == (5, 4) and not np.any(inputs.first)
+    assert inputs.previous_action.shape == inputs.action.shape == (5, 4) and not np.any(inputs.first)

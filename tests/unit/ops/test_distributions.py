@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aioseed.errors import SpaceError
-from aioseed.ops.distributions import Sample, categorical, for_action, multi_categorical
-from aioseed.specs import ActionSpec, ArraySpec, discrete, multi_discrete
+from aioseed.ops.distributions import Sample, categorical, multi_categorical
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (5, 4)).astype(np.float32)
 
@@ -81,20 +79,14 @@ def test_components_of_unequal_sizes_are_independent() -> None:
     np.testing.assert_allclose(jax.jit(distribution.entropy)(params), entropies, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("action", "shape"), [(discrete(3), ()), (multi_discrete((3, 2)), (2,))])
-def test_actions_have_the_dtype_and_shape_of_their_spec(action: ActionSpec, shape: tuple[int, ...]) -> None:
-    distribution = for_action(action)
-    params = jnp.zeros((2, 7, distribution.parameter_size))
-    uniforms = jnp.zeros((2, 7, distribution.uniforms_per_action))
-    for sample in (distribution.sample(params, uniforms), distribution.mode(params)):
-        assert sample.action.shape == (2, 7, *shape) and sample.action.dtype == action.array.dtype
-        assert sample.hidden == () == distribution.hidden
-
-
-def test_a_box_is_refused_in_one_sentence() -> None:
-    box = ActionSpec("box", ArraySpec("float32", (2,)), low=(-1.0, -1.0), high=(1.0, 1.0))
-    with pytest.raises(SpaceError, match=r"cannot take Box actions .*Discrete and MultiDiscrete"):
-        for_action(box)
+def test_kl_is_the_mean_of_the_difference_of_logarithms() -> None:
+    p, q = softmax(LOGITS[:4]), softmax(LOGITS[1:])
+    np.testing.assert_allclose(categorical(4).kl(LOGITS[:4], LOGITS[1:]), (p * np.log(p / q)).sum(-1), rtol=1e-5)
+    masked = jnp.array([-jnp.inf, 0.0, 1.0, 2.0])
+    assert np.isfinite(categorical(4).kl(masked, masked)) and categorical(4).kl(jnp.zeros(4), masked) == np.inf
+    both = multi_categorical((2, 2)).kl(LOGITS[0], LOGITS[1])
+    parts = [categorical(2).kl(LOGITS[0, at], LOGITS[1, at]) for at in (slice(0, 2), slice(2, 4))]
+    np.testing.assert_allclose(both, sum(parts), rtol=1e-6)
 
 
 def test_parameters_of_another_size_are_refused() -> None:

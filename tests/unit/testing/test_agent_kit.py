@@ -74,30 +74,41 @@ def no_reset(agent: Agent) -> Agent:
 
 
 def mean_instead_of_sum(agent: Agent) -> Agent:
-    def loss(params, extra, unroll):
-        found = agent.loss(params, extra, unroll)
+    def loss(params, extra, unroll, keys):
+        found = agent.loss(params, extra, unroll, keys)
         return found._replace(total=found.total / found.count)
 
     return agent._replace(loss=loss)
 
 
 def borders_ignored(agent: Agent) -> Agent:
-    def loss(params, extra, unroll):
-        return agent.loss(params, extra, unroll._replace(flags=unroll.flags & ~FIRST))
+    def loss(params, extra, unroll, keys):
+        return agent.loss(params, extra, unroll._replace(flags=unroll.flags & ~FIRST), keys)
 
     return agent._replace(loss=loss)
 
 
 def infinite_at_extremes(agent: Agent) -> Agent:
-    def loss(params, extra, unroll):
-        found = agent.loss(params, extra, unroll)
+    def loss(params, extra, unroll, keys):
+        found = agent.loss(params, extra, unroll, keys)
         return found._replace(total=found.total + 0 * jnp.exp(jnp.max(unroll.reward)))
 
     return agent._replace(loss=loss)
 
 
 def no_gradient(agent: Agent) -> Agent:
-    return agent._replace(loss=lambda params, extra, unroll: agent.loss(jax.lax.stop_gradient(params), extra, unroll))
+    def loss(params, extra, unroll, keys):
+        return agent.loss(jax.lax.stop_gradient(params), extra, unroll, keys)
+
+    return agent._replace(loss=loss)
+
+
+def loss_noise_by_place(agent: Agent) -> Agent:
+    def loss(params, extra, unroll, keys):
+        noise = jax.random.normal(keys[0], unroll.reward.shape)
+        return agent.loss(params, extra, unroll._replace(reward=unroll.reward + noise), keys)
+
+    return agent._replace(loss=loss)
 
 
 def extras_unnamed(agent: Agent) -> Agent:
@@ -117,6 +128,7 @@ def test_a_sound_agent_passes() -> None:
         (noise_when_greedy, agent_kit.check_noise, "greedy action depends on the key"),
         (no_reset, agent_kit.check_first_rows, "not reset at a first row"),
         (mean_instead_of_sum, agent_kit.check_sums, "not a sum"),
+        (loss_noise_by_place, agent_kit.check_sums, "the loss of an unroll depends on its place"),
         (borders_ignored, agent_kit.check_borders, "influence on the loss"),
         (infinite_at_extremes, agent_kit.check_extremes, "not finite"),
         (no_gradient, partial(agent_kit.check_learns, updates=10), "bandit is not learned"),

@@ -39,11 +39,15 @@ LAYOUT = UnrollLayout(
 EXTRAS = {"a": ArraySpec("float32", (2,)), "b": ArraySpec("int32", ())}
 
 
-def regression_loss(params: Any, extra: Any, unroll: Unroll) -> LossOutput:
-    """Predict the reward of the next row from the observation; steps that lead to a FIRST row do not count."""
+def regression_loss(params: Any, extra: Any, unroll: Unroll, keys: jax.Array) -> LossOutput:
+    """Predict the reward of the next row from the observation; steps that lead to a FIRST row do not count.
+
+    An error has noise of its unroll's key.
+    """
     predicted = unroll.observation["place"] @ params["place"] + unroll.observation["speed"] * params["speed"]
     predicted = predicted + unroll.extras["a"][..., 0] * params["bias"] + unroll.initial_state["memory"][None, :, 0]
-    errors = predicted[:-1] - unroll.reward[1:]
+    noise = jax.vmap(lambda key: jax.random.normal(key, (STEPS,)), out_axes=1)(keys)
+    errors = predicted[:-1] - unroll.reward[1:] + 0.1 * noise
     valid = (unroll.flags[1:] & 1) == 0
     squares = jnp.where(valid, errors**2, 0.0)
     metrics = {"absolute_error": jnp.abs(jnp.where(valid, errors, 0.0)).sum()}
