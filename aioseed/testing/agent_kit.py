@@ -319,8 +319,11 @@ def _take(tree: PyTree, rows: np.ndarray) -> PyTree:
 
 
 def _reordered(unroll: Unroll, order: np.ndarray) -> Unroll:
-    rows: Unroll = jax.tree.map(lambda leaf: np.asarray(leaf)[:, order], unroll._replace(initial_state=()))
-    return rows._replace(initial_state=_take(unroll.initial_state, order))
+    by_unroll = unroll._replace(initial_state=(), importance=())
+    rows: Unroll = jax.tree.map(lambda leaf: np.asarray(leaf)[:, order], by_unroll)
+    return rows._replace(
+        initial_state=_take(unroll.initial_state, order), importance=np.asarray(unroll.importance)[order]
+    )
 
 
 def _halves(one: Unroll, other: Unroll) -> Unroll:

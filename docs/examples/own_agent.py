@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import BaseModel, ConfigDict
 
+from aioseed.agents.actions import ActionConfig, action_distribution
 from aioseed.agents.agent import (
     ActInput,
     ActOutput,
@@ -23,7 +24,7 @@ from aioseed.agents.agent import (
     Unroll,
 )
 from aioseed.nets.network import Head, network_inputs
-from aioseed.ops.distributions import Sample, for_action
+from aioseed.ops.distributions import Sample
 from aioseed.ops.rng import slot_uniforms
 from aioseed.types import FIRST, TERMINATED, EnvironmentSpec
 
@@ -39,7 +40,7 @@ class ReinforceConfig(BaseModel):
 
 def build(config: ReinforceConfig, environment: EnvironmentSpec, make_network: NetworkFactory) -> Agent:
     """Return the agent: pure functions over what is bound here."""
-    distribution = for_action(environment.action)
+    distribution = action_distribution(environment.action, ActionConfig())
     heads = {"policy": Head(distribution.parameter_size, 0.01), "value": Head(1)}
     network = make_network(environment.observation, environment.action, heads)
 
@@ -54,7 +55,7 @@ def build(config: ReinforceConfig, environment: EnvironmentSpec, make_network: N
         sample = distribution.mode(policy) if greedy else distribution.sample(policy, uniforms)
         return ActOutput(sample.action, extras={}), state
 
-    def loss(params: Any, extra: Any, unroll: Unroll) -> LossOutput:
+    def loss(params: Any, extra: Any, unroll: Unroll, keys: jax.Array) -> LossOutput:
         inputs = network_inputs(
             environment.action, unroll.observation, unroll.reward, unroll.flags, unroll.previous_action
         )

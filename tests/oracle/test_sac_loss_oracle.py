@@ -72,6 +72,7 @@ def unroll() -> Unroll:
         policy_version=np.zeros(shape, np.int32),
         extras={},
         initial_state={"policy": (), "critics": ()},
+        importance=np.ones(BATCH, np.float32),
     )
 
 

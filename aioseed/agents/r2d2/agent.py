@@ -80,7 +80,7 @@ def _act(
     return ActOutput(action.astype(parts.action.array.dtype), {_Q: found[_Q]}), state
 
 
-def _loss(parts: _Parts, params: PyTree, extra: PyTree, unroll: Unroll) -> LossOutput:
+def _loss(parts: _Parts, params: PyTree, extra: PyTree, unroll: Unroll, keys: jax.Array) -> LossOutput:
     inputs = _inputs(parts, unroll)
     online = _suffix_q(parts, params["network"], unroll, inputs)
     target = jax.lax.stop_gradient(_suffix_q(parts, extra["target"], unroll, inputs))

@@ -25,6 +25,7 @@ from aioseed.testing.agent_kit import CHECKS, AgentUnderTest
 from aioseed.types import FIRST, TERMINATED, EnvironmentSpec
 
 VECTOR = EnvironmentSpec(ArraySpec("float32", (4,)), discrete(3))
+KEYS = jax.random.split(jax.random.key(5), 32)
 CONFIG = R2d2Config(burn_in_steps=3, n_steps=3)
 SUBJECTS = {
     "mlp": partial(mlp, hidden=(16,)),
@@ -106,7 +107,7 @@ def test_no_gradient_flows_into_the_burn_in_but_its_state_does_matter() -> None:
     extra = found.learner.extra
 
     def total(params, observation):
-        return found.agent.loss(params, extra, unroll._replace(observation=observation)).total
+        return found.agent.loss(params, extra, unroll._replace(observation=observation), KEYS).total
 
     by_params, by_observation = jax.jit(jax.grad(total, argnums=(0, 1)))(found.learner.params, unroll.observation)
     assert not np.any(by_observation[: CONFIG.burn_in_steps])
@@ -154,7 +155,7 @@ def test_the_target_network_follows_when_it_is_due() -> None:
 def test_new_and_first_priorities_agree_where_the_target_network_is_the_one_that_acted() -> None:
     found = subject("dueling_lstm")
     unroll = found.unroll(np.random.default_rng(1))
-    new = jax.jit(found.agent.loss)(*found.learner, unroll).aux["priorities"]
+    new = jax.jit(found.agent.loss)(*found.learner, unroll, KEYS).aux["priorities"]
     np.testing.assert_allclose(jax.jit(found.agent.priorities)(unroll), new, rtol=1e-3, atol=1e-4)
     assert np.all(new > 0) and new.shape == (32,)
 

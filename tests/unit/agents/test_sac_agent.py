@@ -54,7 +54,8 @@ def remembering(observation, action, heads) -> Network:
             outputs, state = step(params, state, now)
             return state, outputs
 
-        return jax.lax.scan(row, state, inputs)[1]
+        state, outputs = jax.lax.scan(row, state, inputs)
+        return outputs, state
 
     return Network(init, lambda: jnp.zeros(3), step, unroll)
 

@@ -16,7 +16,9 @@ def window(state: tuple[np.ndarray, ...] = ()) -> UnrollColumns:
     reached = np.repeat(np.arange(ROWS, dtype=np.float32)[:, None], BATCH, axis=1)
     zeros = np.zeros((ROWS, BATCH), np.float32)
     flags = zeros.astype(np.uint8)
-    return UnrollColumns((reached, zeros + 100), zeros, flags, zeros, zeros, flags.astype(np.int32), (), state)
+    return UnrollColumns(
+        (reached, zeros + 100), zeros, flags, zeros, zeros, flags.astype(np.int32), (), state, zeros[0] + 1
+    )
 
 
 def nearness(achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:

@@ -47,7 +47,9 @@ def test_layers_are_dense_with_their_activation() -> None:
 
 def test_outputs_are_named_and_spread_as_their_heads_ask() -> None:
     features = jnp.asarray(np.random.default_rng(0).normal(size=(2000, 64)), jnp.float32)
-    outputs, _ = Outputs({"wide": Head(8, 2.0), "narrow": Head(3, 0.01)}).init_with_output(jax.random.key(0), features)
+    outputs, _ = Outputs({"wide": Head(8, 2.0), "narrow": Head(3, 0.01)}, (4,), "tanh").init_with_output(
+        jax.random.key(0), features, None
+    )
     assert {name: output.shape[1] for name, output in outputs.items()} == {"wide": 8, "narrow": 3}
     assert 1.6 < float(np.std(outputs["wide"])) < 2.4
     assert 0.007 < float(np.std(outputs["narrow"])) < 0.013

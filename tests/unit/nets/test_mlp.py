@@ -71,7 +71,7 @@ def test_only_heads_that_take_the_action_depend_on_it(shared_torso: bool) -> Non
     network = mlp(SPEC, discrete(3), heads, hidden=(16,), shared_torso=shared_torso)
     params, inputs = jax.jit(network.init)(jax.random.key(0)), rows((4, 5))
     found, other = (
-        network.unroll(params, (), inputs._replace(action=jnp.full((4, 5, 3), number))) for number in (0.0, 1.0)
+        network.unroll(params, (), inputs._replace(action=jnp.full((4, 5, 3), number)))[0] for number in (0.0, 1.0)
     )
     assert found["q"].shape == (4, 5, 1) and np.all(np.asarray(found["q"]) != np.asarray(other["q"]))
     np.testing.assert_array_equal(found["value"], other["value"])
@@ -85,7 +85,7 @@ def test_which_action_is_better_may_depend_on_the_observation(shared_torso: bool
     network = mlp(SPEC, discrete(3), {"q": Head(1, takes_action=True)}, hidden=(16,), shared_torso=shared_torso)
     params, inputs = jax.jit(network.init)(jax.random.key(0)), rows((4, 5))
     worth = [
-        np.asarray(network.unroll(params, (), inputs._replace(action=jnp.full((4, 5, 3), number)))["q"])
+        np.asarray(network.unroll(params, (), inputs._replace(action=jnp.full((4, 5, 3), number)))[0]["q"])
         for number in (0.0, 1.0)
     ]
     assert np.ptp(worth[1] - worth[0]) > 0.01

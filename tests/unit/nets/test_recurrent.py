@@ -159,9 +159,9 @@ def test_an_action_that_is_asked_about_matters_in_its_own_row_and_is_not_remembe
     net = mlp_lstm(SPEC, ACTION, {"q": Head(1, takes_action=True), "value": Head(1)}, hidden=(5,), lstm_units=7)
     params, rows = jax.jit(net.init)(jax.random.key(0)), inputs({2: [0]})
     asked = np.zeros((ROWS, BATCH, 2), np.float32)
-    found = net.unroll(params, state_of(net, 0.3), rows._replace(action=jnp.asarray(asked)))
+    found = net.unroll(params, state_of(net, 0.3), rows._replace(action=jnp.asarray(asked)))[0]
     asked[3] = 1
-    other = net.unroll(params, state_of(net, 0.3), rows._replace(action=jnp.asarray(asked)))
+    other = net.unroll(params, state_of(net, 0.3), rows._replace(action=jnp.asarray(asked)))[0]
     changed = np.asarray(found["q"] != other["q"])[..., 0]
     np.testing.assert_array_equal(changed, np.repeat((np.arange(ROWS) == 3)[:, None], BATCH, axis=1))
     np.testing.assert_array_equal(found["value"], other["value"])
