@@ -8,9 +8,12 @@ memory transport, which has one process, the benchmark runs a `Load` itself.
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Literal, NamedTuple
@@ -30,6 +33,7 @@ from aioseed.wire.columns import HEADER, StepMessage
 from aioseed.wire.messages import Hello
 
 Kind = Literal["road", "echo"]
+STEP_DEADLINE_S = 3600.0
 WARM_UP_SHARE = 0.15
 """Share of a turn that is not measured: the other road's memory has to leave the caches."""
 
@@ -42,11 +46,39 @@ class Addresses(NamedTuple):
 
 
 class Tally:
-    """Collect what the sessions of one turn see, and tell them when it is over."""
+    """Collect what the sessions of one turn see, tell them when it is over, and let them go on at a pace if one is set.
 
-    def __init__(self) -> None:
+    Args:
+        messages_per_s: Pace of all sessions together; None lets each go on at once.
+    """
+
+    def __init__(self, messages_per_s: float | None = None) -> None:
         self.over = False
         self.latencies_s: list[float] = []
+        self._messages_per_s = messages_per_s
+        self._resting: deque[asyncio.Future[None]] = deque()
+
+    async def go_on(self) -> None:
+        """Return when this session may send its next STEP."""
+        if self._messages_per_s is not None and not self.over:
+            rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._resting.append(rest)
+            await rest
+
+    async def set_pace(self) -> None:
+        """Let the sessions go on evenly until the turn is over; whoever rests longest goes first.
+
+        Looks at the clock at every turn of the loop: timers are too coarse for tens of thousands of messages a second.
+        """
+        began_s, gone = perf_counter(), 0
+        while not self.over:
+            due = int((perf_counter() - began_s) * (self._messages_per_s or 0.0))
+            for _ in range(min(due - gone, len(self._resting))):
+                self._resting.popleft().set_result(None)
+            gone = due  # what nobody was free for is not made up for
+            await asyncio.sleep(0)
+        while self._resting:
+            self._resting.popleft().set_result(None)
 
 
 class LoadSession:
@@ -78,6 +110,7 @@ class LoadSession:
                 raise ProtocolError("action_rows", "an answer does not repeat the identity of its STEP")
             sequence += np.uint32(1)
             flags.fill(0)
+            await tally.go_on()
 
     async def close(self) -> None:
         """Close the link."""
@@ -105,10 +138,16 @@ class Load:
         echoes = [await _echo(traffic, addresses.echo, chosen, index) for index in range(traffic.sessions)]
         return cls({"road": roads, "echo": echoes})
 
-    async def turn(self, kind: Kind, seconds: float) -> Turn:
-        """Run all sessions of a kind for so long and return what they saw, the warm-up left out."""
-        tally = Tally()
+    async def turn(self, kind: Kind, seconds: float, messages_per_s: float | None = None) -> Turn:
+        """Run all sessions of a kind for so long and return what they saw, the warm-up left out.
+
+        Args:
+            messages_per_s: Pace of all of them together; None sends as fast as answers come.
+        """
+        tally = Tally(messages_per_s)
         running = [asyncio.ensure_future(session.run(tally)) for session in self._sessions[kind]]
+        if messages_per_s is not None:
+            running.append(asyncio.ensure_future(tally.set_pace()))
         try:
             await _unless_failed(running, seconds * WARM_UP_SHARE)
             first, began_s, cpu_s = len(tally.latencies_s), perf_counter(), time.process_time()
@@ -117,6 +156,7 @@ class Load:
             tally.over = True
             await asyncio.gather(*running)
         finally:
+            tally.over = True
             for task in running:
                 task.cancel()
         latencies_ms = np.array(tally.latencies_s[first:last] or [np.nan]) * 1e3
@@ -153,6 +193,7 @@ async def _join(traffic: Traffic, url: str, transport: Transport, index: int) ->
         environments=traffic.envs_per_session,
         observation=observation_to_json(traffic.spec.observation),
         action=traffic.spec.action.to_json(),
+        step_deadline_s=STEP_DEADLINE_S,
     )
     channel.send_nowait(hello.encode())
     welcome = await read_welcome(channel)
@@ -178,12 +219,14 @@ async def _serve_standard_input() -> None:
     lines = asyncio.get_running_loop().run_in_executor
     opening = json.loads(await lines(None, sys.stdin.readline))
     load = await Load.open(Traffic.from_json(opening["traffic"]), Addresses(opening["road"], opening["echo"]))
-    _say({"ready": True})
-    while line := await lines(None, sys.stdin.readline):
-        order = json.loads(line)
-        turn = await load.turn(order["kind"], order["seconds"])
-        _say(turn._asdict())
-    await load.close()
+    try:
+        _say({"ready": True})
+        while line := await lines(None, sys.stdin.readline):
+            order = json.loads(line)
+            turn = await load.turn(order["kind"], order["seconds"], order["messages_per_s"])
+            _say(turn._asdict())
+    finally:
+        await load.close()
 
 
 def _say(form: dict[str, object]) -> None:
@@ -194,12 +237,10 @@ def _say(form: dict[str, object]) -> None:
 def main() -> int:
     """Serve standard input until it closes and return the exit code."""
     try:
-        if sys.platform != "win32":
-            import uvloop
-
-            uvloop.run(_serve_standard_input())
-        else:
-            asyncio.run(_serve_standard_input())
+        # The loop that actors run on.
+        uvloop = None if importlib.util.find_spec("uvloop") is None else importlib.import_module("uvloop")
+        with asyncio.Runner(loop_factory=None if uvloop is None else uvloop.new_event_loop) as runner:
+            runner.run(_serve_standard_input())
     except AioseedError as error:
         _say({"error": str(error)})
         return error.exit_code

@@ -35,6 +35,8 @@ MAX_BATCH_UNROLLS = 256
 MAX_QUEUE_BYTES = 2**29
 MAX_BATCH_ROWS = 4096
 _STOP_S = 10.0
+_REST_S = 3600.0
+"""Sessions rest while it is the echo's turn, which no deadline may take for silence."""
 
 
 class FreeEngine:
@@ -106,7 +108,13 @@ class Road:
         loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = loop.create_future()
         rows = min(MAX_BATCH_ROWS, max(traffic.environments, traffic.envs_per_session))
-        config = ServingConfig(max_environments=traffic.environments, max_batch_rows=rows)
+        config = ServingConfig(
+            max_environments=traffic.environments,
+            max_batch_rows=rows,
+            ping_interval_s=_REST_S,
+            ping_timeout_s=_REST_S,
+            step_deadline_s=_REST_S,
+        )
         self.server = Server(config, RunFacts("bench", f"aioseed {__version__}", 0, 0, MAX_MESSAGE_BYTES), self.metrics)
         self._assembler = _assembler(traffic, self.ledger)
         self._drain = Drain(self._assembler, self.ledger)

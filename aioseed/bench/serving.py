@@ -7,7 +7,8 @@ import json
 import subprocess
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -75,7 +76,7 @@ class ServingResult(NamedTuple):
 
 
 class _Sessions(Protocol):
-    async def turn(self, kind: Kind, seconds: float) -> Turn: ...
+    async def turn(self, kind: Kind, seconds: float, messages_per_s: float | None = None) -> Turn: ...
 
     async def close(self) -> None: ...
 
@@ -93,9 +94,10 @@ class LoadProcess:
         await load._order({"traffic": traffic._asdict(), "road": addresses.road, "echo": addresses.echo})
         return load
 
-    async def turn(self, kind: Kind, seconds: float) -> Turn:
+    async def turn(self, kind: Kind, seconds: float, messages_per_s: float | None = None) -> Turn:
         """Run one turn."""
-        return Turn.from_json(await self._order({"kind": kind, "seconds": seconds}))
+        order: dict[str, object] = {"kind": kind, "seconds": seconds, "messages_per_s": messages_per_s}
+        return Turn.from_json(await self._order(order))
 
     async def close(self) -> None:
         """End the process. Idempotent."""
@@ -131,6 +133,61 @@ def _start() -> subprocess.Popen[str]:
     )
 
 
+class Contest:
+    """Hold road, echo and load, all connected, and let them take turns. Thread: one event loop."""
+
+    def __init__(self, traffic: Traffic, road: Road, sessions: _Sessions) -> None:
+        self.traffic = traffic
+        self._road = road
+        self._sessions = sessions
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, traffic: Traffic) -> AsyncIterator[Contest]:
+        """Set everything up, and take it down on leaving; then every step must be accounted for.
+
+        Raises:
+            AioseedError: The transport is not there, a session failed, or a step was not accounted for.
+        """
+        transport = await asyncio.to_thread(transport_named, traffic.check().transport)
+        async with AsyncExitStack() as cleanup:
+            road = Road(traffic)
+            cleanup.push_async_callback(road.close)
+            echo = await open_echo(traffic, transport)
+            cleanup.push_async_callback(echo.close)
+            addresses = Addresses(await road.open(transport), echo.url)
+            sessions: _Sessions
+            if "memory" in transport.schemes:
+                sessions = await Load.open(traffic, addresses, transport)
+            else:
+                sessions = await LoadProcess.open(traffic, addresses)
+            cleanup.push_async_callback(sessions.close)
+            yield cls(traffic, road, sessions)
+
+    async def rounds(self, count: int, seconds: float, messages_per_s: float | None = None) -> ServingResult:
+        """Let echo and road take `count` turns of `seconds` each."""
+        measured: list[Round] = []
+        for _ in range(count):
+            echo = await self._turn("echo", seconds, messages_per_s)
+            measured.append(Round(echo, await self._turn("road", seconds, messages_per_s)))
+        batch_rows = self._road.metrics.quantiles("serving/batch_rows", low=1.0, high=1e5).p50
+        return ServingResult(self.traffic, tuple(measured), batch_rows)
+
+    async def _turn(self, kind: Kind, seconds: float, messages_per_s: float | None) -> Measured:
+        """Run one turn; inference that fails ends it."""
+        running = asyncio.ensure_future(self._sessions.turn(kind, seconds, messages_per_s))
+        cpu_s = time.process_time()
+        try:
+            either: set[asyncio.Future[Any]] = {running, self._road.failed}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if self._road.failed.done():
+                self._road.failed.result()
+            return Measured(running.result(), (time.process_time() - cpu_s) * (1 - WARM_UP_SHARE))
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
 async def measure_serving(traffic: Traffic, seconds: float, rounds: int | None = None) -> ServingResult:
     """Measure for `seconds` seconds of the road, and as long of the echo. Safe to cancel.
 
@@ -141,42 +198,9 @@ async def measure_serving(traffic: Traffic, seconds: float, rounds: int | None =
         AioseedError: The transport is not there, a session failed, or a step was not accounted for.
     """
     turns = rounds or max(MIN_ROUNDS, round(seconds / ROUND_S))
-    transport = transport_named(traffic.check().transport)
-    async with AsyncExitStack() as cleanup:
-        road = Road(traffic)
-        cleanup.push_async_callback(road.close)
-        echo = await open_echo(traffic, transport)
-        cleanup.push_async_callback(echo.close)
-        addresses = Addresses(await road.open(transport), echo.url)
-        sessions: _Sessions
-        if "memory" in transport.schemes:
-            sessions = await Load.open(traffic, addresses, transport)
-        else:
-            sessions = await LoadProcess.open(traffic, addresses)
-        cleanup.push_async_callback(sessions.close)
-        measured = [await _round(sessions, road, seconds / turns) for _ in range(turns)]
-        batch_rows = road.metrics.quantiles("serving/batch_rows", low=1.0, high=1e5).p50
-        return ServingResult(traffic, tuple(measured), batch_rows)
-    raise AssertionError("an exit stack swallows nothing")
-
-
-async def _round(sessions: _Sessions, road: Road, seconds: float) -> Round:
-    return Round(await _turn(sessions, road, "echo", seconds), await _turn(sessions, road, "road", seconds))
-
-
-async def _turn(sessions: _Sessions, road: Road, kind: Kind, seconds: float) -> Measured:
-    """Run one turn; inference that fails ends it."""
-    running = asyncio.ensure_future(sessions.turn(kind, seconds))
-    cpu_s = time.process_time()
-    try:
-        either: set[asyncio.Future[Any]] = {running, road.failed}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if road.failed.done():
-            road.failed.result()
-        return Measured(running.result(), (time.process_time() - cpu_s) * (1 - WARM_UP_SHARE))
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+    async with Contest.open(traffic) as contest:
+        return await contest.rounds(turns, seconds / turns)
+    raise AssertionError("nothing is swallowed on leaving")
 
 
 def transport_named(name: str) -> Transport:

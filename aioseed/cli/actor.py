@@ -18,7 +18,8 @@ from aioseed.actor.config import ActorConfig, EnvironmentConfig
 from aioseed.actor.run import run_actor
 from aioseed.actor.session import ActorEvent
 from aioseed.actor.token import is_loopback, read_token, token_path
-from aioseed.cli.common import INTERRUPTED, Parser, add_overrides, guarded, loop_factory, split_overrides
+from aioseed.cli.common import Parser, add_overrides, guarded, loop_factory, split_overrides
+from aioseed.cli.interrupts import INTERRUPTED
 from aioseed.errors import UsageError
 from aioseed.plugins import environment_plugin
 from aioseed.validation import validate

@@ -20,9 +20,8 @@ from types import TracebackType
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from aioseed.cli.interrupts import INTERRUPTED
 from aioseed.errors import AioseedError, UsageError
-
-INTERRUPTED = 130
 
 Result = TypeVar("Result")
 
@@ -102,7 +101,7 @@ class RunLog(logging.Handler):
     """Write the log of a run into its directory, once there is one, and show what a user should know at once.
 
     Shown are warnings of serving and training, of each kind a few at a time, since a flood of refused actors would push
-    everything else off the screen; the file has all. They are held back until `release`: a command that cannot begin
+    everything else off the screen; the file has all. They are held back until `begin`: a command that cannot begin
     says why in one sentence.
     """
 
@@ -134,7 +133,7 @@ class RunLog(logging.Handler):
                 handler.close()
         self._root.propagate = True
 
-    def release(self) -> None:
+    def begin(self) -> None:
         """Show what was held back, and from now on everything at once."""
         held, self._held = self._held or [], None
         for line in held:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from aioseed.actor.token import read_token
 from aioseed.cli.common import (
-    INTERRUPTED,
     Parser,
     RunLog,
     command_line,
@@ -19,6 +18,7 @@ from aioseed.cli.common import (
     reachable,
     run_until_interrupted,
 )
+from aioseed.cli.interrupts import INTERRUPTED, ends_at_once
 from aioseed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return guarded("evaluate", lambda: _evaluate(argv))
+    with ends_at_once():
+        return guarded("evaluate", lambda: _evaluate(argv))
 
 
 def parser() -> Parser:
@@ -57,7 +58,7 @@ def _evaluate(argv: Sequence[str]) -> int:
     from aioseed.host.evaluate import evaluate
 
     def begun(urls: tuple[str, ...]) -> None:
-        log.release()
+        log.begin()
         if not words.listen:
             return
         token_words = [] if words.token_file is None else ["--token-file", words.token_file]

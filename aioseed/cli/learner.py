@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -21,10 +22,11 @@ from aioseed.cli.common import (
     run_until_interrupted,
     split_overrides,
 )
-from aioseed.cli.report import as_json, farewell
+from aioseed.cli.interrupts import ends_at_once
+from aioseed.cli.report import Spoken, as_json, farewell
 from aioseed.cli.train import add_run_arguments, follow, where
 from aioseed.cli.view import RunView
-from aioseed.host.config import load_config
+from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Finished, Listening
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return guarded("learner", lambda: _learner(argv))
+    with ends_at_once():
+        return guarded("learner", lambda: _learner(argv))
 
 
 def parser() -> Parser:
@@ -56,14 +59,21 @@ class Invitation(NamedTuple):
     preset: str
     overrides: Sequence[str]
     token_file: Path | None
-    environments: int
+    config: RunConfig
 
-    def command(self, url: str) -> str:
-        """Return the exact command that joins an actor to the learner at `url`."""
-        sections = [word for word in self.overrides if word.startswith(("environment.", "actor."))]
+    def commands(self, url: str) -> list[str]:
+        """Return the exact commands that join an actor to the learner at `url`.
+
+        One, which may be used any number of times; in lockstep mode one for each place.
+        """
+        actor = self.config.actor
+        sections = [word for word in self.overrides if re.match(r"(environment|actor)[.=]", word)]
         token = [] if self.token_file is None else ["--token-file", self.token_file]
-        words = [reachable(url), "--preset", self.preset, "--envs", self.environments, *token, *sections]
-        return command_line("actor", *words)
+        words = [reachable(url), "--preset", self.preset, "--envs", actor.groups * actor.envs_per_group, *token]
+        if self.config.mode == "lockstep":
+            places = [["--actor-index", index] for index in range(actor.processes)]
+            return [command_line("actor", *words, *place, *sections) for place in places]
+        return [command_line("actor", *words, *sections)]
 
 
 def _learner(argv: Sequence[str]) -> int:
@@ -76,9 +86,7 @@ def _learner(argv: Sequence[str]) -> int:
     run_dir, resume = where(words.run_dir, words.resume, Path(words.config).stem)
     token = read_token(words.token_file) if words.token_file is not None else None
     listen = words.listen or ["ws://127.0.0.1:8700"]
-    invitation = Invitation(
-        words.config, overrides, words.token_file, config.actor.groups * config.actor.envs_per_group
-    )
+    invitation = Invitation(words.config, words.overrides, words.token_file, config)
     # After everything that a user may have mistyped: JAX takes a second to import.
     from aioseed.host.learner import Learner
 
@@ -93,7 +101,8 @@ def _learner(argv: Sequence[str]) -> int:
     if words.json:
         print_json(as_json(finished, total_s))
     else:
-        sys.stdout.write(farewell(finished, config, words.config, words.overrides, total_s))
+        spoken = Spoken("learner", words.config, listen, words.overrides)
+        sys.stdout.write(farewell(finished, config, spoken, total_s))
     return 0
 
 
@@ -104,7 +113,8 @@ async def _serve(learner: Learner, invitation: Invitation, view: RunView, log: R
             async for event in learner.events():
                 follow(event, view, log, learner.run_dir)
                 for url in event.urls if isinstance(event, Listening) else ():
-                    view.say(f"join with:  {invitation.command(url)}", always=True)
+                    for command in invitation.commands(url):
+                        view.say(f"join with:  {command}", always=True)
         finally:
             stopping.cancel()
         return await learner.wait()

@@ -9,12 +9,10 @@ import sys
 import threading
 from collections.abc import Sequence
 from importlib import import_module
-from types import ModuleType
 from typing import NamedTuple
 
 from aioseed import __version__
-
-_INTERRUPTED = 130
+from aioseed.cli.interrupts import ends_at_once
 
 
 class _Command(NamedTuple):
@@ -49,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # An own environment or network is a module in the current directory, which a script does not look into.
     sys.path.append(os.getcwd())
     code = _run(sys.argv[1:])
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: a second Ctrl-C must not change how it ended
     if any(thread.name.startswith("aioseed-") and thread.daemon for thread in threading.enumerate()):
         # A compiler or an environment is at it still; the interpreter would pull the ground from under its feet.
         with contextlib.suppress(BrokenPipeError):
@@ -71,7 +71,8 @@ def _run(words: list[str]) -> int:
         sys.stderr.write(f'aioseed: there is no command "{words[0]}"{did_you_mean(words[0], list(_COMMANDS))}\n')
         return 2
     try:
-        module = _load(command.module)
+        with ends_at_once():
+            module = import_module(command.module)
         code: int = module.main(words[1:])
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
@@ -83,18 +84,6 @@ def _run(words: list[str]) -> int:
         )
         return 2
     return code
-
-
-def _load(name: str) -> ModuleType:
-    """Import a command. A Ctrl-C meanwhile ends the process in silence: half an import is nothing to go on from."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        return import_module(name)
-    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
-    try:
-        return import_module(name)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _help() -> str:

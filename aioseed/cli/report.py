@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from aioseed.cli.common import command_line
 from aioseed.host.config import RunConfig
@@ -32,20 +33,32 @@ def as_json(finished: Finished, total_s: float) -> dict[str, object]:
     }
 
 
-def farewell(finished: Finished, config: RunConfig, preset: str, overrides: Sequence[str], total_s: float) -> str:
+class Spoken(NamedTuple):
+    """Hold what of a command its successors repeat."""
+
+    command: str  # train or learner
+    preset: str
+    listen: Sequence[str]  # addresses of a learner
+    overrides: Sequence[str]
+
+    def again(self, *more: object) -> str:
+        """Return the command itself, with `more` words."""
+        listen = [word for url in self.listen for word in ("--listen", url)]
+        return command_line(self.command, self.preset, *listen, *more, *self.overrides)
+
+
+def farewell(finished: Finished, config: RunConfig, spoken: Spoken, total_s: float) -> str:
     """Return what a person is told at the end, with commands to try next that work when they are copied.
 
     Args:
-        preset: The preset or file of the command.
-        overrides: What the command changed in it.
         total_s: Seconds since the command began.
     """
     if not finished.saved:
         said = ["", "Stopped before training began; nothing was there to save."]
-        commands = [command_line("train", preset, *overrides)]
+        commands = [spoken.again()]
     else:
         said = _reached(finished, config, total_s)
-        commands = _next(finished, config, preset, overrides)
+        commands = _next(finished, config, spoken)
     return "\n".join([*said, "", "Next:", *(f"  {command}" for command in commands), "", ""])
 
 
@@ -69,11 +82,14 @@ def _reached(finished: Finished, config: RunConfig, total_s: float) -> list[str]
     ]
 
 
-def _next(finished: Finished, config: RunConfig, preset: str, overrides: Sequence[str]) -> list[str]:
+def _next(finished: Finished, config: RunConfig, spoken: Spoken) -> list[str]:
     evaluate = command_line("evaluate", finished.run_dir, "--episodes", 100, "--greedy")
-    learner = command_line("learner", preset, "--listen", "ws://127.0.0.1:8700", *overrides)
+    learner = Spoken("learner", spoken.preset, spoken.listen or ["ws://127.0.0.1:8700"], spoken.overrides).again()
     if finished.reason == "solved":
         other = "websocket" if config.transport.name == "grpc" else "grpc"
-        return [evaluate, command_line("train", preset, "--transport", other, *overrides), learner]
+        return [evaluate, spoken._replace(command="train", listen=()).again("--transport", other), learner]
     more = ["--steps", 2 * config.training.total_steps] if config.training.total_steps is not None else []
-    return [command_line("train", preset, "--resume", finished.run_dir, *more, *overrides), evaluate, learner]
+    go_on = spoken.again("--resume", finished.run_dir, *more)
+    if spoken.command == "learner":
+        return [go_on, evaluate, spoken._replace(command="train", listen=()).again()]
+    return [go_on, evaluate, learner]

@@ -19,7 +19,8 @@ from aioseed.cli.common import (
     run_until_interrupted,
     split_overrides,
 )
-from aioseed.cli.report import as_json, farewell
+from aioseed.cli.interrupts import ends_at_once
+from aioseed.cli.report import Spoken, as_json, farewell
 from aioseed.cli.view import RunView
 from aioseed.errors import UsageError
 from aioseed.host.config import load_config
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return guarded("train", lambda: _train(argv))
+    with ends_at_once():
+        return guarded("train", lambda: _train(argv))
 
 
 def parser() -> Parser:
@@ -88,14 +90,14 @@ def _train(argv: Sequence[str]) -> int:
     if words.json:
         print_json(as_json(finished, total_s))
     else:
-        sys.stdout.write(farewell(finished, config, words.config, words.overrides, total_s))
+        sys.stdout.write(farewell(finished, config, Spoken("train", words.config, (), words.overrides), total_s))
     return 0
 
 
 def follow(event: Event, view: RunView, log: RunLog, run_dir: Path) -> None:
     """Show one event, and begin the log where the run has begun."""
     if isinstance(event, Listening):
-        log.release()
+        log.begin()
     elif isinstance(event, Ready):
         log.write_to(run_dir / "learner.log")
     view.show(event)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 
 from aioseed.agents.agent import ActInput, Agent, AgentPlugin
 from aioseed.errors import ConfigError
+from aioseed.lookup import did_you_mean
 from aioseed.nets.network import Heads, Network
 from aioseed.plugins import load
 from aioseed.serving.inference import Acting, ActRows
@@ -44,6 +46,7 @@ def build_agent(
     make_network = load("aioseed.nets", network_name)
     if not callable(make_network):
         raise ConfigError(f"network.name: {network_name} is not callable", path="network.name", value=network_name)
+    _check_options(make_network, network_name, network_section)
     network_options = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in network_section.items()
@@ -61,6 +64,21 @@ def build_agent(
 
     agent = plugin.build(config, spec, factory)
     return BuiltAgent(agent, spec)
+
+
+def _check_options(make_network: Callable[..., object], name: str, section: Mapping[str, object]) -> None:
+    """Raise ConfigError for an option that the network does not know; the first three arguments are not options."""
+    try:
+        parameters = list(inspect.signature(make_network).parameters.values())
+    except ValueError:
+        return  # written in C; what it makes of its options it says itself
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters[3:]]
+    for key in section:
+        if key != "name" and key not in known:
+            hint = did_you_mean(key, known) or f" (known to {name}: {', '.join(known) or 'none'})"
+            raise ConfigError(f"network.{key} is not a known key{hint}", path=f"network.{key}", value=str(section[key]))
 
 
 def acting_of(built: BuiltAgent, *, greedy: bool) -> Acting:

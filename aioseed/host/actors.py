@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from aioseed.actor.run import Role
 from aioseed.errors import AioseedError, EnvironmentFailed, RefusedError, UsageError
@@ -24,8 +25,16 @@ log = logging.getLogger("aioseed.actors")
 
 MAX_RESTARTS = 5
 """Times that one actor process is started again in a run; one that dies more often has a reason."""
+AT_ONCE_S = 60.0
+"""An actor that dies twice of the same cause, the second time sooner than this, would do so again."""
 _STOP_S = 5.0
 _PREFIX = "aioseed actor: "
+
+
+class _Ending(NamedTuple):
+    said: str
+    code: int
+    lived_s: float
 
 
 class LocalActors:
@@ -82,28 +91,33 @@ class LocalActors:
             await self._end()
 
     async def _keep(self, index: int) -> None:
-        for attempt in range(MAX_RESTARTS + 1):
-            said, code = await asyncio.get_running_loop().run_in_executor(self._threads, self._watch, index)
-            if code == 0:
+        before = ""
+        for attempt in range(1, MAX_RESTARTS + 2):
+            ending = await asyncio.get_running_loop().run_in_executor(self._threads, self._watch, index)
+            if ending.code == 0:
                 return
-            if code == UsageError.exit_code:
-                raise UsageError(said)
-            if code == RefusedError.exit_code:
-                raise RefusedError("refused", said)
-            if attempt < MAX_RESTARTS:
-                log.warning("actor %d died (%s) and is started again", index, said)
-                self._trouble(Trouble(f"actor {index} died ({said}) and is started again"))
-        raise EnvironmentFailed(f"actor {index} died {MAX_RESTARTS + 1} times; the last time: {said}")
+            if ending.code == UsageError.exit_code:
+                raise UsageError(ending.said)
+            if ending.code == RefusedError.exit_code:
+                raise RefusedError("refused", ending.said)
+            in_vain = ending.said == before and ending.lived_s < AT_ONCE_S
+            if in_vain or attempt > MAX_RESTARTS:
+                raise EnvironmentFailed(f"actor {index} died {attempt} times; the last time: {ending.said}")
+            before = ending.said
+            log.warning("actor %d died (%s) and is started again", index, ending.said)
+            self._trouble(Trouble(f"actor {index} died ({ending.said}) and is started again"))
 
-    def _watch(self, index: int) -> tuple[str, int]:
-        """Start an actor, wait for its end, and return what it died of and its exit code. Thread: its own."""
+    def _watch(self, index: int) -> _Ending:
+        """Start an actor, wait for its end, and return what it died of. Thread: its own."""
         self._children[index] = child = self._start(index)
+        began_s = time.monotonic()
         if self._ending.is_set():
             child.kill()
         words = _Words(child)
         code = child.wait()
         _end_group(child)
-        return words.cause(code), code
+        _close_lifeline(child)
+        return _Ending(words.cause(code), code, time.monotonic() - began_s)
 
     def _start(self, index: int) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-m", "aioseed.cli.actor", self._url, "--preset", str(self._config_file)]
@@ -129,9 +143,7 @@ class LocalActors:
     def _end_all(self) -> None:
         children = list(self._children.values())
         for child in children:
-            assert child.stdin is not None
-            with contextlib.suppress(OSError):
-                child.stdin.close()
+            _close_lifeline(child)
         until_s = time.monotonic() + _STOP_S
         for child in children:
             try:
@@ -166,6 +178,12 @@ class _Words:
                 # What an environment printed may arrive after the sentence in which the actor says what is wrong.
                 if text.startswith(_PREFIX) or not self._last.startswith(_PREFIX):
                     self._last = text
+
+
+def _close_lifeline(child: subprocess.Popen[bytes]) -> None:
+    assert child.stdin is not None
+    with contextlib.suppress(OSError):  # nobody reads what was never written
+        child.stdin.close()
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from aioseed.host.acting import acting_of
@@ -37,7 +36,7 @@ class LoadedPolicy:
         self._leaves = spec_leaves(self.spec.observation)
         self._params = run.params
         self._key = jax.random.key(seed)
-        self._initial = [jnp.asarray(leaf)[None] for leaf in acting.initial_state]
+        self._initial: list[np.ndarray | jax.Array] = [np.asarray(leaf)[None] for leaf in acting.initial_state]
         self._act = jax.jit(acting.act)
         self._episode = -1
         self.reset()
@@ -58,16 +57,17 @@ class LoadedPolicy:
             reward: The reward that came with it, for networks that look at it.
         """
         first = self._sequence == 0
+        # NumPy columns: each jnp function here would be compiled, once for every shape.
         rows = ActRows(
-            slot=jnp.zeros(1, jnp.uint32),
-            epoch_low=jnp.full(1, self._episode, jnp.uint32),
-            sequence=jnp.full(1, self._sequence, jnp.uint32),
-            evaluation=jnp.ones(1, jnp.bool_),
-            flags=jnp.full(1, FIRST if first else 0, jnp.uint8),
-            reward=jnp.full(1, 0.0 if first else reward, jnp.float32),
-            previous_action=jnp.asarray(self._previous),
+            slot=np.zeros(1, np.uint32),
+            epoch_low=np.full(1, self._episode, np.uint32),
+            sequence=np.full(1, self._sequence, np.uint32),
+            evaluation=np.ones(1, np.bool_),
+            flags=np.full(1, FIRST if first else 0, np.uint8),
+            reward=np.full(1, 0.0 if first else reward, np.float32),
+            previous_action=self._previous,
             observation=tuple(
-                jnp.asarray(leaf, spec.dtype).reshape((1, *spec.shape))
+                np.asarray(leaf, spec.numpy_dtype).reshape((1, *spec.shape))
                 for leaf, spec in zip(flatten(observation), self._leaves, strict=True)
             ),
         )

@@ -18,6 +18,7 @@ from aioseed.errors import AioseedError, TrainingFailed
 from aioseed.host.config import RunConfig
 from aioseed.host.events import Event, Finished, Progress
 from aioseed.host.listen import Listeners
+from aioseed.host.lost import LostSteps
 from aioseed.host.rundir import OpenedRun
 from aioseed.host.runtime import Runtime, TrainingJob
 from aioseed.host.statistics import Statistics, digest_of, progress_values
@@ -75,15 +76,13 @@ class LiveRun:
         Raises:
             AioseedError: What ended it.
         """
-        loop, runtime = asyncio.get_running_loop(), self._runtime
-        self.inference.start()
-        executor: BackgroundExecutor[TrainingSummary] = BackgroundExecutor()
-        executor.start(TrainingJob(runtime))
-        self._server.open(Serving(runtime.contract, runtime.table, runtime.intake, self.inference.submit))
-        began_s = loop.time()
+        loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as cleanup:
             sinks = await asyncio.to_thread(self._sinks, cleanup)
-            statistics = Statistics(self._config, runtime, self._metrics, began_s)
+            # From here to the `try` nothing awaits: what is started is also ended.
+            began_s = loop.time()
+            statistics = Statistics(self._config, self._runtime, self._metrics, began_s)
+            executor = self._start()
             training = loop.create_task(executor.result(), name="aioseed-training")
             side_tasks = [
                 loop.create_task(self._server.watch(), name="aioseed-watch"),
@@ -100,6 +99,18 @@ class LiveRun:
             # The last line of the metrics is the end of the run, however short it was.
             await self._record(statistics.progress(loop.time(), self._latest, 0), sinks)
         return self._finished(wall_s, digest)
+
+    def _start(self) -> BackgroundExecutor[TrainingSummary]:
+        """Start the threads and let actors in."""
+        runtime = self._runtime
+        self.inference.start()
+        executor: BackgroundExecutor[TrainingSummary] = BackgroundExecutor()
+        executor.start(TrainingJob(runtime))
+        serving = Serving(runtime.contract, runtime.table, runtime.intake, self.inference.submit)
+        if self._opened.restored is not None:
+            serving = serving._replace(greeted=LostSteps(runtime.ledger).greeted)
+        self._server.open(serving)
+        return executor
 
     async def _end(self, training: asyncio.Task[TrainingSummary], side_tasks: Sequence[asyncio.Task[None]]) -> str:
         """End the rooms in order, save, and return the digest of the parameters; raise the first failure at the end."""

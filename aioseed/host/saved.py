@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from aioseed.actor.probe import Description
 from aioseed.errors import CheckpointError, ConfigError, SpaceError
@@ -42,7 +43,9 @@ def load_run(path: Path) -> SavedRun:
         raise CheckpointError(f"{path} {what}", path=str(path))
     config, described = _said_in(checkpoint)
     built = build_agent(config.agent.section(), config.network.section(), described.spec)
-    template = jax.jit(built.agent.init)(jax.random.key(0)).params
+    # Shapes alone: making the parameters would compile, only for them to be thrown away.
+    shapes = jax.eval_shape(built.agent.init, jax.random.key(0)).params
+    template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
     params = restore_arrays(template, subtree(checkpoint.arrays, "learner/params"), path=str(checkpoint.path))
     return SavedRun(config, described, built, jax.device_put(params), checkpoint.manifest.step)
 

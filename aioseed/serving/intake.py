@@ -148,11 +148,21 @@ class Intake:
         self._closed_in = np.full(table.capacity, -2, np.int64)  # number of the last close that a slot was in
         self._last_count = 0
         self._recent = 0
+        self._worth_rows = 1
 
     @property
     def waiting_rows(self) -> int:
         """Return the number of rows in the open batch."""
         return self._count
+
+    @property
+    def worth_a_poll(self) -> bool:
+        """Return True when the open batch may close before all that arrived together was taken in.
+
+        Half of the environments stepping while the other half is served keeps both sides of the road busy; a burst that
+        went into one batch would make them take turns.
+        """
+        return self._count >= self._worth_rows and not self.in_flight
 
     def deadline_at_s(self) -> float | None:
         """Return when the open batch closes by its deadline, or None while it is empty or may not close."""
@@ -166,7 +176,7 @@ class Intake:
         Raises:
             ProtocolError: The message cannot be read by the agreed specs.
         """
-        rows, identity_end = self._steps.begin(payload, self.limits.max_rows)
+        _, identity_end = self._steps.begin(payload, self.limits.max_rows)
         identity = payload[_IDENTITY_AT:identity_end]
         slots = session.expected.pop(identity, None)
         if slots is None:
@@ -243,7 +253,6 @@ class Intake:
             kept = [segment for segment in self._segments if segment[0] is not session]
             self._count -= sum(segment[4] for segment in self._segments) - sum(segment[4] for segment in kept)
             self._segments = kept
-            self._entered = min(self._entered, self._count)
         elif self._count and np.isin(self._open.columns.slot[: self._count], slots).any():
             self.close(Close.FULL, now_s)
         self.table.release(slots)
@@ -318,6 +327,7 @@ class Intake:
         self._closed_in[slots] = self._closes
         self._recent = slots.size + self._last_count - both
         self._last_count = slots.size
+        self._worth_rows = (self._recent + 1) // 2
 
     def _expect(self, session: Respondent, slots: np.ndarray, identity: bytes, sequence: bytes) -> None:
         """Accept the next step of a group without looking at its rows one by one."""

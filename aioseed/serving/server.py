@@ -69,6 +69,7 @@ class Serving(NamedTuple):
     table: SlotTable
     intake: Intake
     to_inference: Callable[[Leased | Released], None]
+    greeted: Callable[[Hello], None] = lambda hello: None  # told about each HELLO that may join
 
 
 class Server:
@@ -183,6 +184,7 @@ class Server:
             self.first_hello.set_result(contract_of(hello, frozenset({"train", "evaluate"})))
         serving = await self._wait_until_open(session)
         judge(hello, serving.contract, self._facts.max_message_bytes)
+        serving.greeted(hello)
         self._lease(session, serving, hello)
         return serving
 
@@ -262,16 +264,21 @@ class Server:
 
     async def _converse(self, session: Session, serving: Serving) -> None:
         receive, intake, clock = session.channel.receive, serving.intake, self._time
-        while session.machine.state is not State.CLOSED:
+        while not session.is_over:
             payload = await receive()
             now_s = session.last_heard_s = clock()
             kind = payload[0] if payload else -1
             state = session.machine.state
             if kind == STEP_TYPE and state is State.ACTIVE:
+                if session.suspended:
+                    self._rejoin(session)  # and the step, which is of the old epochs, is refused
                 error = intake.take(session, payload, now_s)
                 if error is not None:
                     self._refuse_rows(session, error)
-                self._poll_soon(intake)
+                if intake.worth_a_poll:
+                    self._poll(intake, now_s)
+                else:
+                    self._poll_soon(intake)
             elif state is State.CLOSED:
                 return  # it crossed our BYE
             elif kind == STEP_TYPE:
@@ -281,8 +288,6 @@ class Server:
             else:
                 self._metrics.counter(ProtocolError.counter).add()
                 session.tell(Error(code="unknown_message", message=f"message type {kind} is not known here"))
-            if session.suspended:
-                self._rejoin(session, serving)
 
     def _control(self, session: Session, payload: bytes) -> None:
         try:
@@ -316,6 +321,8 @@ class Server:
         if silent_s > self._config.ping_interval_s + self._config.ping_timeout_s + self._config.suspended_s:
             session.tell(Bye(code="unresponsive", reason="silent for too long"))
             await session.channel.close("silent for too long")
+        elif session.suspended and silent_s <= self._config.ping_interval_s + self._config.ping_timeout_s:
+            self._rejoin(session)  # it is awake, and seems to have had no step under way that would have told so
         elif silent_s > self._config.ping_interval_s + self._config.ping_timeout_s and not session.suspended:
             # The channel stays open: a frozen actor that wakes finds its epochs stale and joins anew over it.
             log.warning("actor %s is silent for %.0f s; its slots are revoked", clip(session.actor_id), silent_s)
@@ -341,8 +348,11 @@ class Server:
                 session.lost = np.union1d(session.lost, slots)
                 session.tell(Revoke(slots=slots.tolist(), epochs=epochs, reason="the step deadline was missed"))
 
-    def _rejoin(self, session: Session, serving: Serving) -> None:
+    def _rejoin(self, session: Session) -> None:
         """Give a session that woke up its slots again, under new epochs."""
+        serving = self._serving
+        if serving is None:
+            return
         session.suspended = False
         epochs = serving.table.epoch[session.lost].tolist()
         session.tell(Revoke(slots=session.lost.tolist(), epochs=epochs, reason="the actor was silent for too long"))

@@ -8,7 +8,7 @@ from aioseed.errors import ChannelClosed
 from aioseed.serving.intake import CarefulReply
 from aioseed.transport.channel import Channel
 from aioseed.wire.messages import ControlMessage
-from aioseed.wire.session import SessionMachine, Side
+from aioseed.wire.session import SessionMachine, Side, State
 
 _NO_SLOTS = np.zeros(0, np.int64)
 
@@ -45,6 +45,11 @@ class Session:
         if self.machine.may_send(message.type):
             self.machine.sent(message.type)
             self.answer(message.encode())
+
+    @property
+    def is_over(self) -> bool:
+        """Say whether either side has said its last word."""
+        return self.machine.state is State.CLOSED
 
     @property
     def held(self) -> np.ndarray:

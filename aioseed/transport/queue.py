@@ -27,6 +27,7 @@ class MessageQueue:
         self._end: ChannelClosed | None = None
         self._taker: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -67,7 +68,10 @@ class MessageQueue:
         while not self._messages:
             if self._end is not None:
                 raise again(self._end)
-            self._taker = asyncio.get_running_loop().create_future()
+            if self._loop is None:
+                # Kept, since asking for it is a system call.
+                self._loop = asyncio.get_running_loop()
+            self._taker = self._loop.create_future()
             try:
                 await self._taker
             finally:

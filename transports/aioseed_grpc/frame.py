@@ -5,10 +5,14 @@ Reading follows the protobuf rules: fields may come in any order, unknown ones a
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 MAX_ENVELOPE_BYTES: Final = 16
 """More than the envelope of any payload up to 2**63 bytes."""
+
+KEPT_SIZES: Final = 1024
+"""Sizes for which the head of a Frame is kept: a run has messages of few sizes."""
 
 _PAYLOAD_TAG: Final = 0x0A  # field 1, length-delimited
 _VARINT, _FIXED64, _LENGTH, _GROUP, _END_GROUP, _FIXED32 = 0, 1, 2, 3, 4, 5
@@ -21,17 +25,7 @@ class FrameError(ValueError):
 
 def encode(payload: bytes) -> bytes:
     """Return the Frame that holds `payload`; an empty payload is left out, as proto3 does."""
-    size = len(payload)
-    if size == 0:
-        return b""
-    if size < 0x80:
-        return bytes((_PAYLOAD_TAG, size)) + payload
-    head = bytearray((_PAYLOAD_TAG,))
-    while size >= 0x80:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    head.append(size)
-    return bytes(head) + payload
+    return _head(len(payload)) + payload
 
 
 def decode(data: bytes) -> bytes:
@@ -40,6 +34,37 @@ def decode(data: bytes) -> bytes:
     Raises:
         FrameError: The bytes are truncated or malformed.
     """
+    head = _head_within(len(data))
+    if head and data.startswith(head):
+        return data[len(head) :]
+    return _decode_fields(data)
+
+
+@functools.lru_cache(KEPT_SIZES)
+def _head(size: int) -> bytes:
+    """Return what stands before a payload of `size` bytes."""
+    if size == 0:
+        return b""
+    head = bytearray((_PAYLOAD_TAG,))
+    while size >= 0x80:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head)
+
+
+@functools.lru_cache(KEPT_SIZES)
+def _head_within(size: int) -> bytes:
+    """Return the head of a Frame of `size` bytes that holds nothing but a payload; empty if there is none."""
+    heads = (_head(size - length) for length in range(2, min(size, MAX_ENVELOPE_BYTES)))
+    return next((head for head in heads if len(head) + _size_named(head) == size), b"")
+
+
+def _size_named(head: bytes) -> int:
+    return _varint(head, 1)[0]
+
+
+def _decode_fields(data: bytes) -> bytes:
     payload = b""
     position = 0
     while position < len(data):

@@ -48,6 +48,7 @@ class WebSocketChannel(Channel):
         self._peer = peer
         self._send_buffer_bytes = send_buffer_bytes
         self._release = release
+        self._loop = asyncio.get_running_loop()
         # How the channel ended for `receive`; set once, by our close, by the peer's or by a break.
         self._end: ChannelClosed | None = None
         # Completed when everything that belongs to the channel is gone; created by whoever ends it.
@@ -82,7 +83,7 @@ class WebSocketChannel(Channel):
         if self._receiver is not None:
             raise RuntimeError("another task already receives on this channel")
         while self._end is None:
-            task = asyncio.current_task()
+            task = asyncio.current_task(self._loop)  # without the loop it is a system call
             assert task is not None
             self._receiver, self._receiver_cancels = task, task.cancelling()
             try:

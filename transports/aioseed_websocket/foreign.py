@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import aiohttp
 
 from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError
@@ -20,7 +22,15 @@ def dial_error(error: BaseException, url: str, connect_timeout_s: float) -> Conn
         return ConnectError(f"{url} did not answer within {connect_timeout_s:g} s", url=url)
     if isinstance(error, aiohttp.ClientSSLError):
         return ConnectError(f"no secure connection to {url}: {error}", url=url)
-    return ConnectError(f"nobody answers at {url}: {error or type(error).__name__}", url=url)
+    return ConnectError(f"nobody answers at {url}: {_reason(error)}", url=url)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the system's words, such as "Connection refused", where aiohttp wraps them in its own and the address."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno)
+    return str(cause) or type(cause).__name__
 
 
 def broken(error: BaseException) -> ChannelClosed:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from aioseed.cli import bench
 from aioseed.cli.common import split_overrides
 from aioseed.cli.main import _COMMANDS
 from aioseed.host.config import load_config
@@ -28,6 +29,11 @@ class _Caught(BaseException):
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         super().__init__()
         self.parser = parser
+
+
+def parsers_of(command: str, monkeypatch: pytest.MonkeyPatch) -> list[argparse.ArgumentParser]:
+    """Return the parser of a command; `bench` has one for each kind of measurement."""
+    return [bench.parser(kind) for kind in bench.KINDS] if command == "bench" else [parser_of(command, monkeypatch)]
 
 
 def parser_of(command: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
@@ -73,14 +79,18 @@ def test_the_reference_has_every_option_and_no_other(command: str, monkeypatch: 
     documented = {
         option for row in re.findall(r"^\| (`--.*?) \|", section[1], re.M) for option in re.findall(r"`(--[\w-]+)", row)
     }
-    assert documented == options_of(parser_of(command, monkeypatch))
+    assert documented == set().union(*(options_of(parser) for parser in parsers_of(command, monkeypatch)))
 
 
 @pytest.mark.parametrize(("place", "line"), shown())
 def test_a_command_that_is_shown_parses(place: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     del place
     words = shlex.split(re.split(r" (?:>|&&|\|) ", line)[0])[1:]
-    parser = parser_of(words[0], monkeypatch)
+    if words[0] == "bench":
+        words = words[1:]
+        parser = bench.parser(words[0])
+    else:
+        parser = parser_of(words[0], monkeypatch)
     has_subcommands = any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
     parsed = (parser.parse_args if has_subcommands else parser.parse_intermixed_args)(words[1:])
     overrides = split_overrides(getattr(parsed, "overrides", []))

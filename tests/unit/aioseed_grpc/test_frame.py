@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from aioseed_grpc import frame
 from aioseed_grpc.frame import MAX_ENVELOPE_BYTES, FrameError, decode, encode
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,3 +116,22 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
     except FrameError:
         return
     assert payload in data
+
+
+@given(st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(encode)))
+def test_the_short_way_of_reading_agrees_with_the_long_one(data: bytes) -> None:
+    try:
+        expected: bytes | str = frame._decode_fields(data)
+    except FrameError as error:
+        expected = str(error)
+    try:
+        assert decode(data) == expected
+    except FrameError as error:
+        assert str(error) == expected
+
+
+def test_sizes_that_were_seen_take_bounded_memory() -> None:
+    for size in range(3 * frame.KEPT_SIZES):
+        decode(encode(bytes(size)))
+    assert frame._head.cache_info().currsize <= frame.KEPT_SIZES
+    assert frame._head_within.cache_info().currsize <= frame.KEPT_SIZES

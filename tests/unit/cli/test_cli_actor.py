@@ -53,7 +53,8 @@ def test_an_environment_by_name_is_judged_by_its_specs_alone(calls: list[dict[st
 
 
 def test_a_preset_brings_its_task_and_its_sizes(calls: list[dict[str, Any]]) -> None:
-    assert actor.main([URL, "--preset", "cartpole", "--actor-id", "a", "--actor-index", "3"]) == 0
+    words = ["--preset", "cartpole", "actor.envs_per_group=32", "--actor-id", "a", "--actor-index", "3"]
+    assert actor.main([URL, *words]) == 0
     [call] = calls
     assert call["task"].name == call["make_env"].name == "CartPole-v1"
     assert (call["environments"], call["groups"]) == (64, 2)
@@ -132,7 +133,7 @@ def test_an_interrupted_actor_ends_with_130(calls: list[dict[str, Any]], monkeyp
         ([URL], "one of the arguments --preset --env is required"),
         ([URL, "--env", "x", "--preset", "y"], "not allowed with"),
         ([URL, "--env", "CartPole-v1", "--envs", "many"], "invalid int value"),
-        ([URL, "--preset", "cartpoel"], 'there is no preset "cartpoel" (did you mean "cartpole"?)'),
+        ([URL, "--preset", "cartpoel"], 'there is no preset "cartpoel" (did you mean "cartpole"'),
         ([URL, "--preset", "cartpole", "actor.grops=3"], 'actor.grops is not a known key (did you mean "groups"?)'),
         ([URL, "--env", "CartPole-v1", "--wait-s=-1"], "actor.wait_s is -1"),
         ([URL, "--env", "CartPole-v1", "actor=3"], "actor is 3"),

@@ -226,6 +226,58 @@ def test_in_lockstep_a_lease_that_ends_takes_its_waiting_rows_along() -> None:
     assert bench.intake.poll(0.0) is Close.NO
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 8])
+def test_only_the_first_step_of_a_group_is_looked_at_row_by_row(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    sort = SlotTable.sort
+    monkeypatch.setattr(SlotTable, "sort", lambda *args: looks.append(1) or sort(*args))
+    bench = Bench()
+    peer, slots = bench.join(1, rows)
+    for sequence in range(4):
+        assert bench.intake.take(peer, bench.step(slots, sequence), 0.0) is None
+        bench.intake.poll(0.0)
+        assert bench.serve() == rows
+    assert len(looks) == 1
+    assert taken(peer)[-1][1] == [3] * rows
+
+
+@pytest.mark.parametrize("ended", [[0, 1], [1]])
+def test_a_group_that_lost_a_lease_while_it_was_served_is_not_taken_for_granted_again(ended: list[int]) -> None:
+    bench = Bench()
+    peer, slots = bench.join(1, 2)
+    bench.intake.take(peer, bench.step(slots, 0), 0.0)
+    bench.intake.poll(0.0)
+    bench.intake.forget(peer, np.array(ended), 0.0)
+    bench.serve()
+    assert len(peer.answers) == 1
+    error = bench.intake.take(peer, bench.step(slots, 1), 0.0)
+    assert error is not None
+    assert {row.slot for row in error.rows} == set(ended)
+
+
+def test_a_lease_elsewhere_leaves_a_group_on_the_fast_road() -> None:
+    bench = Bench()
+    peer, slots = bench.join(1, 2)
+    bench.intake.take(peer, bench.step(slots, 0), 0.0)
+    bench.intake.poll(0.0)
+    bench.join(2, 1)
+    bench.serve()
+    assert len(peer.expected) == 1
+
+
+def test_in_lockstep_rows_that_take_the_place_of_forgotten_ones_are_known_to_the_table() -> None:
+    bench = Bench(lockstep_rows=4)
+    one, ours = bench.join(1, 2)
+    two, theirs = bench.join(2, 2)
+    bench.intake.take(one, bench.step(ours, 0), 0.0)
+    bench.intake.take(two, bench.step(theirs, 0), 0.0)
+    bench.intake.forget(two, theirs.astype(np.int64), 0.0)
+    three, again = bench.join(3, 2)
+    bench.intake.take(three, bench.step(again, 0), 0.0)
+    assert bench.intake.poll(0.0) is Close.ALL
+    assert bench.table.in_batch[:4].all()
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.sets(st.integers(0, 3), min_size=1)), max_size=40), st.randoms())
 def test_every_step_is_applied_once_in_order_whatever_subsets_are_sent(
     script: list[tuple[int, set[int]]], random: object

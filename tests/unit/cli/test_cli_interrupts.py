@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+
+
+def end_of(body: str) -> tuple[int, str, str]:
+    code = f"import os, signal, sys\nfrom aioseed.cli.interrupts import ends_at_once\n{body}"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def test_a_ctrl_c_ends_the_process_in_silence() -> None:
+    body = "with ends_at_once():\n    os.kill(os.getpid(), signal.SIGINT)\n    import this\n"
+    assert end_of(body) == (130, "", "")
+
+
+def test_whoever_takes_the_signal_over_has_it() -> None:
+    body = (
+        "with ends_at_once():\n    signal.signal(signal.SIGINT, lambda *_: print('mine'))\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    assert end_of(body) == (0, "mine\n", "")
+
+
+def test_the_handler_from_before_comes_back_and_one_that_is_not_pythons_own_stays() -> None:
+    body = (
+        "with ends_at_once():\n    assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+    )
+    assert end_of(body) == (0, "", "")
+    ignored = "signal.signal(signal.SIGINT, signal.SIG_IGN)\nwith ends_at_once():\n    os.kill(os.getpid(), 2)"
+    assert end_of(ignored) == (0, "", "")

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from aioseed.cli.report import Spoken, as_json, farewell
+from aioseed.cli.train import parser, where
+from aioseed.errors import UsageError
+from aioseed.host.config import load_config
+from aioseed.host.events import Finished
+from aioseed.host.run import finished_before_training
+
+DONE = Finished(
+    reason="solved",
+    env_steps=1010,
+    trained_steps=1000,
+    evaluated_steps=0,
+    dropped={"shutdown": 10},
+    held_steps=0,
+    imbalance=0,
+    env_steps_per_s=505.0,
+    trained_steps_per_s=500.0,
+    return_mean_100=481.25,
+    wall_s=2.0,
+    run_dir="runs/my run",
+    params_sha256="ab" * 32,
+)
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load_config("cartpole")
+
+
+def commands(text):
+    return [line.strip().partition(" ")[2] for line in text.partition("Next:\n")[2].splitlines() if line]
+
+
+@pytest.fixture(autouse=True)
+def short_program(monkeypatch):
+    monkeypatch.setattr("aioseed.cli.report.command_line", lambda *words: "aioseed " + " ".join(map(repr, words)))
+
+
+def test_the_json_fields_are_those_that_were_promised():
+    assert list(as_json(DONE, 3.5)) == [
+        "env_steps", "trained_steps", "dropped", "env_steps_per_s", "trained_steps_per_s", "return_mean_100", "solved",
+        "wall_s", "total_s", "run_dir", "params_sha256", "reason", "ledger_imbalance",
+    ]  # fmt: skip
+    assert as_json(DONE, 3.5)["solved"] is True and as_json(DONE, 3.5)["total_s"] == 3.5
+
+
+def test_a_solved_run_says_what_was_reached_and_what_to_try(config):
+    text = farewell(DONE, config, Spoken("train", "cartpole", (), ["seed=3"]), 3.5)
+    assert "Solved: mean return 481.2 over the last 100 episodes." in text
+    assert "500 steps/s for 2.0 s of training, 3.5 s in all" in text
+    assert "1,010 steps accepted = 1,000 trained + 10 dropped (shutdown)" in text
+    assert commands(text) == [
+        "'evaluate' 'runs/my run' '--episodes' 100 '--greedy'",
+        "'train' 'cartpole' '--transport' 'grpc' 'seed=3'",
+        "'learner' 'cartpole' '--listen' 'ws://127.0.0.1:8700' 'seed=3'",
+    ]
+
+
+def test_a_run_that_was_stopped_offers_to_go_on(config):
+    text = farewell(
+        DONE._replace(reason="stopped", return_mean_100=math.nan), config, Spoken("train", "cartpole", (), []), 3.5
+    )
+    assert "Stopped and saved: no episode has ended yet." in text
+    assert commands(text)[0] == "'train' 'cartpole' '--resume' 'runs/my run'"
+
+
+def test_a_learner_that_was_stopped_offers_to_go_on_listening(config):
+    spoken = Spoken("learner", "cartpole", ["ws://a:1", "grpc://a:2"], ["seed=3"])
+    assert commands(farewell(DONE._replace(reason="stopped"), config, spoken, 3.5)) == [
+        "'learner' 'cartpole' '--listen' 'ws://a:1' '--listen' 'grpc://a:2' '--resume' 'runs/my run' 'seed=3'",
+        "'evaluate' 'runs/my run' '--episodes' 100 '--greedy'",
+        "'train' 'cartpole' 'seed=3'",
+    ]
+
+
+def test_a_run_that_trained_all_its_steps_offers_more(config):
+    limited = config.model_copy(update={"training": config.training.model_copy(update={"total_steps": 500})})
+    text = farewell(
+        DONE._replace(reason="total_steps", evaluated_steps=3, held_steps=4),
+        limited,
+        Spoken("train", "x.yaml", (), []),
+        3.5,
+    )
+    assert "+ 3 evaluated + 4 held" in text
+    assert commands(text)[0] == "'train' 'x.yaml' '--resume' 'runs/my run' '--steps' 1000"
+
+
+def test_a_run_that_never_began_promises_no_checkpoint(config):
+    text = farewell(finished_before_training("runs/x"), config, Spoken("train", "cartpole", (), []), 1.0)
+    assert "Stopped before training began" in text and "runs/x" not in text
+    assert commands(text) == ["'train' 'cartpole'"]
+
+
+def test_where_a_run_lives_and_how_it_is_opened(tmp_path):
+    assert where(tmp_path, None, "x") == (tmp_path, "never")
+    assert where(tmp_path, "auto", "x") == (tmp_path, "auto")
+    assert where(None, str(tmp_path), "x") == (tmp_path, "require")
+    assert where(tmp_path, f"{tmp_path}/../{tmp_path.name}", "x")[1] == "require"
+    path, resume = where(None, None, "cartpole")
+    assert path.parent.name == "runs" and path.name.startswith("cartpole-") and resume == "never"
+    with pytest.raises(UsageError, match="name that too"):
+        where(None, "auto", "x")
+    with pytest.raises(UsageError, match="leave --run-dir away"):
+        where(tmp_path, "elsewhere", "x")
+
+
+def test_overrides_may_stand_anywhere():
+    words = parser().parse_intermixed_args(["cartpole", "a=1", "--steps", "3", "b=2"])
+    assert (words.config, words.overrides, words.steps) == ("cartpole", ["a=1", "b=2"], 3)

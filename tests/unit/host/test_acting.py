@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aioseed.errors import ConfigError, PluginError, SpaceError
+from aioseed.host.acting import acting_of, build_agent, layout_of
+from aioseed.specs import ActionSpec, ArraySpec, discrete
+from aioseed.types import EnvironmentSpec
+
+SPEC = EnvironmentSpec({"b": ArraySpec("float32", (3,)), "a": ArraySpec("uint8", (2,))}, discrete(5))
+AGENT, NETWORK = {"name": "vtrace"}, {"name": "mlp", "hidden": [8]}
+
+
+def test_an_agent_becomes_leaves_in_the_order_of_the_specs():
+    built = build_agent(AGENT, {"name": "lstm", "lstm_units": 4}, SPEC)
+    layout = layout_of(built, 16)
+    assert layout.observation == (ArraySpec("uint8", (2,)), ArraySpec("float32", (3,)))
+    assert (layout.action, layout.rows) == (SPEC.action.array, 17)
+    assert layout.state == (ArraySpec("float32", (4,)),) * 2
+    assert [np.shape(leaf) for leaf in acting_of(built, greedy=False).initial_state] == [(4,), (4,)]
+
+
+def test_a_feed_forward_agent_has_no_state():
+    built = build_agent(AGENT, NETWORK, SPEC)
+    assert layout_of(built, 16).state == () and acting_of(built, greedy=True).initial_state == []
+
+
+@pytest.mark.parametrize(
+    ("agent", "network", "error", "said"),
+    [
+        ({"name": "vtraec"}, NETWORK, PluginError, 'there is no agent "vtraec" (did you mean "vtrace"?)'),
+        (AGENT, {"name": "mpl"}, PluginError, 'there is no network "mpl" (did you mean "mlp"?)'),
+        ({"name": "vtrace", "discout": 0.9}, NETWORK, ConfigError, "agent.discout is not a known key (did you mean"),
+        ({"name": "vtrace", "discount": 2}, NETWORK, ConfigError, "agent.discount is 2"),
+        (
+            AGENT,
+            {"name": "mlp", "hiden": [8]},
+            ConfigError,
+            'network.hiden is not a known key (did you mean "hidden"?)',
+        ),
+        (AGENT, {"name": "mlp", "activation": "sine"}, ConfigError, "network"),
+        ({"name": "json:loads"}, NETWORK, ConfigError, "agent.name: json:loads is not an AgentPlugin"),
+        (AGENT, {"name": "math:pi"}, ConfigError, "network.name: math:pi is not callable"),
+        (AGENT, {"name": "builtins:dict"}, ConfigError, "network"),
+    ],
+)
+def test_what_cannot_be_built_is_said_in_a_sentence(agent, network, error, said):
+    with pytest.raises(error) as caught:
+        build_agent(agent, network, SPEC)
+    assert said in str(caught.value)
+
+
+def test_actions_that_the_agent_cannot_take_are_said_so():
+    box = ActionSpec("box", ArraySpec("float32", (1,)), low=(-1.0,), high=(1.0,))
+    with pytest.raises(SpaceError, match="Box"):
+        build_agent(AGENT, NETWORK, SPEC._replace(action=box))

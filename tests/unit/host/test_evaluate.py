@@ -1,0 +1,115 @@
+"""Dealing episodes: what is measured does not depend on how long an episode takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aioseed.host.evaluate import EpisodeDealer, FixedPolicy
+from aioseed.specs import ArraySpec
+from aioseed.telemetry.returns import EpisodeTracker
+from aioseed.types import FIRST, TERMINATED, ActColumns, Policy, StepColumns
+from aioseed.wire.columns import StepLayout
+
+LAYOUT = StepLayout(ArraySpec("float32", (1,)), 0)
+NO_ACTS = ActColumns(np.zeros(0), np.zeros(0), (), 0)
+
+
+class Game:
+    """Environments whose episodes give 1 a step and end with a probability of 1/mean at each."""
+
+    def __init__(self, environments: int, mean: float, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.mean = mean
+        self.rows = LAYOUT.allocate(environments)
+        self.rows.slot[:] = np.arange(environments)
+        self.over = np.ones(environments, bool)
+
+    def step(self) -> StepColumns:
+        ends = self.random.random(self.over.size) < 1 / self.mean
+        self.rows.flags[:] = np.where(self.over, FIRST, np.where(ends, TERMINATED, 0))
+        self.rows.reward[:] = np.where(self.over, 0.0, 1.0)
+        self.over = ~self.over & ends
+        return self.rows
+
+
+def measured(episodes: int, environments: int, mean: float, seed: int) -> list[float]:
+    done: list[bool] = []
+    dealer = EpisodeDealer(episodes, environments, EpisodeTracker(environments), lambda: done.append(True))
+    game = Game(environments, mean, seed)
+    while not done:
+        dealer.append(game.step(), NO_ACTS, environments, lambda rows: ())
+    assert len(dealer.returns) == episodes and done == [True]
+    assert dealer.lengths_steps == [int(value) for value in dealer.returns]
+    return dealer.returns
+
+
+def first_to_finish(episodes: int, environments: int, mean: float, seed: int) -> list[float]:
+    game, tracker, returns = Game(environments, mean, seed), EpisodeTracker(environments), []
+    while len(returns) < episodes:
+        returns += tracker.append(game.step(), environments).episode_return.tolist()
+    return returns[:episodes]
+
+
+@pytest.mark.parametrize(("episodes", "environments"), [(100, 100), (100, 64), (100, 7)])
+def test_the_mean_is_that_of_all_episodes_and_not_of_those_that_end_first(episodes: int, environments: int) -> None:
+    """Lengths are geometric with a mean of 50; the error of the mean of 20 x 100 of them is about 1.1."""
+    means = [np.mean(measured(episodes, environments, 50.0, seed)) for seed in range(20)]
+    assert np.mean(means) == pytest.approx(50.0, abs=4.0)
+    biased = [np.mean(first_to_finish(episodes, environments, 50.0, seed)) for seed in range(20)]
+    assert environments < episodes / 2 or np.mean(biased) < 42.0
+
+
+def rows(*row: tuple[int, int, float]) -> StepColumns:
+    columns = LAYOUT.allocate(len(row))
+    for index, (slot, flags, reward) in enumerate(row):
+        columns.slot[index], columns.flags[index], columns.reward[index] = slot, flags, reward
+    return columns
+
+
+def play(dealer: EpisodeDealer, *batches: tuple[tuple[int, int, float], ...]) -> None:
+    for batch in batches:
+        dealer.append(rows(*batch), NO_ACTS, len(batch), lambda rows: ())
+
+
+@pytest.fixture
+def done() -> list[bool]:
+    return []
+
+
+@pytest.fixture
+def dealer(done: list[bool]) -> EpisodeDealer:
+    return EpisodeDealer(2, 4, EpisodeTracker(4), lambda: done.append(True))
+
+
+def test_no_more_episodes_are_dealt_than_wanted(dealer: EpisodeDealer, done: list[bool]) -> None:
+    play(dealer, ((0, FIRST, 0), (1, FIRST, 0), (2, FIRST, 0)), ((2, TERMINATED, 9), (0, TERMINATED, 1)))
+    assert dealer.returns == [1.0] and not done
+    play(dealer, ((1, 0, 1), (0, FIRST, 0)), ((0, TERMINATED, 5),), ((1, TERMINATED, 1),))
+    assert dealer.returns == [1.0, 2.0] and done == [True]
+
+
+def test_an_episode_of_a_lost_environment_is_dealt_again(dealer: EpisodeDealer, done: list[bool]) -> None:
+    play(dealer, ((0, FIRST, 0), (1, FIRST, 0)), ((0, 0, 1), (1, 0, 1)))
+    dealer.drop(np.array([0]), "lease_ended")
+    dealer.begin(np.array([0]), evaluation=True)
+    play(dealer, ((1, TERMINATED, 1), (0, FIRST, 0)), ((0, TERMINATED, 7),))
+    assert dealer.returns == [2.0, 7.0] and done == [True]
+
+
+def test_an_environment_that_was_rebuilt_ends_its_episode_there(dealer: EpisodeDealer, done: list[bool]) -> None:
+    play(dealer, ((0, FIRST, 0),), ((0, 0, 3),), ((0, FIRST, 0),), ((0, TERMINATED, 4),))
+    assert dealer.returns == [3.0, 4.0] and done == [True]
+
+
+def test_an_environment_that_was_rebuilt_before_its_first_step_keeps_its_episode(
+    dealer: EpisodeDealer, done: list[bool]
+) -> None:
+    play(dealer, ((0, FIRST, 0),), ((0, FIRST, 0),), ((0, TERMINATED, 4),), ((0, FIRST, 0),), ((0, TERMINATED, 5),))
+    assert dealer.returns == [4.0, 5.0] and done == [True]
+
+
+def test_one_policy_is_offered_for_ever() -> None:
+    policy = FixedPolicy(Policy(7, None))
+    assert policy.current().version == 7
+    assert policy.wait_for(7, 0.0) and not policy.wait_for(8, 0.0)

@@ -1,0 +1,116 @@
+"""A policy from the disk: what it was saved with decides, and every damage is a sentence."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from aioseed.errors import CheckpointError
+from aioseed.host.acting import build_agent
+from aioseed.host.policy import load_policy
+from aioseed.host.rundir import open_run
+from aioseed.host.saved import load_run
+from aioseed.specs import ArraySpec, discrete
+from aioseed.training.optimizer import make_optimizer
+from aioseed.training.store import Snapshot
+from aioseed.training.trees import flatten_arrays
+from aioseed.training.update import init_state
+from aioseed.types import EnvironmentSpec
+
+SPEC = EnvironmentSpec(ArraySpec("float32", (4,)), discrete(2))
+DESCRIBED = {"observation": SPEC.observation.to_json(), "action": SPEC.action.to_json(), "metrics": [], "task": {}}
+
+
+@pytest.fixture(scope="module")
+def initial(small):
+    """Return the flat training state that a run begins with; one is made for each configuration and seed."""
+    made = {}
+
+    def make(seed=0, *overrides):
+        if (seed, overrides) not in made:
+            config = small(*overrides)
+            built = build_agent(config.agent.section(), config.network.section(), SPEC)
+            optimizer = make_optimizer(config.training, config.experience.unroll_steps)
+            state = init_state(built.agent, optimizer, jax.random.key(seed), jax.devices("cpu")[0])
+            made[seed, overrides] = flatten_arrays(state)
+        return made[seed, overrides]
+
+    return make
+
+
+@pytest.fixture
+def saved(small, initial, tmp_path):
+    """Save what a run would have saved, and return its directory."""
+
+    def save(*overrides, described=DESCRIBED, seed=0):
+        config = small(*overrides)
+        opened = open_run(tmp_path / f"run-{seed}", config, "auto")
+        facts = {"config": config.model_dump(mode="json"), "environment": described}
+        opened.store.save(Snapshot(3, initial(seed, *overrides), facts), opened.generation)
+        opened.directory.close()
+        return opened.directory.path
+
+    return save
+
+
+def actions(policy, count=40):
+    policy.reset()
+    return [int(policy(row)) for row in np.random.default_rng(0).normal(size=(count, 4))]
+
+
+def test_a_greedy_policy_acts_like_the_parameters_that_were_saved_again_and_again(saved):
+    one, other = load_policy(saved(seed=1)), load_policy(saved(seed=2))
+    assert one.version == 3 and one.spec == SPEC
+    assert actions(one) == actions(one) != actions(other)
+    gymnasium = pytest.importorskip("gymnasium")
+    assert gymnasium.spaces.Discrete(2).contains(one(np.zeros(4, np.float64)))
+
+
+def test_sampling_follows_its_seed(saved):
+    path = saved()
+    one, same, other = (actions(load_policy(path, greedy=False, seed=seed)) for seed in (1, 1, 2))
+    assert one == same != other
+
+
+def test_a_recurrent_state_is_kept_between_calls_and_begins_anew_with_reset(saved):
+    policy = load_policy(saved("network={name: lstm, lstm_units: 8}"))
+    assert len(policy._state) == 2
+
+    def states():
+        seen = []
+        for _ in range(3):
+            policy(np.ones(4))
+            seen.append(float(np.abs(policy._state[0]).sum()))
+        return seen
+
+    once = states()
+    assert len(set(once)) == 3
+    policy.reset()
+    assert states() == once
+
+
+def test_the_checkpoint_decides_and_not_the_configuration_of_a_later_attempt(saved):
+    path = saved()
+    other = json.loads((path / "config.json").read_text())
+    other["network"]["hidden"] = [32]
+    (path / "config.json").write_text(json.dumps(other))
+    assert load_run(path).config.network.section()["hidden"] == [8]
+
+
+def test_what_is_no_run_is_said_so(tmp_path, small):
+    with pytest.raises(CheckpointError, match="there is no run directory"):
+        load_run(tmp_path / "none")
+    with pytest.raises(CheckpointError, match="holds no run"):
+        load_run(tmp_path)
+    open_run(tmp_path / "run", small(), "never").directory.close()
+    with pytest.raises(CheckpointError, match="never completed a save"):
+        load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("described", [None, {}, {**DESCRIBED, "action": {"kind": "dance"}}])
+def test_a_checkpoint_without_sound_specs_is_said_so(saved, described):
+    with pytest.raises(CheckpointError, match="000000000003"):
+        load_run(saved(described=described))

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from aioseed.errors import CheckpointError, RunDirectoryError, RunDirectoryInUse
+from aioseed.host.rundir import discard, new_run_path, open_run
+from aioseed.training.store import Snapshot
+
+
+@pytest.fixture
+def opened(small, tmp_path):
+    """Open a run in the folder ``run``, with a checkpoint if asked for; everything is closed at the end."""
+    made = []
+
+    def make(resume="never", *overrides, save=None):
+        run = open_run(tmp_path / "run", small(*overrides), resume)
+        made.append(run)
+        if save is not None:
+            run.store.save(Snapshot(save, {"x": np.zeros(1)}, {}), run.generation)
+        return run
+
+    yield make
+    for run in made:
+        run.directory.close()
+
+
+def test_a_run_begins_with_its_configuration_and_generation_1(opened, tmp_path):
+    run = opened("never", "seed=5")
+    assert (run.generation, run.restored, run.config_before) == (1, None, None)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 5
+
+
+def test_a_run_is_never_begun_anew_in_silence(opened):
+    opened().directory.close()
+    with pytest.raises(CheckpointError, match="holds a run already: go on with --resume"):
+        opened()
+
+
+@pytest.mark.parametrize("resume", ["auto", "require"])
+def test_a_saved_run_goes_on_with_the_next_generation(opened, resume):
+    opened(save=7).directory.close()
+    run = opened(resume)
+    assert run.generation == 2 and run.restored.manifest.step == 7
+
+
+def test_auto_begins_where_nothing_is_and_again_where_no_save_was_completed(opened):
+    first = opened("auto")
+    assert first.restored is None
+    first.directory.close()
+    run = opened("auto")
+    assert run.restored is None and run.generation == 2
+
+
+def test_require_insists_on_a_run_and_on_a_checkpoint(opened, tmp_path):
+    with pytest.raises(CheckpointError, match="holds no run to resume"):
+        opened("require")
+    assert not (tmp_path / "run").exists()
+    opened().directory.close()
+    with pytest.raises(CheckpointError, match="never completed a save"):
+        opened("require")
+
+
+@pytest.mark.parametrize("resume", ["auto", "require"])
+def test_a_run_of_which_no_checkpoint_is_sound_is_an_error(opened, tmp_path, resume):
+    opened(save=7).directory.close()
+    for file in (tmp_path / "run" / "checkpoints").rglob("*.safetensors"):
+        file.write_bytes(b"dust")
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    with pytest.raises(CheckpointError, match="none of the 1 checkpoints"):
+        opened(resume, "seed=99")
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_one_learner_owns_a_run_directory_and_a_failed_attempt_gives_it_back(opened):
+    opened(save=7)
+    with pytest.raises(RunDirectoryInUse, match=f"process {os.getpid()}"):
+        opened("auto")
+
+
+def test_an_attempt_that_fails_lets_go_of_the_directory(opened):
+    opened(save=7).directory.close()
+    with pytest.raises(CheckpointError):
+        opened("never")
+    assert opened("auto").restored is not None
+
+
+def test_a_configuration_that_cannot_be_read_is_an_error_of_the_directory(opened, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").mkdir()
+    with pytest.raises(RunDirectoryError, match=r"config\.json cannot be read"):
+        opened("auto")
+
+
+def test_discarding_a_new_run_leaves_no_folder_that_it_made(small, tmp_path):
+    run = open_run(tmp_path / "runs" / "deep" / "run", small(), "never")
+    discard(run)
+    run.directory.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_discarding_keeps_a_folder_that_was_there_and_what_others_put_into_it(opened, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    run = opened()
+    discard(run)
+    run.directory.close()
+    assert (tmp_path / "run" / "notes.txt").exists()
+    assert opened("never").config_before is None
+
+
+def test_discarding_gives_a_resumed_run_its_configuration_back(opened, tmp_path):
+    opened("never", "seed=5", save=7).directory.close()
+    run = opened("auto", "seed=6")
+    discard(run)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 5
+    assert (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_new_paths_are_free(tmp_path):
+    first = new_run_path("cartpole", tmp_path)
+    assert first.name.startswith("cartpole-") and first.name.endswith(str(os.getpid()))
+    first.mkdir()
+    assert new_run_path("cartpole", tmp_path) != first

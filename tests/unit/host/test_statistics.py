@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aioseed.experience.queue import QueueStatistics
+from aioseed.host.statistics import Statistics, digest_of, progress_values
+from aioseed.telemetry.counters import Metrics
+from aioseed.telemetry.ledger import Account, Ledger, Reason
+
+
+@pytest.fixture
+def runtime() -> Any:
+    queue = QueueStatistics(*([0] * len(QueueStatistics._fields)))
+    return SimpleNamespace(
+        ledger=Ledger(),
+        loop=SimpleNamespace(busy_s=0.0, summary=lambda: SimpleNamespace(busy_s=0.0)),
+        engine=SimpleNamespace(times=SimpleNamespace(act_s=0.0)),
+        assembler=SimpleNamespace(statistics=lambda: queue),
+        table=SimpleNamespace(leased=8),
+        episodes=SimpleNamespace(return_mean=20.0, episodes=3),
+        board=SimpleNamespace(current=lambda: SimpleNamespace(version=12)),
+    )
+
+
+def train(ledger: Ledger, accepted: int, consumed: int) -> None:
+    ledger.accept(accepted)
+    ledger.finish(consumed)
+    ledger.begin_training(consumed)
+    ledger.consume(consumed)
+
+
+def test_rates_and_quantiles_are_over_the_time_since_the_report_before(runtime: Any, small: Any) -> None:
+    metrics = Metrics()
+    train(runtime.ledger, 500, 400)  # by an earlier start of the run
+    statistics = Statistics(small("training.total_steps=4000"), runtime, metrics, 10.0)
+    train(runtime.ledger, 1000, 800)
+    metrics.quantiles("serving/batch_rows").observe_many(np.full(9, 64.0))
+    first = statistics.progress(12.0, None, 2)
+    assert (first.env_steps, first.trained_steps, first.held_steps) == (1500, 1200, 300)
+    assert (first.env_steps_per_s, first.trained_steps_per_s) == (500.0, 400.0)
+    assert first.batch_rows == pytest.approx(64.0, rel=0.05)
+    assert (first.wall_s, first.share_done, first.environments, first.actors) == (2.0, 0.3, 8, 2)
+    metrics.quantiles("serving/batch_rows").observe_many(np.full(9, 8.0))
+    second = statistics.progress(13.0, None, 2)
+    assert (second.env_steps_per_s, second.trained_steps_per_s) == (0.0, 0.0)
+    assert second.batch_rows == pytest.approx(8.0, rel=0.05)
+
+
+def test_without_an_end_there_is_no_share(runtime: Any, small: Any) -> None:
+    assert Statistics(small(), runtime, Metrics(), 0.0).progress(1.0, None, 0).share_done is None
+
+
+def test_sinks_get_the_ledger_with_its_reasons(runtime: Any, small: Any) -> None:
+    train(runtime.ledger, 10, 5)
+    runtime.ledger.drop(2, Reason.LEASE_ENDED, Account.OPEN)
+    values = progress_values(Statistics(small(), runtime, Metrics(), 0.0).progress(1.0, None, 0))
+    assert (values["ledger/accepted"], values["ledger/consumed"], values["ledger/held"]) == (10, 5, 3)
+    assert values["ledger/dropped_lease_ended"] == 2
+
+
+def test_the_digest_depends_on_names_dtypes_shapes_and_bytes_and_on_nothing_else() -> None:
+    arrays = {"b": np.arange(6, dtype=np.int32).reshape(2, 3), "a": np.ones(2)}
+    digest = digest_of(arrays)
+    assert digest == digest_of({"a": arrays["a"], "b": np.asfortranarray(arrays["b"])})
+    changed = [
+        {**arrays, "c": np.ones(1)},
+        {"a": arrays["a"], "c": arrays["b"]},
+        {**arrays, "b": arrays["b"].reshape(3, 2)},
+        {**arrays, "b": arrays["b"].view(np.uint32)},
+        {**arrays, "a": np.nextafter(arrays["a"], 2)},
+    ]
+    assert len({digest, *map(digest_of, changed)}) == 6

@@ -1,0 +1,178 @@
+"""Whether a HELLO may join: each refusal names its code, the field that differs, and what either side has there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioseed.errors import RefusedError
+from aioseed.serving.handshake import Contract, contract_of, judge
+from aioseed.specs import ActionSpec, ArraySpec, discrete, multi_discrete, observation_to_json
+from aioseed.types import EnvironmentMetric, EnvironmentSpec
+from aioseed.wire.messages import Hello, Metric, Task
+
+OBSERVATION = {"image": ArraySpec("uint8", (84, 84, 4)), "speed": ArraySpec("float32", (3,))}
+ACTION = discrete(6)
+TASK = Task(name="Pong-v5", config={"frameskip": 4, "wrappers": [{"name": "crop"}]})
+ROLES = frozenset({"train", "evaluate"})
+CONTRACT = Contract(EnvironmentSpec(OBSERVATION, ACTION), TASK, (EnvironmentMetric("score", "last"),), ROLES)
+LARGE = 2**24
+
+
+def hello(**changes: Any) -> Hello:
+    fields = {
+        "library": "test",
+        "actor_id": "a",
+        "environments": 2,
+        "observation": observation_to_json(OBSERVATION),
+        "action": ACTION.to_json(),
+        "task": TASK,
+        "metrics": [Metric(name="score", fold="last")],
+    }
+    return Hello(**(fields | changes))
+
+
+def refusal(message: Hello, contract: Contract = CONTRACT, max_message_bytes: int = LARGE) -> RefusedError:
+    with pytest.raises(RefusedError) as caught:
+        judge(message, contract, max_message_bytes)
+    assert not caught.value.retry
+    return caught.value
+
+
+def test_an_actor_like_the_contract_is_accepted() -> None:
+    judge(hello(), CONTRACT, LARGE)
+    judge(hello(role="evaluate", protocol=[2, 1]), CONTRACT, LARGE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "field", "ours", "theirs"),
+    [
+        ({"protocol": [2, 3]}, "version", "protocol", [1], [2, 3]),
+        ({"observation": observation_to_json(OBSERVATION["speed"])}, "observation", "observation.dict", None, None),
+        (
+            {"observation": observation_to_json({**OBSERVATION, "speed": ArraySpec("float32", (2,))})},
+            "observation",
+            "observation.dict.speed.shape.0",
+            3,
+            2,
+        ),
+        (
+            {"observation": observation_to_json({**OBSERVATION, "image": ArraySpec("float32", (84, 84, 4))})},
+            "observation",
+            "observation.dict.image.dtype",
+            "uint8",
+            "float32",
+        ),
+        ({"action": discrete(4).to_json()}, "action", "action.sizes.0", 6, 4),
+        ({"action": multi_discrete((6, 2)).to_json()}, "action", "action.kind", "discrete", "multi_discrete"),
+        ({"metrics": []}, "metrics", "metrics", [{"name": "score", "fold": "last"}], []),
+        ({"task": Task(name="Breakout-v5")}, "environment", "task.name", "Pong-v5", "Breakout-v5"),
+        (
+            {"task": Task(name="Pong-v5", config={"frameskip": 1, "wrappers": [{"name": "crop"}]})},
+            "environment",
+            "task.config.frameskip",
+            4,
+            1,
+        ),
+        (
+            {"task": Task(name="Pong-v5", config={"frameskip": 4, "wrappers": []})},
+            "environment",
+            "task.config.wrappers",
+            [{"name": "crop"}],
+            [],
+        ),
+    ],
+)
+def test_a_difference_is_refused_with_its_field(
+    changes: dict[str, Any], code: str, field: str, ours: object, theirs: object
+) -> None:
+    error = refusal(hello(**changes))
+    assert (error.code, error.field) == (code, field)
+    if ours is not None:
+        assert (json.loads(error.ours), json.loads(error.theirs)) == (ours, theirs)
+    assert field in str(error) and error.ours in str(error) and error.theirs in str(error)
+
+
+def test_a_role_that_is_not_served_is_refused() -> None:
+    error = refusal(hello(), CONTRACT._replace(roles=frozenset({"evaluate"})))
+    assert (error.code, error.field, error.ours, error.theirs) == ("role", "role", '["evaluate"]', '"train"')
+
+
+def test_an_actor_with_an_environment_of_its_own_is_judged_by_its_specs_alone() -> None:
+    judge(hello(task=None), CONTRACT, LARGE)
+    assert refusal(hello(task=None, action=discrete(4).to_json())).code == "action"
+
+
+def test_a_run_without_a_task_takes_any() -> None:
+    judge(hello(task=Task(name="anything")), CONTRACT._replace(task=None), LARGE)
+
+
+def test_mixed_environments_may_be_allowed_but_their_specs_must_agree() -> None:
+    mixed = CONTRACT._replace(allow_mixed_environments=True)
+    judge(hello(task=Task(name="Breakout-v5")), mixed, LARGE)
+    assert refusal(hello(task=Task(name="Breakout-v5"), action=discrete(4).to_json()), mixed).code == "action"
+
+
+def test_specs_whose_messages_exceed_the_cap_are_refused_with_both_sizes() -> None:
+    error = refusal(hello(), max_message_bytes=1000)
+    assert (error.code, error.field, error.ours) == ("size", "observation", "1000")
+    assert int(error.theirs) > 84 * 84 * 4
+    judge(hello(), CONTRACT, int(error.theirs))
+    assert refusal(hello(), max_message_bytes=int(error.theirs) - 1).code == "size"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"observation": {"dtype": "object", "shape": [2]}}, "observation"),
+        ({"observation": []}, "observation"),
+        ({"observation": {"dtype": "float32", "shape": [2**40]}}, "observation"),
+        ({"action": {"kind": "discrete", "dtype": "float64", "shape": [], "sizes": [2]}}, "action"),
+        ({"action": "jump"}, "action"),
+    ],
+)
+def test_specs_that_cannot_be_read_are_refused_as_such(changes: dict[str, Any], code: str) -> None:
+    error = refusal(hello(**changes))
+    assert (error.code, error.field) == (code, code)
+    with pytest.raises(RefusedError) as caught:
+        contract_of(hello(**changes), ROLES)
+    assert caught.value.code == code
+
+
+def test_the_first_hello_proposes_the_contract_that_it_fulfils() -> None:
+    contract = contract_of(hello(), ROLES)
+    assert contract == CONTRACT
+    judge(hello(), contract, LARGE)
+
+
+ARRAYS = st.builds(
+    ArraySpec, st.sampled_from(["uint8", "float32", "int32"]), st.tuples(st.integers(1, 3), st.integers(1, 3))
+)
+OBSERVATIONS = st.recursive(
+    ARRAYS,
+    lambda inner: (
+        st.dictionaries(st.sampled_from("abc"), inner, min_size=1) | st.lists(inner, min_size=1, max_size=2).map(tuple)
+    ),
+    max_leaves=4,
+)
+ACTIONS = st.builds(discrete, st.integers(1, 3)) | st.builds(
+    multi_discrete, st.lists(st.integers(1, 3), min_size=1, max_size=2)
+)
+
+
+@given(OBSERVATIONS, ACTIONS, OBSERVATIONS, ACTIONS)
+def test_two_specs_agree_if_and_only_if_they_are_equal(
+    ours: Any, our_action: ActionSpec, theirs: Any, their_action: ActionSpec
+) -> None:
+    contract = Contract(EnvironmentSpec(ours, our_action), None, (), ROLES)
+    message = hello(observation=observation_to_json(theirs), action=their_action.to_json(), metrics=[], task=None)
+    if (ours, our_action) == (theirs, their_action):
+        judge(message, contract, LARGE)
+        return
+    error = refusal(message, contract)
+    assert error.code == ("observation" if ours != theirs else "action")
+    assert error.ours != error.theirs

@@ -1,0 +1,269 @@
+"""The engine with an agent of a few lines, whose recurrent state tells what went into it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioseed.serving.inference import (
+    Acting,
+    ActRows,
+    EngineOptions,
+    InferenceEngine,
+    InferenceThread,
+    Leased,
+    Released,
+    action_table,
+)
+from aioseed.serving.intake import ClosedBatch, Intake
+from aioseed.serving.rule import Close, Limits
+from aioseed.serving.slots import SlotTable
+from aioseed.specs import ArraySpec, discrete
+from aioseed.types import FIRST, ActColumns, BeginsState, Policy, StepColumns
+from aioseed.wire.columns import ActionLayout, StepLayout, StepMessage
+
+STEPS = StepLayout(ArraySpec("float32", (1,)), 0)
+ACTION = discrete(2**30)
+CAPACITY = 6
+INITIAL = 1000
+
+
+def act(
+    params: object, key: jax.Array, state: Sequence[jax.Array], rows: ActRows[jax.Array]
+) -> tuple[jax.Array, Sequence[jax.Array], Sequence[jax.Array]]:
+    """Answer with the state that entered plus `params`; the state counts steps and adds observations up."""
+    (entering,) = state
+    after = entering + 1 + rows.observation[0][:, 0].astype(jnp.int32)
+    extras = [entering, rows.previous_action, rows.reward, rows.slot, rows.epoch_low, rows.sequence]
+    return entering + params, extras, [after]
+
+
+class Board:
+    """Offer policies whose parameters are their version; lockstep asks for later ones."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.asked: list[int] = []
+
+    def current(self) -> Policy:
+        return Policy(self.version, jnp.int32(self.version))
+
+    def wait_for(self, version: int, timeout_s: float) -> bool:
+        self.asked.append(version)
+        self.version = max(self.version, version)
+        return True
+
+
+class Sink:
+    """Keep what inference hands over, as copies."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, list[int], list[list[int]]]] = []
+        self.versions: list[int] = []
+        self.told: list[tuple[str, list[int]]] = []
+        self.batches_finished = 0
+
+    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> None:
+        (entering,) = begins_state(np.arange(count))
+        self.versions.append(acts.policy_version)
+        assert acts.action.shape == (count,) and all(leaf.shape == (count,) for leaf in acts.extras)
+        assert np.array_equal(acts.previous_action, acts.extras[1]) and np.array_equal(entering, acts.extras[0])
+        assert np.array_equal(steps.slot[:count], acts.extras[3])
+        for row in range(count):
+            self.rows.append((int(steps.slot[row]), int(entering[row]), [int(leaf[row]) for leaf in acts.extras]))
+
+    def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
+        self.told.append(("evaluate" if evaluation else "train", slots.tolist()))
+
+    def drop(self, slots: np.ndarray, reason: str) -> None:
+        self.told.append((reason, slots.tolist()))
+
+
+class Respondent:
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.expected: dict = {}
+        self.groups: dict = {}
+        self.careful: list = []
+        self.answers: list[bytes] = []
+
+    def answer(self, payload: bytes) -> None:
+        self.answers.append(payload)
+
+
+class Bench:
+    """An engine behind a real intake, stepped by hand."""
+
+    def __init__(self, lockstep_updates: int = 0) -> None:
+        self.board, self.sink = Board(), Sink()
+        self.table = SlotTable(CAPACITY, 1)
+        actions = action_table(CAPACITY, ACTION.array)
+        limits = Limits(4, 4, 1.0)
+        batches: list[ClosedBatch] = []
+        self.intake = Intake(STEPS, ActionLayout(ACTION), self.table, actions, limits, batches.append)
+        self.batches = batches
+        self.engine = InferenceEngine(
+            Acting([jnp.int32(INITIAL)], act),
+            ACTION.array,
+            STEPS,
+            self.board,
+            actions,
+            self.intake.pool,
+            self.sink,
+            lambda batch, packed, row_bytes: self.intake.answer(batch, packed, row_bytes, 0.0),
+            EngineOptions(CAPACITY, (2, 4), 0, lockstep_updates),
+            jax.devices("cpu")[0],
+        )
+        self.engine.compile()
+        self.peer = Respondent(1)
+        self.slots = self.table.lease(1, CAPACITY, 0.0)
+        self.sequence = np.zeros(CAPACITY, np.int64)
+
+    def step(self, slots: list[int], first: list[bool], observation: list[int], reward: float = 0.5) -> list[int]:
+        """Serve one batch of these slots and return their actions."""
+        message = StepMessage(STEPS, len(slots))
+        columns = message.columns
+        columns.slot[:] = slots
+        columns.epoch[:] = self.table.epoch[slots]
+        columns.sequence[:] = self.sequence[slots]
+        columns.flags[:] = np.where(first, FIRST, 0)
+        columns.reward[:] = reward
+        columns.observation[0][:, 0] = observation
+        self.sequence[slots] += 1
+        assert self.intake.take(self.peer, message.tobytes(), 0.0) is None
+        self.intake.close(Close.ALL, 0.0)
+        self.engine.handle(self.batches.pop())
+        return ActionLayout(ACTION).decode(self.peer.answers.pop()).action.tolist()
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench()
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.integers(0, CAPACITY - 1), st.booleans(), st.integers(0, 9)),
+            min_size=1,
+            max_size=4,
+            unique_by=lambda row: row[0],
+        ),
+        max_size=8,
+    )
+)
+def test_state_and_previous_action_follow_their_slot_whatever_the_batch(
+    bench: Bench, batches: list[list[tuple[int, bool, int]]]
+) -> None:
+    """Whatever rows share a batch, however far it is padded, a slot sees its own past and nothing of the others'."""
+    state: dict[int, int] = {}
+    previous: dict[int, int] = {}
+    for rows in batches:
+        slots, reset, observations = ([row[i] for row in rows] for i in range(3))
+        first = [
+            again or slot not in state or bench.sequence[slot] == 0 for slot, again in zip(slots, reset, strict=True)
+        ]
+        entering = [INITIAL if begins else state[slot] for slot, begins in zip(slots, first, strict=True)]
+        del bench.sink.rows[:]
+        assert bench.step(slots, first, observations) == entering
+        for (slot, entered, extras), expected, begins in zip(bench.sink.rows, entering, first, strict=True):
+            assert entered == expected
+            assert begins or extras[1] == previous[slot]
+            assert extras[2] == 0  # a reward of 0.5 is 0 at a first row, and as an integer 0 elsewhere
+        for slot, entered, seen in zip(slots, entering, observations, strict=True):
+            state[slot], previous[slot] = entered + 1 + seen, entered
+
+
+def test_the_reward_is_0_at_a_first_row_and_raw_elsewhere(bench: Bench) -> None:
+    del bench.sink.rows[:]
+    bench.step([0], [True], [0], reward=5.0)
+    bench.step([0], [False], [0], reward=5.0)
+    assert [extras[2] for _, _, extras in bench.sink.rows] == [0, 5]
+
+
+def test_a_row_knows_slot_sequence_number_and_the_folded_epoch(bench: Bench) -> None:
+    del bench.sink.rows[:]
+    before = int(bench.sequence[3])
+    bench.step([3], [True], [0])
+    epoch = int(bench.table.epoch[3])
+    assert bench.sink.rows[0][2][3:] == [3, (epoch ^ (epoch >> 32)) & 0xFFFFFFFF, before]
+
+
+def test_the_newest_policy_acts_and_its_version_is_noted(bench: Bench) -> None:
+    bench.board.version = 40
+    assert bench.step([1, 2], [True, True], [0, 0]) == [INITIAL + 40] * 2
+    assert bench.sink.versions[-1] == 40
+    bench.board.version = 0
+
+
+def test_the_smallest_bucket_that_fits_is_used(bench: Bench) -> None:
+    before = bench.engine.times.padded_rows
+    for slots, padding in (([0], 1), ([0, 1], 0), ([0, 1, 2], 1), ([0, 1, 2, 3], 0)):
+        bench.step(slots, [True] * len(slots), [0] * len(slots))
+        assert bench.engine.times.padded_rows - before == padding
+        before += padding
+
+
+def test_the_sink_is_told_about_leases(bench: Bench) -> None:
+    bench.engine.handle(Leased(np.array([4, 5]), True))
+    bench.engine.handle(Leased(np.array([1]), False))
+    bench.engine.handle(Released(np.array([4]), "lease_ended"))
+    assert bench.sink.told == [("evaluate", [4, 5]), ("train", [1]), ("lease_ended", [4])]
+
+
+def test_lockstep_waits_for_the_updates_of_all_batches_that_were_filled() -> None:
+    bench = Bench(lockstep_updates=3)
+    bench.board.version = 10
+    bench.step([0], [True], [0])
+    bench.sink.batches_finished = 1
+    bench.step([0], [False], [0])
+    bench.step([0], [False], [0])
+    bench.sink.batches_finished = 2
+    assert bench.step([0], [True], [0]) == [INITIAL + 16]
+    assert bench.board.asked == [10, 13, 13, 16]
+    assert bench.sink.versions == [10, 13, 13, 16]
+
+
+class Recorder:
+    def __init__(self, fail_at: object = None) -> None:
+        self.seen: list[object] = []
+        self.threads: set[str] = set()
+        self._fail_at = fail_at
+
+    def handle(self, item: object) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.seen.append(item)
+        if item is self._fail_at:
+            raise ValueError("the device fell off the bus")
+
+
+def test_the_thread_does_everything_in_order_before_it_ends() -> None:
+    engine, failures = Recorder(), queue.SimpleQueue()
+    thread = InferenceThread(engine, failures.put)
+    items = [Released(np.array([number]), "lease_ended") for number in range(100)]
+    for item in items:
+        thread.submit(item)
+    thread.start()
+    assert thread.stop(10.0)
+    assert engine.seen == items and engine.threads == {"aioseed-inference"}
+    assert failures.empty()
+
+
+def test_a_failure_of_the_thread_is_told_once_and_ends_it() -> None:
+    bad = Released(np.array([1]), "lease_ended")
+    engine, failures = Recorder(fail_at=bad), queue.SimpleQueue()
+    thread = InferenceThread(engine, failures.put)
+    thread.start()
+    thread.submit(bad)
+    thread.submit(Released(np.array([2]), "lease_ended"))
+    assert str(failures.get(timeout=10.0)) == "the device fell off the bus"
+    assert thread.stop(10.0)
+    assert engine.seen == [bad] and failures.empty()

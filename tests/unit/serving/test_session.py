@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+
+from aioseed.serving.session import Session
+from aioseed.transport.channel import DialOptions, ListenOptions
+from aioseed.transport.memory import MemoryChannel
+from aioseed.wire.messages import Bye, Drain, Ping, decode_control
+
+
+def session_and_peer() -> tuple[Session, MemoryChannel]:
+    ours, theirs = MemoryChannel.pair("memory://test", 1, ListenOptions(), DialOptions())
+    return Session(1, ours, 5.0), theirs
+
+
+def active() -> tuple[Session, MemoryChannel]:
+    session, peer = session_and_peer()
+    session.machine.received("hello")
+    session.machine.sent("welcome")
+    return session, peer
+
+
+async def test_it_says_only_what_the_table_allows() -> None:
+    session, peer = session_and_peer()
+    session.tell(Drain(reason="too early"))
+    session.machine.received("hello")
+    session.tell(Ping(number=3))
+    assert decode_control(await peer.receive()) == Ping(number=3)
+
+
+async def test_nothing_is_said_after_the_last_word() -> None:
+    session, peer = active()
+    session.tell(Bye(code="shutdown"))
+    assert session.is_over
+    session.tell(Ping(number=3))
+    await session.channel.close()
+    assert isinstance(decode_control(await peer.receive()), Bye)
+
+
+async def test_a_channel_that_has_ended_swallows_what_is_said() -> None:
+    session, peer = active()
+    await peer.close()
+    session.answer(b"\x02an action")
+    session.tell(Ping(number=3))
+    assert not session.is_over
+
+
+def test_it_holds_what_it_was_given_and_has_not_lost() -> None:
+    session, _ = session_and_peer()
+    assert session.held.size == 0
+    session.slots, session.lost = np.array([3, 4, 5]), np.array([4])
+    assert session.held.tolist() == [3, 5]
