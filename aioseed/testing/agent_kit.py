@@ -319,11 +319,9 @@ def _take(tree: PyTree, rows: np.ndarray) -> PyTree:
 
 
 def _reordered(unroll: Unroll, order: np.ndarray) -> Unroll:
-    by_unroll = unroll._replace(initial_state=(), importance=())
+    by_unroll = unroll._replace(initial_state=(), importance=unroll.importance[None])
     rows: Unroll = jax.tree.map(lambda leaf: np.asarray(leaf)[:, order], by_unroll)
-    return rows._replace(
-        initial_state=_take(unroll.initial_state, order), importance=np.asarray(unroll.importance)[order]
-    )
+    return rows._replace(initial_state=_take(unroll.initial_state, order), importance=rows.importance[0])
 
 
 def _halves(one: Unroll, other: Unroll) -> Unroll:

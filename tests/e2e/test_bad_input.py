@@ -28,7 +28,7 @@ CASES = {
     "wrong value": Bad(["train", "cartpole", "--steps", "-3"], 2, "training.total_steps is -3: expected"),
     "unknown transport": Bad(["train", "cartpole", "--transport", "pigeon"], 2, 'there is no transport "pigeon"'),
     "wrong environment": Bad(["train", "cartpole", "environment.name=CartPol-v1"], 2, 'no environment "CartPol-v1"'),
-    "space": Bad(["train", "cartpole", "environment.name=Pendulum-v1"], 2, "cannot take Box actions"),
+    "space": Bad(["train", "catch-r2d2", "environment.name=Pendulum-v1"], 2, "learns one discrete action"),
     "unreachable run": Bad(["evaluate", "nowhere"], 2, "there is no run directory nowhere"),
     "not loopback": Bad(["learner", "cartpole", "--listen", "ws://0.0.0.0:0"], 2, "give a token with --token-file"),
     "no address": Bad(["learner", "cartpole", "--listen", "8700"], 2, '"8700" is no address'),

@@ -18,6 +18,7 @@ DONE = Finished(
     evaluated_steps=0,
     dropped={"shutdown": 10},
     held_steps=0,
+    replay_steps=0,
     imbalance=0,
     env_steps_per_s=505.0,
     trained_steps_per_s=500.0,

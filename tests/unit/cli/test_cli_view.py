@@ -15,6 +15,7 @@ PROGRESS = Progress(
     trained_steps=60_000,
     evaluated_steps=0,
     held_steps=900,
+    replay_steps=0,
     dropped={"lease_ended": 60, "shutdown": 40},
     lost_after_checkpoint=0,
     env_steps_per_s=12_000.0,
