@@ -17,6 +17,8 @@ from aioseed.wire.messages import Error, Hello, Welcome, clip
 
 CLOSE_S = 3.0
 """Longest wait for a channel to close; transports promise 2 s."""
+LAST_WORDS_S = 2.0
+"""Longest wait for what the learner said before it ended a channel on which nothing can be sent any more."""
 
 
 class Conversation:
@@ -124,8 +126,12 @@ class Conversation:
                 self._ended.set_exception(error)
 
     def _apply(self, outcome: Outcome) -> None:
-        for payload in outcome.sends:
-            self._channel.send_nowait(payload)
+        try:
+            for payload in outcome.sends:
+                self._channel.send_nowait(payload)
+        except ChannelClosed as closed:
+            # What the learner said before it went, its BYE perhaps, crossed this message and is still to be read.
+            self._loop.call_later(LAST_WORDS_S, self._finish, End("retry", closed))
         for group, job in outcome.jobs:
             self._watch.started(group)
             self._workers[group].submit(job, partial(self._report, group))

@@ -148,21 +148,11 @@ class Intake:
         self._closed_in = np.full(table.capacity, -2, np.int64)  # number of the last close that a slot was in
         self._last_count = 0
         self._recent = 0
-        self._worth_rows = 1
 
     @property
     def waiting_rows(self) -> int:
         """Return the number of rows in the open batch."""
         return self._count
-
-    @property
-    def worth_a_poll(self) -> bool:
-        """Return True when the open batch may close before all that arrived together was taken in.
-
-        Half of the environments stepping while the other half is served keeps both sides of the road busy; a burst that
-        went into one batch would make them take turns.
-        """
-        return self._count >= self._worth_rows and not self.in_flight
 
     def deadline_at_s(self) -> float | None:
         """Return when the open batch closes by its deadline, or None while it is empty or may not close."""
@@ -327,7 +317,6 @@ class Intake:
         self._closed_in[slots] = self._closes
         self._recent = slots.size + self._last_count - both
         self._last_count = slots.size
-        self._worth_rows = (self._recent + 1) // 2
 
     def _expect(self, session: Respondent, slots: np.ndarray, identity: bytes, sequence: bytes) -> None:
         """Accept the next step of a group without looking at its rows one by one."""

@@ -275,10 +275,7 @@ class Server:
                 error = intake.take(session, payload, now_s)
                 if error is not None:
                     self._refuse_rows(session, error)
-                if intake.worth_a_poll:
-                    self._poll(intake, now_s)
-                else:
-                    self._poll_soon(intake)
+                self._poll_soon(intake)
             elif state is State.CLOSED:
                 return  # it crossed our BYE
             elif kind == STEP_TYPE:

@@ -8,6 +8,7 @@ import pytest
 
 from aioseed.errors import (
     AuthenticationError,
+    ChannelClosed,
     ConnectError,
     EnvironmentFailed,
     ProtocolError,
@@ -15,6 +16,8 @@ from aioseed.errors import (
     SpaceError,
     UsageError,
 )
+from aioseed.transport.channel import Channel, DialOptions
+from aioseed.transport.memory import MemoryTransport
 from aioseed.wire.messages import Bye, Error, Ping, Refused
 
 
@@ -251,3 +254,51 @@ async def test_impossible_groups_are_a_usage_error(stage: Any, environments: int
 async def test_a_name_that_cannot_travel_is_a_usage_error(stage: Any, length: int) -> None:
     with pytest.raises(UsageError, match="actor_id" if length else "cannot be cut"):
         await stage.start(bool(length), actor_id="x" * length)
+
+
+class SlowEars(Channel):
+    """Hand a BYE out only when sending has failed: the two crossed on the road."""
+
+    def __init__(self, inner: Channel) -> None:
+        self._inner = inner
+        self._mute = asyncio.Event()
+
+    @property
+    def peer(self) -> str:
+        return self._inner.peer
+
+    def send_nowait(self, payload: bytes) -> None:
+        try:
+            self._inner.send_nowait(payload)
+        except ChannelClosed:
+            self._mute.set()
+            raise
+
+    async def send(self, payload: bytes) -> None:
+        await self._inner.send(payload)
+
+    async def receive(self) -> bytes:
+        payload = await self._inner.receive()
+        if b'"bye"' in payload:
+            await self._mute.wait()
+        return payload
+
+    async def close(self, reason: str = "") -> None:
+        await self._inner.close(reason)
+
+
+async def test_a_bye_that_crossed_a_step_is_heard_though_nothing_can_be_sent_any_more(stage: Any) -> None:
+    class SlowTransport(MemoryTransport):
+        async def dial(self, url: str, options: DialOptions) -> Channel:
+            return SlowEars(await super().dial(url, options))
+
+    stage.transport = SlowTransport()
+    await stage.listen()
+    task = stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    peer.act(await peer.step(), [0])
+    peer.end_run()
+    await peer.cut()
+    assert (await task).sessions == 1
+    assert stage.kinds() == ["welcomed"]
