@@ -21,7 +21,7 @@ train: install ## Train CartPole until it is solved
 	@$(BIN)/aioseed train cartpole
 
 test: lint ## Check formatting, types and imports, then run every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 lint: dev
 	$(BIN)/ruff format --check --quiet .

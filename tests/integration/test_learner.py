@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from aioseed import load_policy, run_actor
-from aioseed.errors import CheckpointError, RefusedError, RunDirectoryInUse
+from aioseed.errors import CheckpointError, ConfigError, RefusedError, RunDirectoryInUse, SpaceError
 from aioseed.host.config import RunConfig
 from aioseed.host.events import Finished, Listening, Progress, Ready
 from aioseed.host.learner import Learner
@@ -45,6 +46,10 @@ def small(*overrides: str) -> RunConfig:
     return validate(RunConfig, apply_overrides(CARTPOLE, [*SMALL, *overrides]), "")
 
 
+def config_of(run_dir: Path) -> bytes:
+    return (run_dir / "config.json").read_bytes()
+
+
 async def test_lockstep_gives_the_same_parameters_run_after_run(tmp_path: Path) -> None:
     config = small("mode=lockstep", "training.total_steps=2000")
     results = [await train(config, run_dir=tmp_path / name) for name in "ab"]
@@ -73,6 +78,10 @@ async def test_a_run_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     second = await train(small("training.total_steps=4000"), run_dir=tmp_path / "run", resume="auto")
     assert second.trained_steps >= 4000 > first.trained_steps
     assert second.imbalance == 0
+    before = config_of(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"this configuration needs float32\[4, 8\]"):
+        await train(small("network={name: mlp, hidden: [8]}"), run_dir=tmp_path / "run", resume="auto")
+    assert config_of(tmp_path / "run") == before
     policy = await asyncio.to_thread(load_policy, tmp_path / "run")
     assert policy.version > 0
     assert int(await asyncio.to_thread(policy, np.zeros(4))) in (0, 1)
@@ -86,14 +95,33 @@ async def test_resuming_what_is_not_there_is_an_error(tmp_path: Path) -> None:
 async def test_resuming_equals_not_having_stopped_twice(tmp_path: Path) -> None:
     """Two resumes of one checkpoint are bit-equal in lockstep mode."""
     await train(small("mode=lockstep", "training.total_steps=1000"), run_dir=tmp_path / "run")
-    import shutil
-
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     again = [
         await train(small("mode=lockstep", "training.total_steps=2000"), run_dir=tmp_path / name, resume="auto")
         for name in ("run", "copy")
     ]
     assert again[0].params_sha256 == again[1].params_sha256
+
+
+@pytest.mark.parametrize(
+    ("override", "error"), [("environment.name=CartPol-v1", ConfigError), ("environment.name=Pendulum-v1", SpaceError)]
+)
+async def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path, override: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await train(small(override), run_dir=tmp_path / "runs" / "run")
+    assert not list(tmp_path.iterdir())
+
+
+async def test_stopping_during_the_start_ends_at_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+
+    def interrupt(event: object) -> None:
+        if isinstance(event, Listening):
+            stop.set()
+
+    finished = await train(small(), run_dir=tmp_path / "runs" / "run", stop=stop, on_event=interrupt)
+    assert (finished.reason, finished.saved, finished.solved) == ("stopped", False, False)
+    assert not list(tmp_path.iterdir())
 
 
 async def test_one_learner_a_run_directory(tmp_path: Path) -> None:
