@@ -22,6 +22,10 @@ from aioseed.transport.queue import again, cut_reason
 from aioseed_websocket.foreign import FOREIGN, broken
 
 CLOSE_TIMEOUT_S = 2.0
+JOINED_BYTES = 16 * 2**10
+"""Messages up to this size are copied behind their head; a larger one is written after it."""
+
+_HEAD_7, _HEAD_16, _HEAD_64 = (struct.Struct(form).pack for form in ("!BB", "!BBH", "!BBQ"))
 
 WebSocket: TypeAlias = WebSocketResponse | ClientWebSocketResponse
 
@@ -49,6 +53,7 @@ class WebSocketChannel(Channel):
         self._send_buffer_bytes = send_buffer_bytes
         self._release = release
         self._loop = asyncio.get_running_loop()
+        self._frame = transport.write if isinstance(socket, WebSocketResponse) else None
         # How the channel ended for `receive`; set once, by our close, by the peer's or by a break.
         self._end: ChannelClosed | None = None
         # Completed when everything that belongs to the channel is gone; created by whoever ends it.
@@ -63,9 +68,26 @@ class WebSocketChannel(Channel):
         return self._peer
 
     def send_nowait(self, payload: bytes) -> None:
-        """Write one message; no task is made for it."""
-        if self._write(self._socket.send_bytes(payload)) is not None:
-            self._check_backlog()
+        """Write one message; no task is made for it.
+
+        A server's frames are written here by hand, which takes a quarter of the time of aiohttp's two coroutines: they
+        are neither masked nor compressed, and a learner answers every message with one.
+        """
+        if self._frame is None:
+            if self._write(self._socket.send_bytes(payload)) is not None:
+                self._check_backlog()
+            return
+        if self._end is not None:
+            raise again(self._end)
+        if self._transport.is_closing():
+            raise ChannelClosed("the connection broke", clean=False)
+        size = len(payload)
+        if size <= JOINED_BYTES:
+            self._frame(frame_head(size) + payload)
+        else:
+            self._frame(frame_head(size))
+            self._frame(payload)
+        self._check_backlog()
 
     async def send(self, payload: bytes) -> None:
         """Write one message and wait while the connection's write buffer is above its high mark."""
@@ -203,6 +225,15 @@ class WebSocketChannel(Channel):
         drained = self._drive(self._socket.send_frame(struct.pack("!H", WSCloseCode.OK), WSMsgType.CLOSE))
         if drained is not None:
             await asyncio.shield(drained)
+
+
+def frame_head(size: int) -> bytes:
+    """Return what stands before an unmasked binary message of `size` bytes in one frame (RFC 6455, section 5.2)."""
+    if size < 126:
+        return _HEAD_7(0x82, size)
+    if size < 2**16:
+        return _HEAD_16(0x82, 126, size)
+    return _HEAD_64(0x82, 127, size)
 
 
 def _look_at(future: asyncio.Future[None]) -> None:
