@@ -7,6 +7,7 @@ decided in the synchronous modules beside.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -49,6 +50,8 @@ from aioseed.wire.session import State
 log = logging.getLogger("aioseed.serving")
 
 _STARTING_EVERY_S = 2.0
+LEAVE_S = 1.0
+"""Longest wait for an actor to close its channel after our last word."""
 _SAME_CLOCK_S = 1.0
 
 
@@ -124,6 +127,7 @@ class Server:
         try:
             serving = await self._greet(session)
             await self._converse(session, serving)
+            await self._take_leave(session)
         except ChannelClosed:
             self._metrics.counter(ChannelClosed.counter).add()
         except RefusedError as refusal:
@@ -138,10 +142,12 @@ class Server:
             log.warning("closed session of %s at %s: %s", clip(session.actor_id), clip(channel.peer), error)
             session.tell(Error(code=error.code, message=clip(str(error))))
             session.tell(Bye(code="protocol", reason=clip(str(error))))
+            await self._take_leave(session)
             await channel.close("protocol error")
         finally:
+            session.ended.set()
             del self._sessions[session.number]
-            self._end_leases(session, session.held, "shutdown" if self._bye is not None else "lease_ended")
+            self._end_all_leases(session)
 
     def answer_from(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
         """Hand the actions of a batch to the event loop, which sends them. Thread: any."""
@@ -162,7 +168,7 @@ class Server:
     async def drain(self, *, run_over: bool, reason: str) -> None:
         """Tell every actor that the run is over or the learner goes down, and close the channels.
 
-        Later HELLOs are refused. Idempotent. Safe to cancel.
+        Actors have a second to close them by themselves. Later HELLOs are refused. Idempotent. Safe to cancel.
         """
         self._bye = Bye(code="run_over" if run_over else "shutdown", reason=reason)
         if not self.first_hello.done():
@@ -172,6 +178,8 @@ class Server:
         for session in sessions:
             session.tell(Drain(reason=reason))
             session.tell(self._bye)
+        if sessions:
+            await asyncio.wait([asyncio.ensure_future(session.ended.wait()) for session in sessions], timeout=LEAVE_S)
         await asyncio.gather(*(session.channel.close(reason) for session in sessions))
 
     # -- one session ---------------------------------------------------------------------------------------------------
@@ -286,6 +294,17 @@ class Server:
                 self._metrics.counter(ProtocolError.counter).add()
                 session.tell(Error(code="unknown_message", message=f"message type {kind} is not known here"))
 
+    async def _take_leave(self, session: Session) -> None:
+        """End the leases, then read on for a while, until the actor has heard our last word and closes the channel.
+
+        A step that meets a closed call makes gRPC throw away what the actor has not read yet, our BYE with it.
+        """
+        self._end_all_leases(session)
+        with contextlib.suppress(ChannelClosed, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                while True:
+                    await session.channel.receive()
+
     def _control(self, session: Session, payload: bytes) -> None:
         try:
             message: ControlMessage = decode_control(payload)
@@ -366,6 +385,10 @@ class Server:
         session.lost = np.setdiff1d(session.lost, slots)
         serving.to_inference(Leased(slots, session.evaluation))
         session.tell(Lease(slots=slots.tolist(), epochs=serving.table.epoch[slots].tolist()))
+
+    def _end_all_leases(self, session: Session) -> None:
+        held, session.slots = session.held, session.slots[:0]
+        self._end_leases(session, held, "shutdown" if self._bye is not None else "lease_ended")
 
     def _end_leases(self, session: Session, slots: np.ndarray, reason: str) -> None:
         if self._serving is None or not slots.size:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 
 from aioseed.errors import ChannelClosed
@@ -22,6 +24,7 @@ class Session:
         self.machine = SessionMachine(Side.LEARNER)
         self.actor_id = ""
         self.evaluation = False
+        self.ended = asyncio.Event()  # nobody reads its channel any more
         self.slots = _NO_SLOTS  # every slot that was given to it and not taken back for good
         self.lost = _NO_SLOTS  # those of `slots` whose lease was revoked while the session lives
         self.suspended = False  # silent for too long: holds no lease, but its channel stays open for a while

@@ -33,6 +33,7 @@ def window(rows: int, batch: int, borders: int) -> UnrollColumns:
         policy_version=places[..., 0].astype(np.int32),
         extras=(places,),
         initial_state=(),
+        importance=np.ones(places.shape[1], np.float32),
     )
 
 

@@ -119,7 +119,9 @@ class Bench:
             self.intake.pool,
             self.sink,
             lambda batch, packed, row_bytes: self.intake.answer(batch, packed, row_bytes, 0.0),
-            EngineOptions(CAPACITY, (2, 4), 0, lockstep_updates),
+            EngineOptions(
+                CAPACITY, (2, 4), 0, (lambda filled: filled * lockstep_updates) if lockstep_updates else None
+            ),
             jax.devices("cpu")[0],
         )
         self.engine.compile()

@@ -344,3 +344,40 @@ async def test_drain_before_the_server_opened_does_not_leave_actors_waiting(desk
     assert (await peer.hears_a(Bye)).code == "shutdown"
     await closed(peer)
     assert table.server.first_hello.done()
+
+
+async def test_a_last_word_is_given_time_to_be_heard_and_meanwhile_the_slots_are_free(desk):
+    """What the actor still sends is read and dropped: over gRPC it would take the unread BYE with it."""
+    table = await desk(capacity=2)
+    bad = await table.dial()
+    await bad.join(2)
+    bad.say(b"\x01\x01\0\0\x02\0\0\0too short")
+    for _ in range(3):
+        bad.step(0)
+    await asyncio.sleep(0.5)
+    other = await table.dial()
+    assert (await other.join(2)).slots == [0, 1]
+    assert isinstance(await bad.hears(), Error) and isinstance(await bad.hears(), Bye)
+    bad.step(1)  # not refused: the channel is still open
+    await closed(bad)
+    assert asyncio.get_running_loop().time() == pytest.approx(1.0)
+    other.step(0)
+    assert await other.acts() == ([0, 1], [0, 1])
+
+
+async def test_drain_ends_as_soon_as_every_actor_has_closed_its_channel(desk):
+    table = await desk()
+    peers = [await table.dial() for _ in range(3)]
+    for peer in peers:
+        await peer.join(1)
+
+    async def leave(peer):
+        await peer.hears_a(Bye)
+        peer.step(0)
+        await asyncio.sleep(0.2)
+        await peer.channel.close()
+
+    leaving = [asyncio.create_task(leave(peer)) for peer in peers]
+    await table.server.drain(run_over=True, reason="enough")
+    assert asyncio.get_running_loop().time() == pytest.approx(0.2)
+    await asyncio.gather(*leaving)

@@ -1,0 +1,140 @@
+"""Messages go to the call one at a time and in order, whether they are written at once or by the writer's task."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+from aioseed_grpc.channel import GrpcChannel
+from aioseed_grpc.frame import decode
+
+from aioseed.errors import ChannelClosed
+
+
+class SlowStream:
+    """A call that writes one message at a time, each as soon as the test lets it (implements `Stream`)."""
+
+    def __init__(self) -> None:
+        self.begun: list[bytes] = []
+        self.written: list[bytes] = []
+        self.finished = False
+        self._turn: asyncio.Future[None] | None = None
+        self._over = asyncio.Event()
+
+    async def read(self) -> bytes | None:
+        await self._over.wait()
+        return None
+
+    async def write(self, frame: bytes) -> None:
+        assert self._turn is None, "two writes at once"
+        self.begun.append(decode(frame))
+        self._turn = asyncio.get_running_loop().create_future()
+        try:
+            await self._turn
+        finally:
+            self._turn = None
+        self.written.append(decode(frame))
+
+    def go_on(self, failure: Exception | None = None) -> None:
+        assert self._turn is not None
+        if failure is None:
+            self._turn.set_result(None)
+        else:
+            self._turn.set_exception(failure)
+
+    async def ending(self) -> ChannelClosed:
+        return ChannelClosed("", clean=True)
+
+    async def finish(self, reason: str) -> None:
+        self.finished = True
+
+    def abort(self, reason: str) -> None:
+        self._over.set()
+
+    async def release(self) -> None:
+        self._over.set()
+
+
+async def turns(count: int = 8) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def write_all(stream: SlowStream, count: int) -> None:
+    for _ in range(count):
+        await turns()
+        stream.go_on()
+    await turns()
+
+
+def made(send_buffer_bytes: int = 2**20) -> tuple[GrpcChannel, SlowStream]:
+    stream = SlowStream()
+    return GrpcChannel(stream, peer="x", max_message_bytes=2**20, send_buffer_bytes=send_buffer_bytes), stream
+
+
+async def test_a_message_is_written_at_once_when_nothing_else_is() -> None:
+    channel, stream = made()
+    channel.send_nowait(b"1")
+    assert stream.begun == [b"1"]
+    await write_all(stream, 1)
+    channel.send_nowait(b"2")
+    assert stream.begun == [b"1", b"2"]
+    await write_all(stream, 1)
+    await channel.close()
+
+
+async def test_messages_that_come_during_a_write_follow_in_order() -> None:
+    channel, stream = made()
+    for message in (b"1", b"2", b"3"):
+        channel.send_nowait(message)
+    await turns()
+    assert stream.begun == [b"1"]
+    stream.go_on()
+    await asyncio.sleep(0)
+    # The writer has taken "2" and nothing is being written: this is where "4" must not overtake.
+    channel.send_nowait(b"4")
+    await write_all(stream, 3)
+    assert stream.written == [b"1", b"2", b"3", b"4"]
+    await channel.close()
+
+
+@pytest.mark.parametrize("pauses", range(6))
+async def test_no_message_overtakes_at_any_moment_of_a_write(pauses: int) -> None:
+    channel, stream = made()
+    sent = []
+    for number in range(20):
+        sent.append(bytes([number]))
+        channel.send_nowait(sent[-1])
+        for _ in range(pauses):
+            await asyncio.sleep(0)
+        if stream._turn is not None and not stream._turn.done():
+            stream.go_on()
+    while len(stream.written) < len(sent):
+        if stream._turn is not None and not stream._turn.done():
+            stream.go_on()
+        await asyncio.sleep(0)
+    assert stream.written == sent
+    await channel.close()
+
+
+async def test_a_close_waits_for_the_write_under_way() -> None:
+    channel, stream = made()
+    channel.send_nowait(b"last")
+    closing = asyncio.create_task(channel.close())
+    await turns()
+    assert not stream.finished
+    stream.go_on()
+    await closing
+    assert stream.written == [b"last"]
+    assert stream.finished
+
+
+async def test_a_write_that_fails_ends_sending() -> None:
+    channel, stream = made()
+    channel.send_nowait(b"1")
+    stream.go_on(grpc.aio.UsageError("gone"))
+    await turns()
+    with pytest.raises(ChannelClosed):
+        channel.send_nowait(b"2")
+    await channel.close()
