@@ -155,11 +155,11 @@ class GrpcChannel(Channel):
             while True:
                 payload = await self._outbox.take()
                 self._writer_has = True
-                pass
+                await self._end_of_direct()
                 await self._stream.write(encode(payload))
                 self._writer_has = False
         except ChannelClosed:
-            pass
+            await self._end_of_direct()
         except FOREIGN as error:
             # The inbox is left alone: what the peer sent before is still to be handed out.
             self._outbox.end(broken(error), drop=True)

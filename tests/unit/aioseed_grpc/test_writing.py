@@ -99,6 +99,20 @@ async def test_messages_that_come_during_a_write_follow_in_order() -> None:
     await channel.close()
 
 
+async def test_a_message_does_not_overtake_one_that_the_writer_has_yet_to_take() -> None:
+    channel, stream = made()
+    channel.send_nowait(b"1")
+    await turns()
+    stream.go_on()
+    asyncio.get_running_loop().call_soon(
+        channel.send_nowait, b"3"
+    )  # after the write has ended, before the writer wakes
+    channel.send_nowait(b"2")
+    await write_all(stream, 2)
+    assert stream.written == [b"1", b"2", b"3"]
+    await channel.close()
+
+
 @pytest.mark.parametrize("pauses", range(6))
 async def test_no_message_overtakes_at_any_moment_of_a_write(pauses: int) -> None:
     channel, stream = made()
