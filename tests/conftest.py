@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 
@@ -61,3 +62,17 @@ def _no_blocking_call_on_the_loop(request: pytest.FixtureRequest, _blocking_call
         yield
     finally:
         _blocking_calls.deactivate()
+
+
+@pytest.fixture(autouse=True)
+def _logs_reach_the_test() -> Iterator[None]:
+    """Undo what a command run in this process did to our log: `caplog` listens at the root."""
+    ours = logging.getLogger("aioseed")
+    handlers, level = list(ours.handlers), ours.level
+    ours.propagate = True
+    yield
+    for handler in [handler for handler in ours.handlers if handler not in handlers]:
+        ours.removeHandler(handler)
+        handler.close()
+    ours.setLevel(level)
+    ours.propagate = True
