@@ -236,14 +236,16 @@ def test_a_disk_that_changes_what_it_is_given_is_noticed_at_once(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_failure_to_remove_old_ones_does_not_fail_the_save(tmp_path, faulty_files, caplog):
-    store = CheckpointStore(tmp_path, keep=1)
-    store.save(snapshot(1), 1)
-    counting = faulty_files()
-    CheckpointStore(tmp_path, keep=1, files=counting).save(snapshot(2), 1)
-    failing = faulty_files(counting.calls, PermissionError("no"))
-    CheckpointStore(tmp_path, keep=1, files=failing).save(snapshot(3), 1)
-    assert_is(store.newest(), snapshot(3))
+def test_a_failure_to_remove_old_ones_does_not_fail_the_save(tmp_path, caplog):
+    caplog.set_level("INFO", logger="aioseed")
+
+    class Stuck(Files):
+        def remove_tree(self, path):
+            raise PermissionError("no")
+
+    CheckpointStore(tmp_path, keep=1).save(snapshot(1), 1)
+    CheckpointStore(tmp_path, keep=1, files=Stuck()).save(snapshot(2), 1)
+    assert_is(CheckpointStore(tmp_path).newest(), snapshot(2))
     assert "no" in caplog.text
 
 
