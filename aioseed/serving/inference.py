@@ -183,8 +183,9 @@ class InferenceEngine:
         )
 
     def _serve(self, batch: ClosedBatch) -> None:
-        if self._options.versions_after is not None:
-            self._wait_for_training(self._options.versions_after)
+        versions_after = self._options.versions_after
+        if versions_after is not None and not self._wait_for_training(versions_after):
+            return  # nobody is served after the last update, so that the end of a lockstep run is always the same
         began = perf_counter()
         columns, count = batch.rows.columns, batch.count
         bucket = next(size for size in self._options.buckets if size >= count)
@@ -224,12 +225,12 @@ class InferenceEngine:
         self.times.rows += count
         self.times.padded_rows += bucket - count
 
-    def _wait_for_training(self, versions_after: Callable[[int], int]) -> None:
+    def _wait_for_training(self, versions_after: Callable[[int], int]) -> bool:
+        """Wait for the updates that the filled batches allow; False when training has ended."""
         if self._first_version is None:
             self._first_version = self._policies.current().version
-        # False means that training has ended: the run is stopping, and the last actions need no newer parameters.
         due = self._first_version + versions_after(self._sink.batches_finished)
-        self._policies.wait_for(due, LOCKSTEP_WAIT_S)
+        return self._policies.wait_for(due, LOCKSTEP_WAIT_S)
 
 
 def _rows_of(entering: Sequence[jax.Array], rows: np.ndarray) -> Sequence[np.ndarray]:
