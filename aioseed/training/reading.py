@@ -7,8 +7,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from aioseed.training import manifest as manifests
 from aioseed.training.manifest import FileEntry, Manifest, Unsound
@@ -63,7 +63,7 @@ def check_file(path: Path, entry: FileEntry) -> None:
 
 
 @contextmanager
-def _regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+def _regular(path: Path) -> Iterator[tuple[BufferedReader, int]]:
     """Open a regular file and yield it with its size; a link would lead out of the checkpoint, a pipe would block."""
     if path.is_symlink():  # for systems without O_NOFOLLOW
         raise Unsound(f"{path.name} is a symbolic link")

@@ -16,6 +16,7 @@ import hashlib
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,8 @@ LOCK = "learner.lock"
 GENERATION = "generation"
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
+_TRIES = 4
+_TRY_AGAIN_S = 0.05  # whoever looks whether there is an owner holds the lock for far less
 _LOCKED_BYTE = 2**30  # Windows locks ranges and hides what they hold; this one is beyond the text
 
 
@@ -125,6 +128,24 @@ class RunDirectory:
         self._files.sync_directory(path.parent)
 
 
+def owner_of(path: Path) -> str | None:
+    """Return who owns the run directory at `path`, as it names itself; None if nobody does.
+
+    Looks by taking the lock for an instant, which `RunDirectory.open` waits out.
+
+    Raises:
+        OSError: The lock cannot be looked at.
+    """
+    try:
+        lock = os.open(path / LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        return None if _try_lock(lock) else _owner(lock)
+    finally:
+        os.close(lock)
+
+
 def read_generation(path: Path) -> int:
     """Return the number in the file of the generation, 0 if there is none.
 
@@ -161,12 +182,19 @@ def _make(path: Path, files: Files) -> None:
 
 def _take(lock: int, path: Path) -> None:
     """Lock the open file `lock`, or say who has it. The text is for people; what counts is the lock itself."""
-    if not _try_lock(lock):
-        owner = os.pread(lock, 200, 0).decode(errors="replace").strip() if hasattr(os, "pread") else ""
-        who = f" ({owner})" if owner else ""
+    for _ in range(_TRIES):
+        if _try_lock(lock):
+            break
+        time.sleep(_TRY_AGAIN_S)
+    else:
+        who = f" ({owner})" if (owner := _owner(lock)) else ""
         raise RunDirectoryInUse(f"the run directory {path} is in use by another learner{who}", path=str(path))
     os.ftruncate(lock, 0)
     os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+def _owner(lock: int) -> str:
+    return os.pread(lock, 200, 0).decode(errors="replace").strip() if hasattr(os, "pread") else ""
 
 
 if sys.platform == "win32":

@@ -103,7 +103,7 @@ class Finding(NamedTuple):
     """Say what one checkpoint is worth."""
 
     path: Path
-    manifest: Manifest | None  # None if it is not sound
+    checkpoint: Checkpoint | None  # None if it is not sound
     fault: str  # what is wrong with it; empty if it is sound
 
 
@@ -174,20 +174,18 @@ class CheckpointStore:
             raise CheckpointError(message, path=str(self._directory))
         return None
 
-    def findings(self) -> list[Finding]:
-        """Read every checkpoint, newest first, and say which are sound. Changes nothing and needs no ownership.
+    def findings(self) -> Iterator[Finding]:
+        """Read every checkpoint, newest first, and say what each is worth. Changes nothing, needs no ownership.
 
         Raises:
             OSError: The directory cannot be listed.
         """
-        found = []
         for path in self._newest_first():
             try:
-                found.append(Finding(path, self._read(path).manifest, ""))
+                yield Finding(path, self._read(path), "")
             except (OSError, Unsound) as error:
                 if path.exists():  # else its owner has just removed it
-                    found.append(Finding(path, None, str(error)))
-        return found
+                    yield Finding(path, None, str(error))
 
     def sweep(self) -> None:
         """Remove what interrupted saves and removals left behind."""

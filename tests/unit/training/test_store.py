@@ -267,12 +267,13 @@ def test_a_state_that_is_no_object_is_not_sound(tmp_path):
 
 def test_findings_name_every_checkpoint_and_what_is_wrong_with_it(tmp_path):
     store = CheckpointStore(tmp_path)
-    assert CheckpointStore(tmp_path / "none").findings() == []
+    assert list(CheckpointStore(tmp_path / "none").findings()) == []
     sound, broken = store.save(snapshot(1), 1), store.save(snapshot(2), 1)
     (broken / "state.json").write_bytes(b"{}")
     newest, older = store.findings()
-    assert (newest.path, newest.manifest) == (broken, None) and "state.json is not what was written" in newest.fault
-    assert (older.path, older.fault) == (sound, "") and older.manifest.step == 1
+    assert (newest.path, newest.checkpoint) == (broken, None) and "state.json is not what was written" in newest.fault
+    assert (older.path, older.fault) == (sound, "")
+    assert_is(older.checkpoint, snapshot(1))
 
 
 def test_a_kill_at_any_operation_leaves_the_one_before_or_the_new_one(tmp_path, faulty_files, killed):
