@@ -24,8 +24,7 @@ class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
         self._server: asyncio.Server | None = None
-        self._pairs: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._pairs: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
     @property
     def port(self) -> int:
@@ -39,12 +38,17 @@ class Proxy:
         """Return how many connections there are."""
         return len(self._pairs)
 
-    def cut(self) -> int:
-        """Reset every connection at both ends, as a network does that forgets them, and return how many there were."""
-        count = len(self._pairs)
-        for writer in self._writers:
-            _reset(writer)
-        return count
+    def cut(self, most: int | None = None) -> int:
+        """Reset connections at both ends, as a network does that forgets them, and return how many.
+
+        Args:
+            most: The oldest so many; None for all.
+        """
+        chosen = list(self._pairs.values())[:most]
+        for writers in chosen:
+            for writer in writers:
+                _reset(writer)
+        return len(chosen)
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -63,29 +67,37 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._pairs.add(task)
-        self._writers.add(writer)
+        self._pairs[task] = [writer]
         try:
-            await self._pass_both(reader, writer)
+            await self._pass_both(reader, writer, self._pairs[task])
         except (OSError, asyncio.CancelledError):
-            pass  # broken at one end, or the proxy ends: the other end is closed below
+            writer.transport.abort()  # broken at one end, or the proxy ends
         finally:
-            self._pairs.discard(task)
-            self._writers.discard(writer)
-            writer.transport.abort()
+            del self._pairs[task]
+            await _close(writer)
 
-    async def _pass_both(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_both(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: list[asyncio.StreamWriter]
+    ) -> None:
         far_reader, far_writer = await asyncio.open_connection(*self._target)
-        self._writers.add(far_writer)
+        ends.append(far_writer)
         ways = [asyncio.ensure_future(_pass(reader, far_writer)), asyncio.ensure_future(_pass(far_reader, writer))]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION)
+            await asyncio.gather(*ways)
+        except (OSError, asyncio.CancelledError):
+            far_writer.transport.abort()
+            raise
         finally:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            self._writers.discard(far_writer)
-            far_writer.transport.abort()
+            await _close(far_writer)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
