@@ -62,6 +62,7 @@ class Trial:
         self._verdicts = Verdicts()
         self._done: dict[str, int] = {}
         self._pace = 0.0
+        self._fresh: list[dict[str, float]] = []  # lines that were read last
         self._steps = self._loss_s = self._end_s = self._return_s = 0.0
 
     async def run(self, stop: asyncio.Event, minutes: float | None = None) -> Outcome:
@@ -163,14 +164,14 @@ class Trial:
             (json.loads(line) for line in reversed(learner.lines) if line.startswith("{")), {}
         )
         self._check(summary.get("ledger_imbalance") == 0, f"the summary says {summary or 'nothing'}")
-        self._read()
+        await self._read()
         found = await asyncio.to_thread(standing, self._cast.run_dir)
         accepted, last = self._books.newest.get("ledger/accepted"), found.counters.get("ledger/accepted")
         self._check(last == accepted, f"SIGTERM saved {last} of {accepted} steps")
 
     async def _resume(self, died_s: float | None) -> None:
         """Start the learner again, and compare what it goes on from with what is in the run directory."""
-        self._read()
+        await self._read()
         try:
             found = await asyncio.to_thread(standing, self._cast.run_dir)
         except CheckpointError as error:
@@ -259,15 +260,15 @@ class Trial:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + timeout_s
         while True:
-            self._read()
+            await self._read()
             if holds():
                 return True
             if loop.time() >= until_s or not self._cast.learner.alive:
                 return False
             await asyncio.sleep(_POLL_S)
 
-    def _read(self) -> None:
-        self._fresh = self._books.read(asyncio.get_running_loop().time())
+    async def _read(self) -> None:
+        self._fresh = await asyncio.to_thread(self._books.read, asyncio.get_running_loop().time())
         self._steps = self._books.newest.get("ledger/accepted", self._steps)
 
     def _accepted(self) -> float:

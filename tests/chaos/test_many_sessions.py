@@ -17,7 +17,7 @@ from aioseed.chaos.processes import Process
 from aioseed.host.config import RunConfig
 from aioseed.testing.proxy import Proxy
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(0)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(0), pytest.mark.may_block("the test itself starts processes")]
 
 SEED = 9
 ROOM = (
