@@ -64,7 +64,9 @@ class LiveRun:
         self._before = runtime.ledger.snapshot()
         self._failed: asyncio.Future[None] = loop.create_future()
         self.inference = InferenceThread(
-            runtime.engine, lambda error: (loop.call_soon_threadsafe(self._fail, error), None)[1]
+            runtime.engine,
+            lambda error: (loop.call_soon_threadsafe(self._fail, error), None)[1],
+            follows=config.serving.inference_follows_loop,
         )
 
     def updated(self, report: TrainingReport) -> None:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aioseed.serving.intake import ActionTable, ClosedBatch, RowPool
+from aioseed.serving.processor import Follower
 from aioseed.specs import ArraySpec
 from aioseed.types import FIRST, ActColumns, PolicySource, UnrollSink
 from aioseed.wire.columns import StepLayout
@@ -256,11 +257,13 @@ class InferenceThread:
 
     Args:
         failed: Called once, in the inference thread, with the exception that ended it.
+        follows: Whether the thread stays on the processor of whoever submits.
     """
 
-    def __init__(self, engine: Engine, failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, engine: Engine, failed: Callable[[BaseException], None], *, follows: bool = False) -> None:
         self._engine = engine
         self._failed = failed
+        self._follower = Follower(enabled=follows)
         self._queue: queue.SimpleQueue[ClosedBatch | Leased | Released | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="aioseed-inference", daemon=True)
 
@@ -270,6 +273,7 @@ class InferenceThread:
 
     def submit(self, item: ClosedBatch | Leased | Released) -> None:
         """Queue one item; never blocks."""
+        self._follower.lead()
         self._queue.put(item)
 
     def stop(self, timeout_s: float) -> bool:
@@ -281,6 +285,7 @@ class InferenceThread:
     def _run(self) -> None:
         try:
             while (item := self._queue.get()) is not None:
+                self._follower.follow()
                 self._engine.handle(item)
         except BaseException as error:
             self._failed(error)
