@@ -22,6 +22,7 @@ from aioseed.cli.common import Parser, add_overrides, guarded, loop_factory, spl
 from aioseed.cli.interrupts import INTERRUPTED
 from aioseed.errors import UsageError
 from aioseed.plugins import environment_plugin
+from aioseed.transport.allocator import keep_large_blocks
 from aioseed.validation import validate
 from aioseed.wire.messages import Task
 
@@ -113,6 +114,7 @@ def _token(url: str, file: Path | None) -> str | Callable[[], str | None] | None
 
 
 def _run(words: argparse.Namespace) -> int:
+    keep_large_blocks()
     interrupt = _Interrupt()
     if words.lifeline_stdin:
         interrupt.watch_stdin()

@@ -28,6 +28,7 @@ from aioseed.cli.train import add_run_arguments, follow, where
 from aioseed.cli.view import RunView
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Finished, Listening
+from aioseed.transport.allocator import keep_large_blocks
 
 if TYPE_CHECKING:
     from aioseed.host.learner import Learner
@@ -87,6 +88,7 @@ def _learner(argv: Sequence[str]) -> int:
     token = read_token(words.token_file) if words.token_file is not None else None
     listen = words.listen or ["ws://127.0.0.1:8700"]
     invitation = Invitation(words.config, words.overrides, words.token_file, config)
+    keep_large_blocks()
     # After everything that a user may have mistyped: JAX takes a second to import.
     from aioseed.host.learner import Learner
 
