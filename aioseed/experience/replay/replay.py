@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aioseed.experience.layout import UnrollBuffer
-from aioseed.experience.replay.blocks import Blocks
+from aioseed.experience.replay.blocks import BLOCKS, Blocks
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.saving import Pins
 from aioseed.experience.replay.sum_tree import SumTree
@@ -22,6 +22,8 @@ MIN_PRIORITY = 1e-6
 """What a smaller priority is taken for: no unroll may become impossible to draw."""
 SPARE_BLOCKS = 3
 """Blocks beyond the capacity, where blocks that have gone may still be read."""
+SPARE_SHARE = SPARE_BLOCKS / BLOCKS
+"""The same, as a share of the capacity."""
 
 
 class Drawn(NamedTuple):
