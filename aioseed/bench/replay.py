@@ -76,7 +76,8 @@ class Ours:
 
     def update(self) -> object:
         """Change the priorities of a batch drawn beforehand."""
-        return self._replay.update(next(self._numbers), next(self._priorities))
+        self._replay.update(next(self._numbers), next(self._priorities))
+        return None
 
 
 class Cpprb:
