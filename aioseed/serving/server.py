@@ -12,6 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -271,28 +272,35 @@ class Server:
         log.info("actor %s joined with %d environments", clip(session.actor_id), slots.size)
 
     async def _converse(self, session: Session, serving: Serving) -> None:
-        receive, intake, clock = session.channel.receive, serving.intake, self._time
-        while not session.is_over:
-            payload = await receive()
-            now_s = session.last_heard_s = clock()
-            kind = payload[0] if payload else -1
-            state = session.machine.state
-            if kind == STEP_TYPE and state is State.ACTIVE:
-                if session.suspended:
-                    self._rejoin(session)  # and the step, which is of the old epochs, is refused
-                error = intake.take(session, payload, now_s)
-                if error is not None:
-                    self._refuse_rows(session, error)
-                self._poll_soon(intake)
-            elif state is State.CLOSED:
-                return  # it crossed our BYE
-            elif kind == STEP_TYPE:
-                session.machine.received("step")  # legal while draining, then without an answer
-            elif kind == CONTROL_BYTE:
-                self._control(session, payload)
-            else:
-                self._metrics.counter(ProtocolError.counter).add()
-                session.tell(Error(code="unknown_message", message=f"message type {kind} is not known here"))
+        if not session.is_over:
+            await session.channel.receive_each(partial(self._hear, session, serving.intake))
+
+    def _hear(self, session: Session, intake: Intake, payload: bytes) -> bool:
+        """Take one message in and say whether the session goes on.
+
+        Raises:
+            ProtocolError: The message is not one that this session may send.
+        """
+        now_s = session.last_heard_s = self._time()
+        kind = payload[0] if payload else -1
+        state = session.machine.state
+        if kind == STEP_TYPE and state is State.ACTIVE:
+            if session.suspended:
+                self._rejoin(session)  # and the step, which is of the old epochs, is refused
+            error = intake.take(session, payload, now_s)
+            if error is not None:
+                self._refuse_rows(session, error)
+            self._poll_soon(intake)
+        elif state is State.CLOSED:
+            return False  # it crossed our BYE
+        elif kind == STEP_TYPE:
+            session.machine.received("step")  # legal while draining, then without an answer
+        elif kind == CONTROL_BYTE:
+            self._control(session, payload)
+        else:
+            self._metrics.counter(ProtocolError.counter).add()
+            session.tell(Error(code="unknown_message", message=f"message type {kind} is not known here"))
+        return not session.is_over
 
     async def _take_leave(self, session: Session) -> None:
         """End the leases, then read on for a while, until the actor has heard our last word and closes the channel.
