@@ -39,17 +39,16 @@ def check_environments(session: Session, sessions: Iterable[Session], wanted: in
         )
 
 
-class Chatter:
-    """Bound the messages of one session that are no steps."""
+def message_bucket(per_s: float, now_s: float) -> Bucket:
+    """Return what bounds the messages of one session that are no steps."""
+    return Bucket(per_s, per_s * BURST_S, now_s)
 
-    def __init__(self, per_s: float, now_s: float) -> None:
-        self._bucket = Bucket(per_s, per_s * BURST_S, now_s)
 
-    def count(self, now_s: float) -> None:
-        """Count one message.
+def count_message(session: Session, now_s: float) -> None:
+    """Count a message that is no step.
 
-        Raises:
-            ProtocolError: There were too many.
-        """
-        if not self._bucket.take(1, now_s):
-            raise ProtocolError("unexpected_message", "too many messages that are no steps")
+    Raises:
+        ProtocolError: There were too many in a short time.
+    """
+    if not session.messages.take(1, now_s):
+        raise ProtocolError("unexpected_message", "too many messages that are no steps (serving.messages_per_s)")

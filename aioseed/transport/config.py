@@ -56,8 +56,7 @@ class LimitsConfig(BaseModel):
     connections_per_token: Annotated[int, Field(ge=1)] = 4096
     """Channels that may be open with one token."""
     control_frames_per_s: Annotated[float, Field(gt=0)] = 20.0
-    """WebSocket PING and PONG frames, and messages other than steps, that a peer may send in a second; then it is
-    cut."""
+    """PING and PONG frames of WebSocket and HTTP/2 that a peer may send in a second; then it is cut."""
     received_bytes_per_s: Annotated[float, Field(ge=1024)] = float(2**30)
     """Payload that a channel may send in a second; one that sends more is read more slowly."""
     send_buffer_bytes: Annotated[int, Field(ge=2**16)] = 4 * 2**20
