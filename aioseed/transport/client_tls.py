@@ -222,4 +222,4 @@ async def _greet(address: Address, context: ssl.SSLContext, *, answer: bool = Tr
         names = (connection.getpeercert() or {}).get("subjectAltName", ())
         return connection.getpeercert(binary_form=True), next((value for _, value in names), "")
     finally:
-        writer.transport.abort()
+        writer.close()

@@ -6,6 +6,7 @@ aiohttp bounds neither the time to a first request nor how many connections wait
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import cast
 
@@ -14,6 +15,8 @@ from aiohttp import web
 from aioseed.transport.channel import ListenOptions
 
 TLS_SHUTDOWN_S = 1.0
+NO_DESCRIPTORS_S = 0.1
+"""Pause after the system would not give a further descriptor; those inside go on meanwhile."""
 
 
 class Doorway:
@@ -21,25 +24,51 @@ class Doorway:
 
     def __init__(self, options: ListenOptions, make: Callable[[], web.RequestHandler], *, secure: bool) -> None:
         self.options = options
-        self.secure = secure
+        self._secure = secure
         self._make = make
         self._gates: dict[web.RequestHandler, Gate] = {}
 
     def __len__(self) -> int:
         return len(self._gates)
 
-    @property
-    def full(self) -> bool:
-        """Say whether no further connection may wait here."""
-        return len(self._gates) >= self.options.max_unauthenticated
+    async def accept(self, listening: socket.socket) -> None:
+        """Take connections in until cancelled; drop each that is one too many."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(listening)
+            except OSError:
+                self.options.report("too_many_connections", "no descriptor is left")
+                await asyncio.sleep(NO_DESCRIPTORS_S)
+                continue
+            peer = f"{address[0]}:{address[1]}"
+            if len(self._gates) >= self.options.max_unauthenticated:
+                self.options.report("too_many_connections", peer)
+                connection.close()
+            else:
+                inner = self._make()
+                self._gates[inner] = Gate(self, inner, connection, peer)
+            # The next may be there already, and others want their turn.
+            await asyncio.sleep(0)
 
-    def gate(self) -> Gate:
-        """Return the protocol for a connection that was just accepted."""
-        return Gate(self, self._make())
-
-    def enter(self, inner: web.RequestHandler, gate: Gate) -> None:
-        """Count a connection in."""
-        self._gates[inner] = gate
+    async def connect(self, gate: Gate, connection: socket.socket, peer: str) -> None:
+        """Hand a connection to its gate, after the TLS handshake where there is one."""
+        loop = asyncio.get_running_loop()
+        tls = self.options.tls if self._secure else None
+        if tls is None:
+            await loop.connect_accepted_socket(lambda: gate, connection)
+            return
+        try:
+            await loop.connect_accepted_socket(
+                lambda: gate,
+                connection,
+                ssl=tls.material.context,
+                ssl_handshake_timeout=self.options.handshake_timeout_s,
+                ssl_shutdown_timeout=TLS_SHUTDOWN_S,
+            )
+        except OSError:
+            self.options.report("tls_failed", peer)
+            gate.cut()
 
     def leave(self, inner: web.RequestHandler) -> None:
         """Count a connection out. Idempotent."""
@@ -59,34 +88,23 @@ class Doorway:
 class Gate(asyncio.Protocol):
     """Pass one connection on to aiohttp, within the bounds of an open door; afterwards aiohttp has it alone."""
 
-    def __init__(self, doorway: Doorway, inner: web.RequestHandler) -> None:
+    def __init__(self, doorway: Doorway, inner: web.RequestHandler, connection: socket.socket, peer: str) -> None:
         self._doorway = doorway
         self._inner = inner
-        self._raw: asyncio.Transport | None = None
-        self._transport: asyncio.Transport | None = None  # what aiohttp writes to, once it may
-        self._peer = ""
-        self._timer: asyncio.TimerHandle | None = None
-        self._shaking: asyncio.Task[None] | None = None
-        self._early: list[bytes] = []  # what came with the end of the TLS handshake
+        self._peer = peer
+        self._transport: asyncio.Transport | None = None
         self._head_bytes = 0
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(doorway.options.handshake_timeout_s, self._too_late)
+        self._connecting = loop.create_task(doorway.connect(self, connection, peer), name=f"handshake of {peer}")
+        # Cancelled before its first step it would leave the socket open; after that a transport has it.
+        self._connecting.add_done_callback(lambda task: connection.close() if task.cancelled() else None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin the TLS handshake, or hand the connection to aiohttp; drop it if too many wait already."""
+        """Hand the connection to aiohttp."""
         # uvloop's transports are none by type.
-        self._raw = raw = cast("asyncio.Transport", transport)
-        self._peer = peer_of(raw)
-        if self._doorway.full:
-            self._doorway.options.report("too_many_connections", self._peer)
-            raw.abort()
-            return
-        loop = asyncio.get_running_loop()
-        self._doorway.enter(self._inner, self)
-        self._timer = loop.call_later(self._doorway.options.handshake_timeout_s, self._too_late)
-        if self._doorway.secure:
-            raw.pause_reading()
-            self._shaking = loop.create_task(self._shake_hands(raw), name=f"TLS handshake of {self._peer}")
-        else:
-            self._begin(raw)
+        self._transport = cast("asyncio.Transport", transport)
+        self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Pass on what belongs to the head of the request, unless it is too long."""
@@ -94,21 +112,17 @@ class Gate(asyncio.Protocol):
         if self._head_bytes > self._doorway.options.max_header_bytes:
             self._doorway.options.report("header_too_large", self._peer)
             self.cut()
-        elif self._transport is None:
-            self._early.append(data)
         else:
             self._inner.data_received(data)
 
     def eof_received(self) -> None:
         """Pass on that nothing more comes: the connection then closes."""
-        if self._transport is not None:
-            self._inner.eof_received()
+        self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._over()
-        if self._transport is not None:
-            self._inner.connection_lost(exc)
+        self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Pass on."""
@@ -127,10 +141,10 @@ class Gate(asyncio.Protocol):
     def cut(self) -> None:
         """Drop the connection."""
         self._over()
-        if self._shaking is not None:
-            self._shaking.cancel()
-        if self._raw is not None:
-            self._raw.abort()
+        if self._transport is not None:
+            self._transport.abort()
+        elif self._connecting is not asyncio.current_task():
+            self._connecting.cancel()
 
     def _too_late(self) -> None:
         self._doorway.options.report("handshake_timeout", self._peer)
@@ -138,36 +152,7 @@ class Gate(asyncio.Protocol):
 
     def _over(self) -> None:
         self._doorway.leave(self._inner)
-        if self._timer is not None:
-            self._timer.cancel()
-
-    async def _shake_hands(self, raw: asyncio.Transport) -> None:
-        tls = self._doorway.options.tls
-        assert tls is not None
-        secured: asyncio.Transport | None = None
-        try:
-            secured = await asyncio.get_running_loop().start_tls(
-                raw,
-                self,
-                tls.material.context,
-                server_side=True,
-                ssl_handshake_timeout=self._doorway.options.handshake_timeout_s,
-                ssl_shutdown_timeout=TLS_SHUTDOWN_S,
-            )
-        except OSError:
-            self._doorway.options.report("tls_failed", self._peer)
-        if secured is not None and not secured.is_closing():
-            self._begin(secured)
-        else:
-            # A peer that goes away in the middle of the handshake counts as one that never came.
-            self.cut()
-
-    def _begin(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._inner.connection_made(transport)
-        early, self._early = self._early, []
-        for data in early:
-            self._inner.data_received(data)
+        self._timer.cancel()
 
 
 def peer_of(transport: asyncio.BaseTransport) -> str:

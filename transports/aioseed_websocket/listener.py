@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from aiohttp import web
 
@@ -29,7 +30,7 @@ class WebSocketListener(Listener):
         self._address = address
         self._handlers = handlers
         self._options = options
-        self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
         limit = options.max_header_bytes
         # `lingering_time` 0: nobody reads the body of a request that was refused.
         self._http = web.Server(
@@ -37,7 +38,7 @@ class WebSocketListener(Listener):
         )
         self._doorway = Doorway(options, self._http, secure=address.scheme == "wss")
         self._guard = Guard(options.received_bytes_per_s, options.stall_timeout_s)
-        self._watch: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, numeric_host: str) -> None:
         """Bind and accept. The port 0 becomes the real one.
@@ -45,10 +46,15 @@ class WebSocketListener(Listener):
         Raises:
             OSError: The port is in use or the address is not ours.
         """
+        family = socket.AF_INET6 if ":" in numeric_host else socket.AF_INET
+        self._socket = socket.create_server((numeric_host, self._address.port), family=family, backlog=BACKLOG)
+        self._socket.setblocking(False)
+        self._address = self._address._replace(port=self._socket.getsockname()[1])
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._doorway.gate, numeric_host, self._address.port, backlog=BACKLOG)
-        self._address = self._address._replace(port=self._server.sockets[0].getsockname()[1])
-        self._watch = loop.create_task(watch(self._guard, self._options.report), name=f"guard of {self.url}")
+        self._tasks = [
+            loop.create_task(self._doorway.accept(self._socket), name=f"accepting at {self.url}"),
+            loop.create_task(watch(self._guard, self._options.report), name=f"guard of {self.url}"),
+        ]
 
     @property
     def url(self) -> str:
@@ -57,11 +63,13 @@ class WebSocketListener(Listener):
 
     async def close(self, grace_s: float = 2.0) -> None:
         """Stop accepting, end all channels and handlers, drop idle connections."""
-        if self._server is not None:
-            self._server.close()
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._socket is not None:
+            self._socket.close()
         await self._handlers.close(grace_s)
-        if self._watch is not None:
-            self._watch.cancel()
         self._doorway.close()
         self._http.pre_shutdown()
         await self._http.shutdown(_IDLE_SHUTDOWN_S)
@@ -78,7 +86,7 @@ class WebSocketListener(Listener):
         if len(self._guard) >= self._options.max_connections:
             self._options.report("too_many_connections", peer)
             return _refuse(503)
-        socket = web.WebSocketResponse(
+        upgraded = web.WebSocketResponse(
             protocols=(SUBPROTOCOL,),
             timeout=0.0,
             autoclose=False,
@@ -87,21 +95,21 @@ class WebSocketListener(Listener):
             writer_limit=BACKLOG_CHECK_BYTES,
             max_msg_size=self._options.max_message_bytes + 1,  # aiohttp refuses an equal size
         )
-        if not socket.can_prepare(request):
+        if not upgraded.can_prepare(request):
             self._options.report("bad_request", peer)
             return _refuse(400)
-        await socket.prepare(request)
+        await upgraded.prepare(request)
         self._doorway.open(request.protocol)
-        await self._hold(socket, transport, peer, verdict)
-        return socket
+        await self._hold(upgraded, transport, peer, verdict)
+        return upgraded
 
     async def _hold(
-        self, socket: web.WebSocketResponse, transport: asyncio.Transport, peer: str, verdict: Admission
+        self, upgraded: web.WebSocketResponse, transport: asyncio.Transport, peer: str, verdict: Admission
     ) -> None:
         """Run the handler of a channel to its end."""
         now_s, rate = asyncio.get_running_loop().time(), self._options.control_frames_per_s
         channel = WebSocketChannel(
-            socket,
+            upgraded,
             transport,
             peer=peer,
             send_buffer_bytes=self._options.send_buffer_bytes,
