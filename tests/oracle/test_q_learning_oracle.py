@@ -168,7 +168,7 @@ def test_the_whole_road_from_values_to_errors_answers_as_rlax_does(case) -> None
     np.testing.assert_allclose(rescale(jnp.float32(case["unrescaled"])), case["rescaled"], rtol=1e-5, atol=1e-6)
     values = unrescale(double_q_values(online, target))
     returns = targets_of(rewards, discounts, values, np.ones(len(rewards)), case["steps"])
-    taken = np.take_along_axis(online[:-1], np.array(case["actions"], int)[:, None], axis=1)[:, 0]
+    taken = np.take_along_axis(online[:-1], np.array(case["actions"], np.intp)[:, None], axis=1)[:, 0]
     np.testing.assert_allclose(rescale(jnp.float32(returns)) - taken, case["errors"], atol=2e-4)
 
 
