@@ -140,6 +140,10 @@ class InferenceEngine:
             step = jax.jit(self._act, donate_argnums=(2,))
             self._compiled[bucket] = step.lower(params, self._key, self._state, self._arguments(bucket)).compile()
 
+    def compile_like(self, other: InferenceEngine) -> None:
+        """Take the programs of an engine that was compiled for the same agent, specs, buckets and device."""
+        self._compiled = other._compiled
+
     def handle(self, item: ClosedBatch | Leased | Released) -> None:
         """Do what one item of the queue asks for. Thread: inference."""
         if isinstance(item, ClosedBatch):
