@@ -16,7 +16,6 @@ from aioseed.actor.seeds import environment_seed
 from aioseed.specs import Json
 from aioseed.telemetry.ledger import LedgerSnapshot
 from aioseed.testing.counting import ACTIONS, episode_steps
-from aioseed.testing.tracer import mix
 from aioseed.types import FINAL, FIRST, TERMINATED, TRUNCATED, UnrollBatch
 
 _WORD = 2**32 - 1
@@ -78,10 +77,18 @@ def _after(last: Row | None, seed: int, slot: int, epoch: int) -> Row:
     if step == episode_steps(seed, episode):
         flags = int(TRUNCATED if episode % 2 else TERMINATED)
     observation = (seed, episode, step, action)
-    low, high = (np.array([half], np.uint32) for half in state)
     for word in (slot, (epoch & _WORD) ^ (epoch >> 32), *observation):
-        low, high = mix(low, high, np.array([word], np.uint32))
-    return Row(flags, float(step), observation, int(low[0]) % ACTIONS, (int(low[0]), int(high[0])))
+        state = _mixed(*state, word)
+    return Row(flags, float(step), observation, state[0] % ACTIONS, state)
+
+
+def _mixed(low: int, high: int, word: int) -> tuple[int, int]:
+    """Return what `aioseed.testing.tracer.mix` makes of Python's integers."""
+    low = (low ^ word) * 0x85EBCA6B & _WORD
+    low ^= low >> 13
+    high = ((high ^ (low << 7 & _WORD) ^ (low >> 25)) * 0xC2B2AE35 + word) & _WORD
+    high ^= high >> 16
+    return low ^ (high << 11 & _WORD), high
 
 
 class Unrolls:

@@ -12,7 +12,7 @@ import json
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -24,8 +24,8 @@ from aioseed.host.lost import LostSteps
 from aioseed.host.sink import RunSink
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract
-from aioseed.serving.inference import EngineOptions, InferenceEngine, Leased, Released, action_table
-from aioseed.serving.intake import ClosedBatch, Intake
+from aioseed.serving.inference import ActRows, EngineOptions, InferenceEngine, Leased, Released, action_table
+from aioseed.serving.intake import ActionTable, ClosedBatch, Intake
 from aioseed.serving.rule import Limits
 from aioseed.serving.server import RunFacts, Server, Serving
 from aioseed.serving.slots import SlotTable
@@ -33,8 +33,8 @@ from aioseed.specs import Json
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Ledger
 from aioseed.telemetry.returns import EpisodeTracker
-from aioseed.testing.counting import COUNTING_SPEC
-from aioseed.testing.tracer import TracerConfig, tracer_agent
+from aioseed.testing.counting import ACTIONS, COUNTING_SPEC
+from aioseed.testing.tracer import TracerConfig, mix, tracer_agent
 from aioseed.training.config import CheckpointConfig, TrainingConfig
 from aioseed.training.executor import InlineExecutor
 from aioseed.training.loop import TrainingLoop, TrainingPorts
@@ -45,8 +45,20 @@ from aioseed.training.store import Snapshot
 from aioseed.training.trees import flatten_arrays, restore_arrays
 from aioseed.training.update import TrainState, UpdateOutput, init_state
 from aioseed.transport.channel import ListenOptions, Transport
-from aioseed.types import ActColumns, BeginsState, EnvironmentMetric, StepColumns, UnrollBatch, UnrollColumns
+from aioseed.types import (
+    FIRST,
+    ActColumns,
+    BeginsState,
+    EnvironmentMetric,
+    Settled,
+    StepColumns,
+    UnrollBatch,
+    UnrollColumns,
+    UnrollSink,
+)
 from aioseed.wire.columns import ActionLayout, StepLayout
+
+Answer: TypeAlias = Callable[[ClosedBatch, bytes, int], None]
 
 RUN_SEED = 11
 CAPACITY = 24
@@ -59,13 +71,17 @@ CONTRACT = Contract(COUNTING_SPEC, None, METRICS, frozenset({"train", "evaluate"
 
 
 class Laboratory:
-    """Hold what all simulations share: the agent and its compiled program."""
+    """Hold what all simulations share: the agent and the program that acts.
 
-    def __init__(self) -> None:
+    Args:
+        compiled: Act with the compiled program of a real run; else with the same formula in NumPy, which is much
+            faster for a handful of rows.
+    """
+
+    def __init__(self, *, compiled: bool = False) -> None:
         agent = tracer_agent(TracerConfig(), COUNTING_SPEC, _no_network)
-        self.built = BuiltAgent(agent, COUNTING_SPEC)
-        self.acting = acting_of(self.built, greedy=False)
-        self.layout = layout_of(self.built, UNROLL_STEPS)
+        built = BuiltAgent(agent, COUNTING_SPEC)
+        self.layout = layout_of(built, UNROLL_STEPS)
         self.device = jax.devices("cpu")[0]
         self.training = TrainingConfig(
             batch_unrolls=BATCH_UNROLLS, checkpoint=CheckpointConfig(every_s=CHECKPOINT_EVERY_S)
@@ -73,21 +89,43 @@ class Laboratory:
         optimizer = make_optimizer(self.training, UNROLL_STEPS)
         self.state = init_state(agent, optimizer, jax.random.key(RUN_SEED), self.device)
         self.steps = StepLayout(COUNTING_SPEC.observation, len(METRICS))
-        self.options = EngineOptions(CAPACITY, (CAPACITY,), RUN_SEED)
-        self._compiled: InferenceEngine | None = None
+        self._acting = acting_of(built, greedy=False)
+        self._compiled = compiled
 
-    def engine(self, intake: Intake, actions: Any, board: PolicyBoard, sink: Any, answer: Any) -> InferenceEngine:
-        """Return an engine of its own state that shares its program with all others."""
+    def engine(
+        self, intake: Intake, actions: ActionTable, board: PolicyBoard, sink: UnrollSink, answer: Answer
+    ) -> InferenceEngine:
+        """Return an engine of its own state."""
         engine = InferenceEngine(
-            self.acting, COUNTING_SPEC.action.array, self.steps, board, actions, intake.pool, sink, answer,
-            self.options, self.device,
-        )  # fmt: skip
-        if self._compiled is None:
+            self._acting,
+            COUNTING_SPEC.action.array,
+            self.steps,
+            board,
+            actions,
+            intake.pool,
+            sink,
+            answer,
+            EngineOptions(CAPACITY, (CAPACITY,), RUN_SEED),
+            self.device,
+        )
+        if self._compiled:
             engine.compile()
-            self._compiled = engine
         else:
-            engine.compile_like(self._compiled)
+            engine.use({CAPACITY: _act})
         return engine
+
+
+def _act(params: object, key: object, state: Any, rows: ActRows[np.ndarray]) -> Any:
+    """Do what the compiled program of `InferenceEngine` does for the tracer agent."""
+    table = state[0] if isinstance(state[0], np.ndarray) else np.array(state[0])
+    first = (rows.flags & FIRST) != 0
+    entering = np.where(first[:, None], np.uint32(0), table[rows.slot])
+    low, high = entering[:, 0], entering[:, 1]
+    lease = np.stack([rows.slot, rows.epoch_low[:, 0] ^ rows.epoch_low[:, 1]], axis=1)
+    for word in (*lease.T, *rows.observation[0].T):
+        low, high = mix(low, high, word)
+    table[rows.slot] = after = np.stack([low, high], axis=1)
+    return [table], (low % ACTIONS).astype(np.int32), [after, lease], [entering]
 
 
 class Saved(NamedTuple):
@@ -115,6 +153,10 @@ class InlineInference:
         if not self._busy:
             self._busy = True
             self._loop.call_later(self._duration_s(), self._serve)
+
+    def die(self) -> None:
+        """Serve nothing any more."""
+        self._may_serve = lambda: False
 
     def finish(self) -> None:
         """Serve what is queued, now."""
@@ -183,9 +225,13 @@ class SimulatedLearner:
         self._laboratory = laboratory
         self._rng = rng
         self.metrics = Metrics()
+        self.applied = applied
         self.saved = saved
         self.training_stalls = False
-        self.accepted_before = 0
+        self.submitted: Callable[[], None] = lambda: None
+        """Called with each batch that closes."""
+        self.answered: Callable[[], None] = lambda: None
+        """Called with each batch whose actions are there."""
         progress, state, self.ledger = self._restored(saved)
         self.unrolls = Unrolls(expectation)
         self._taken: UnrollBatch | None = None
@@ -204,12 +250,12 @@ class SimulatedLearner:
         self._inference = InlineInference(lambda: self.assembler.ready <= 1, lambda: 0.001 + 0.02 * rng.random() ** 4)
         limits = Limits(CAPACITY, config.max_batches_in_flight, config.batch_deadline_s)
         self.intake = Intake(
-            laboratory.steps, ActionLayout(COUNTING_SPEC.action), self.table, actions, limits, self._inference.submit
+            laboratory.steps, ActionLayout(COUNTING_SPEC.action), self.table, actions, limits, self._submit
         )
         facts = RunFacts("simulation", "aioseed simulation", RUN_SEED, 0, 2**20)
         self.server = Server(config, facts, self.metrics)
         sink = CheckedSink(RunSink(self.episodes, self.assembler, lambda ended: None), applied)
-        self._inference.engine = laboratory.engine(self.intake, actions, board, sink, self.server.answer_from)
+        self._inference.engine = laboratory.engine(self.intake, actions, board, sink, self._answer)
         ports = TrainingPorts(self, board, self.ledger, self.metrics, self._save)
         self.training = TrainingLoop(
             self._update, state, ports, laboratory.training, progress=progress, clock=self._loop.time
@@ -217,9 +263,13 @@ class SimulatedLearner:
         self._executor: InlineExecutor[TrainingSummary] = InlineExecutor()
         self._executor.start(_Job(self.training))
 
-    async def run(self, transport: Transport, url: str, compile_s: float) -> None:
-        """Listen, compile for a while, then serve and train until cancelled."""
+    async def listen(self, transport: Transport, url: str) -> str:
+        """Listen, and return the address with its real port."""
         self._listener = await transport.listen(url, self.server.handle, ListenOptions())
+        return self._listener.url
+
+    async def run(self, compile_s: float = 0.0) -> None:
+        """Compile for a while, then serve and train until cancelled."""
         await asyncio.sleep(compile_s)
         serving = Serving(CONTRACT, self.table, self.intake, self._inference.submit)
         if self.saved is not None:
@@ -228,6 +278,11 @@ class SimulatedLearner:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.server.watch())
             tasks.create_task(self._train())
+
+    def die(self) -> None:
+        """Stand for a process that was killed: what still runs of it, at the end of the simulation, does nothing."""
+        self._inference.die()
+        self.training_stalls = True
 
     async def end(self) -> None:
         """End the run in the order of a real one, and check that everything is accounted for.
@@ -252,7 +307,7 @@ class SimulatedLearner:
         self._taken = self.assembler.take(timeout_s)
         return self._taken
 
-    def settle(self, batch: UnrollBatch, finite: np.ndarray | None, priorities: np.ndarray | None) -> Any:
+    def settle(self, batch: UnrollBatch, finite: np.ndarray | None, priorities: np.ndarray | None) -> Settled:
         """Close the books on a batch."""
         return self.assembler.settle(batch, finite, priorities)
 
@@ -264,6 +319,14 @@ class SimulatedLearner:
     def ready(self) -> int:
         """Return the number of batches that wait."""
         return self.assembler.ready
+
+    def _submit(self, batch: ClosedBatch) -> None:
+        self._inference.submit(batch)
+        self.submitted()
+
+    def _answer(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
+        self.server.answer_from(batch, actions, row_bytes)
+        self.answered()
 
     def _update(self, state: TrainState, columns: UnrollColumns) -> tuple[TrainState, UpdateOutput]:
         """Check a batch in place of learning from it."""
@@ -278,7 +341,8 @@ class SimulatedLearner:
             if not self.training_stalls:
                 self._executor.step()
             check_ledger(self.ledger.snapshot())
-            self.assembler.audit()
+            if self._rng.random() < 0.1:
+                self.assembler.audit()
 
     def _save(self, snapshot: Snapshot) -> None:
         state = json.dumps(snapshot.state)
@@ -296,7 +360,6 @@ class SimulatedLearner:
         check_ledger(ledger.snapshot())
         accepted = ledger.snapshot().accepted
         require(accepted == saved.accepted, f"{saved.accepted} transitions were saved, {accepted} restored")
-        self.accepted_before = accepted
         return progress, jax.device_put(restored, self._laboratory.device), ledger
 
 

@@ -13,6 +13,7 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable
+from typing import Literal
 
 from aioseed.errors import ChannelClosed, ConnectError, ListenError
 from aioseed.testing.seeded_loop import party
@@ -165,6 +166,16 @@ class SimulatedNetwork:
         """Return the connections that live, oldest first; the others are forgotten."""
         self.connections = [connection for connection in self.connections if connection.lives]
         return self.connections
+
+    def stall(self, direction: Literal["there", "back"]) -> None:
+        """Let nothing arrive in one direction of any connection."""
+        for connection in self.living:
+            (connection.there if direction == "there" else connection.back).stall()
+
+    def reset(self) -> None:
+        """Reset every connection."""
+        for connection in self.living:
+            connection.cut()
 
     def listen(self, url: str, handler: Handler) -> _SimulatedListener:
         """Accept connections at `url`, in the context of the caller."""

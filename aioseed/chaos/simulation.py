@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aioseed.actor.run import ActorSummary, MakeEnvironments, run_actor
 from aioseed.actor.session import ActorEvent
@@ -168,7 +168,7 @@ class World:
         self.network = SimulatedNetwork(self.rng)
         self.injected: Counter[str] = Counter()
         self.applied = Applied()
-        self.dead: list[asyncio.Task[None]] = []
+        self.dead: list[asyncio.Task[None]] = []  # kept: a loop knows its tasks by weak references only
         self.resumed = self.unrolls = 0
         self.now_s = 0.0
         self._laboratory = laboratory
@@ -180,6 +180,7 @@ class World:
         self._generation = 0
         self._lost = 0  # transitions that dead learners had accepted after their last checkpoint
         self._failure: asyncio.Future[None] = loop.create_future()
+        loop.set_exception_handler(self._on_exception)
         self._start_learner(None)
         self.actors = [Process(self, index) for index in range(ACTORS)]
 
@@ -196,6 +197,9 @@ class World:
         """End the simulation with an error."""
         if not self._failure.done():
             self._failure.set_exception(error)
+
+    def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.fail(context.get("exception") or RuntimeError(context["message"]))
 
     async def play(self, faults: int) -> None:
         """Disturb, make well, end, account."""
@@ -310,6 +314,7 @@ class World:
                 connection.vanish()
             else:
                 connection.end_of(process_of_dialler=False)
+        learner.die()
         self.dead.append(self._learning)
         kept = learner.saved.accepted if learner.saved is not None else 0
         self._lost += learner.ledger.snapshot().accepted - kept
@@ -338,7 +343,8 @@ class World:
 
     async def _learn(self, learner: SimulatedLearner, transport: SimulatedTransport) -> None:
         try:
-            await learner.run(transport, URL, self.rng.uniform(0.0, 5.0))
+            await learner.listen(transport, URL)
+            await learner.run(self.rng.uniform(0.0, 5.0))
         except BaseException as error:
             if not isinstance(error, asyncio.CancelledError):
                 self.fail(error)
@@ -362,9 +368,11 @@ class World:
             before = self._fresh()
             await self._pass(10.0)
             stepping = sum(after > before.get(slot, -1) for slot, after in self._fresh().items())
-            if stepping >= wanted and self.applied.transitions > began:
+            leased = self.learner.table.leased
+            if stepping >= wanted == leased and self.applied.transitions > began:
                 return
-            require(self.loop.time() < until_s, f"{stepping} of {wanted} environments step {SETTLE_S:g} s after all")
+            words = f"{stepping} of {wanted} environments step, {leased} slots are leased"
+            require(self.loop.time() < until_s, f"{words} {SETTLE_S:g} s after all was made well")
 
     def _fresh(self) -> dict[int, int]:
         """Return how far each slot that is leased has come."""

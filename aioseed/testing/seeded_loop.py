@@ -40,15 +40,16 @@ class SeededLoop(VirtualTimeLoop):
 
     def freeze(self, name: str) -> None:
         """Let nothing of the party `name` run until it is thawed."""
-        self._turns.frozen.add(name)
+        self._turns.freeze(name)
 
     def thaw(self, name: str) -> None:
         """Let a frozen party run again, with all that has fallen due."""
-        self._turns.frozen.discard(name)
+        self._turns.thaw(name)
 
     def thaw_all(self) -> None:
         """Let everybody run again, to be cancelled: a loop ends when its tasks have."""
-        self._turns.frozen.clear()
+        for name in [*self._turns.frozen]:
+            self._turns.thaw(name)
 
     def note(self, *what: object) -> None:
         """Add to the trace."""
@@ -77,30 +78,49 @@ class _Turns(deque[asyncio.Handle]):
 
     def __init__(self, order: random.Random) -> None:
         super().__init__()
-        self.frozen: set[str] = set()
+        self.frozen: dict[str, deque[asyncio.Handle]] = {}
         self.trace = hashlib.sha256()
         self._order = order
-        self._queues: dict[str, deque[asyncio.Handle]] = {}
+        self._awake: dict[str, deque[asyncio.Handle]] = {}  # queues that are not empty
+        self._count = 0
+
+    def freeze(self, name: str) -> None:
+        if name not in self.frozen:
+            self.frozen[name] = self._awake.pop(name, deque())
+            self._count -= len(self.frozen[name])
+
+    def thaw(self, name: str) -> None:
+        for handle in self.frozen.pop(name, ()):
+            self.append(handle)
 
     def __len__(self) -> int:
-        return sum(len(queue) for name, queue in self._queues.items() if name not in self.frozen)
+        return self._count
 
     def __bool__(self) -> bool:
-        return any(queue for name, queue in self._queues.items() if name not in self.frozen)
+        return self._count > 0
 
     def append(self, handle: asyncio.Handle) -> None:
         name = handle._context.get(_PARTY, "")  # type: ignore[attr-defined]
-        self._queues.setdefault(name, deque()).append(handle)
+        if name in self.frozen:
+            self.frozen[name].append(handle)
+        else:
+            self._awake.setdefault(name, deque()).append(handle)
+            self._count += 1
 
     def popleft(self) -> asyncio.Handle:
-        names = [name for name, queue in self._queues.items() if queue and name not in self.frozen]
-        if not names:  # the loop counted callbacks of a party that was frozen meanwhile
+        if not self._count:  # the loop counted callbacks of a party that was frozen meanwhile
             nothing = asyncio.Handle(int, (), asyncio.get_running_loop())
             nothing.cancel()
             return nothing
-        name = names[0] if len(names) == 1 else self._order.choice(names)
+        name = next(iter(self._awake)) if len(self._awake) == 1 else self._order.choice([*self._awake])
+        queue = self._awake[name]
+        if len(queue) == 1:
+            del self._awake[name]
+        self._count -= 1
         self.trace.update(name.encode() + b";")
-        return self._queues[name].popleft()
+        return queue.popleft()
 
     def clear(self) -> None:
-        self._queues.clear()
+        self.frozen.clear()
+        self._awake.clear()
+        self._count = 0

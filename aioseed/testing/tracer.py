@@ -95,7 +95,7 @@ def _loss(params: PyTree, extra: PyTree, unroll: Unroll, keys: jax.Array) -> Los
     broken |= (unroll.action != (low % ACTIONS).astype(jnp.int32)) | (lease != lease[:1]).any(-1)
     valid = (~first[1:]).astype(jnp.float32)
     # The observation of a row that is not first names the action that led to it.
-    echo = unroll.observation[..., 3].astype(jnp.int32)[1:]  # type: ignore[index]
+    echo = _words(unroll.observation)[3].astype(jnp.int32)[1:]
     astray = ~first[1:] & (echo != unroll.action[:-1])
     violations = broken.sum(dtype=jnp.float32) + astray.sum(dtype=jnp.float32)
     return LossOutput(0.0 * params["nothing"].sum(), valid.sum(), {"violations": violations}, ())
