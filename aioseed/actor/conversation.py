@@ -80,14 +80,17 @@ class Conversation:
         return self._ended.result()
 
     async def _receive(self) -> None:
-        while not self._ended.done():
-            try:
-                payload = await self._channel.receive()
-            except ChannelClosed as closed:
-                self._finish(End("retry", closed, may_resume=True))
-                return
-            self._watch.heard()
-            self._guard(partial(self._session.receive, payload))
+        if self._ended.done():
+            return
+        try:
+            await self._channel.receive_each(self._hear)
+        except ChannelClosed as closed:
+            self._finish(End("retry", closed, may_resume=True))
+
+    def _hear(self, payload: bytes) -> bool:
+        self._watch.heard()
+        self._guard(partial(self._session.receive, payload))
+        return not self._ended.done()
 
     async def _tick(self) -> None:
         while not self._ended.done():

@@ -24,7 +24,7 @@ from aioseed.serving.inference import action_table
 from aioseed.serving.intake import CarefulReply, ClosedBatch, Intake
 from aioseed.serving.rule import Limits
 from aioseed.serving.slots import SlotTable
-from aioseed.specs import ArraySpec, discrete, observation_to_json
+from aioseed.specs import ArraySpec, Json, discrete, observation_to_json
 from aioseed.types import FIRST, EnvironmentMetric, EnvironmentSpec
 from aioseed.wire.columns import ACTION_TYPE, STEP_TYPE, ActionLayout, StepLayout, StepMessage, step_views
 from aioseed.wire.messages import (
@@ -85,16 +85,17 @@ def fuzz(seed: int, inputs: int) -> Fuzzed:
     """
     rng = random.Random(seed)  # noqa: S311
     corpus = _corpus()
-    readers: tuple[tuple[str, Callable[[bytes], object]], ...] = (
-        ("codec", _Codec().read),
-        ("handshake", _greet),
-        ("intake", _Learner().read),
-        ("actor", _Actor().read),
+    steps = [payload for payload in corpus if payload[0] == STEP_TYPE]
+    readers: tuple[tuple[str, Callable[[bytes], object], list[bytes]], ...] = (
+        ("codec", _Codec().read, corpus),
+        ("handshake", _greet, [_hello().encode()]),
+        ("intake", _Learner().read, steps),
+        ("actor", _Actor().read, corpus),
     )
     outcomes: Counter[str] = Counter()
     for number in range(inputs):
-        payload = mutated(rng, corpus)
-        name, read = readers[number % len(readers)]
+        name, read, originals = readers[number % len(readers)]
+        payload = mutated(rng, originals)
         try:
             read(payload)
         except _DOCUMENTED as error:
@@ -141,7 +142,22 @@ def _exchanged(rng: random.Random, payload: bytes) -> bytes:
         if isinstance(child, dict | list) and child and rng.random() < 0.7:
             node = child
             continue
-        values = (None, True, -1, 0, 2**31, 2**64, 10**30, 1.5, "", "x" * 600, [], {}, [[]] * 200, child)
+        values: tuple[Json, ...] = (
+            None,
+            True,
+            -1,
+            0,
+            2**31,
+            2**64,
+            10**30,
+            1.5,
+            "",
+            "x" * 600,
+            [],
+            {},
+            [[]] * 200,
+            child,
+        )
         node[key] = rng.choice(values)
         return json.dumps(message).encode()
 

@@ -104,6 +104,7 @@ class Laboratory:
             actions,
             intake.pool,
             sink,
+            lambda slots, epochs: None,  # counts are finite
             answer,
             EngineOptions(CAPACITY, (CAPACITY,), RUN_SEED),
             self.device,
@@ -192,9 +193,9 @@ class CheckedSink:
         """Pass on."""
         self._sink.begin(slots, evaluation=evaluation)
 
-    def drop(self, slots: np.ndarray, reason: str) -> None:
+    def drop(self, slots: np.ndarray, reason: str, arrived: int = 0) -> None:
         """Pass on."""
-        self._sink.drop(slots, reason)
+        self._sink.drop(slots, reason, arrived)
 
     @property
     def batches_finished(self) -> int:

@@ -28,12 +28,12 @@ REPLY_S = 0.01
 
 
 class Breaker(Protocol):
-    """Break the road between an actor and a learner (`FaultyProxy` does)."""
+    """Break the road between an actor and a learner (`Proxy` does)."""
 
     def stall(self, direction: Literal["there", "back"]) -> None:
         """Hold back what is sent in a direction."""
 
-    def reset(self) -> None:
+    def cut(self) -> object:
         """End every connection; what is held back or under way is lost."""
 
 
@@ -92,7 +92,7 @@ class LosingTransport(Transport):
     def _break_in(self, pause_s: float) -> None:
         if self._armed:
             self._armed = False
-            asyncio.get_running_loop().call_later(pause_s, self._breaker.reset)
+            asyncio.get_running_loop().call_later(pause_s, self._breaker.cut)
 
 
 class _LosingChannel(Channel):

@@ -172,7 +172,7 @@ class SimulatedNetwork:
         for connection in self.living:
             (connection.there if direction == "there" else connection.back).stall()
 
-    def reset(self) -> None:
+    def cut(self) -> None:
         """Reset every connection."""
         for connection in self.living:
             connection.cut()

@@ -82,6 +82,8 @@ class Process:
         self._world = world
         self._index = index
         self._life = 0
+        self.lives = False
+        self._task: asyncio.Task[None]
         self.slow_s = 0.0  # what the next step takes beyond the usual
         self.over = asyncio.Event()
         self._start()
@@ -91,8 +93,11 @@ class Process:
         """Return the party of its present life."""
         return f"actor-{self._index}-{self._life}"
 
-    def kill(self, vanish: bool) -> None:
+    def kill(self, vanish: bool) -> bool:
         """Die without a word, and come back after a while; with `vanish` not even the connection's end is told."""
+        if not self.lives:
+            return False
+        self.lives = False
         world = self._world
         world.loop.freeze(self.name)
         for connection in world.connections_of(self.name):
@@ -102,9 +107,11 @@ class Process:
                 connection.end_of(process_of_dialler=True)
         world.dead.append(self._task)
         world.loop.call_later(world.rng.uniform(0.1, 8.0), self._start)
+        return True
 
     def _start(self) -> None:
         self._life += 1
+        self.lives = True
         world = self._world
         if world.rng.random() < 0.5:
             actor_id = f"actor-{self._index}"  # as a supervisor names it
@@ -284,8 +291,7 @@ class World:
         return True
 
     def _kill_actor(self) -> bool:
-        self.rng.choice(self.actors).kill(vanish=self.rng.random() < 0.4)
-        return True
+        return self.rng.choice(self.actors).kill(vanish=self.rng.random() < 0.4)
 
     def _slow_step(self) -> bool:
         self.rng.choice(self.actors).slow_s = self.rng.choice([3.0, 12.0, 40.0])
@@ -323,7 +329,7 @@ class World:
         return True
 
     def _thaw(self, name: str) -> None:
-        if name == self.learner_party or any(name == actor.name for actor in self.actors):
+        if name == self.learner_party or any(name == actor.name and actor.lives for actor in self.actors):
             self.loop.thaw(name)
 
     # -- the run around them

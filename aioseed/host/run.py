@@ -19,8 +19,9 @@ from aioseed.host.config import RunConfig
 from aioseed.host.events import Event, Finished, Progress
 from aioseed.host.listen import Listeners
 from aioseed.host.lost import LostSteps
+from aioseed.host.records import Records
 from aioseed.host.rundir import OpenedRun
-from aioseed.host.runtime import Runtime, TrainingJob
+from aioseed.host.runtime import Runtime
 from aioseed.host.statistics import Statistics, digest_of, progress_values
 from aioseed.serving.inference import InferenceThread
 from aioseed.serving.server import Server, Serving
@@ -63,7 +64,9 @@ class LiveRun:
         self._before = runtime.ledger.snapshot()
         self._failed: asyncio.Future[None] = loop.create_future()
         self.inference = InferenceThread(
-            runtime.engine, lambda error: (loop.call_soon_threadsafe(self._fail, error), None)[1]
+            runtime.engine,
+            lambda error: (loop.call_soon_threadsafe(self._fail, error), None)[1],
+            follows=config.serving.inference_follows_loop,
         )
 
     def updated(self, report: TrainingReport) -> None:
@@ -78,7 +81,7 @@ class LiveRun:
         """
         loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as cleanup:
-            sinks = await asyncio.to_thread(self._sinks, cleanup)
+            records = Records(await asyncio.to_thread(self._sinks, cleanup), self._metrics)
             # From here to the `try` nothing awaits: what is started is also ended.
             began_s = loop.time()
             statistics = Statistics(self._config, self._runtime, self._metrics, began_s)
@@ -86,7 +89,7 @@ class LiveRun:
             training = loop.create_task(executor.result(), name="aioseed-training")
             side_tasks = [
                 loop.create_task(self._server.watch(), name="aioseed-watch"),
-                loop.create_task(self._report(statistics, sinks, emit), name="aioseed-report"),
+                loop.create_task(self._report(statistics, records, emit), name="aioseed-report"),
                 loop.create_task(_until(stop), name="aioseed-stop"),
             ]
             try:
@@ -97,7 +100,7 @@ class LiveRun:
                 executor.stop()
                 digest = await self._end(training, side_tasks)
             # The last line of the metrics is the end of the run, however short it was.
-            await self._record(statistics.progress(loop.time(), self._latest, 0), sinks)
+            await self._record(statistics.progress(loop.time(), self._latest, 0), records, emit)
         return self._finished(wall_s, digest)
 
     def _start(self) -> BackgroundExecutor[TrainingSummary]:
@@ -105,7 +108,7 @@ class LiveRun:
         runtime = self._runtime
         self.inference.start()
         executor: BackgroundExecutor[TrainingSummary] = BackgroundExecutor()
-        executor.start(TrainingJob(runtime))
+        executor.start(runtime.loop)
         serving = Serving(runtime.contract, runtime.table, runtime.intake, self.inference.submit)
         if self._opened.restored is not None:
             serving = serving._replace(greeted=LostSteps(runtime.ledger).greeted)
@@ -115,7 +118,7 @@ class LiveRun:
     async def _end(self, training: asyncio.Task[TrainingSummary], side_tasks: Sequence[asyncio.Task[None]]) -> str:
         """End the rooms in order, save, and return the digest of the parameters; raise the first failure at the end."""
         runtime = self._runtime
-        over = runtime.source.solved or runtime.loop.reached_total_steps
+        over = runtime.loop.is_over
         failures = await _cancel(side_tasks)
         await self._server.drain(run_over=over, reason="the run is over" if over else "the learner goes down")
         await self._listeners.close()
@@ -151,18 +154,18 @@ class LiveRun:
         log.info("saved %s", path)
         return digest_of(subtree(snapshot.arrays, "learner/params"))
 
-    async def _report(
-        self, statistics: Statistics, sinks: Sequence[MetricsSink], emit: Callable[[Event], None]
-    ) -> None:
+    async def _report(self, statistics: Statistics, records: Records, emit: Callable[[Event], None]) -> None:
         while True:
             await asyncio.sleep(self._config.telemetry.every_s)
             progress = statistics.progress(asyncio.get_running_loop().time(), self._latest, self._server.sessions)
             emit(progress)
-            await self._record(progress, sinks)
+            await self._record(progress, records, emit)
 
-    async def _record(self, progress: Progress, sinks: Sequence[MetricsSink]) -> None:
+    async def _record(self, progress: Progress, records: Records, emit: Callable[[Event], None]) -> None:
         values = {**self._metrics.snapshot(), **progress_values(progress)}
-        await asyncio.to_thread(_write, sinks, progress.trained_steps, values)
+        for trouble in await asyncio.to_thread(records.write, progress.trained_steps, values):
+            log.warning("%s", trouble.message)
+            emit(trouble)
 
     def _sinks(self, cleanup: contextlib.AsyncExitStack) -> list[MetricsSink]:
         folder = self._opened.directory.path
@@ -181,9 +184,9 @@ class LiveRun:
 
     def _finished(self, wall_s: float, digest: str) -> Finished:
         runtime, ledger = self._runtime, self._runtime.ledger.snapshot()
-        over: Literal["total_steps", "stopped"] = "total_steps" if runtime.loop.reached_total_steps else "stopped"
+        over: Literal["total_steps", "stopped"] = "total_steps" if runtime.loop.is_over else "stopped"
         return Finished(
-            reason="solved" if runtime.source.solved else over,
+            reason="solved" if runtime.goal.solved else over,
             env_steps=ledger.accepted,
             trained_steps=ledger.trained,
             evaluated_steps=ledger.evaluated,
@@ -203,11 +206,6 @@ class LiveRun:
 def finished_before_training(run_dir: Path) -> Finished:
     """Return the report of a run that was stopped while it was still being built."""
     return Finished("stopped", 0, 0, 0, {}, 0, 0, 0, 0.0, 0.0, math.nan, 0.0, str(run_dir), "")
-
-
-def _write(sinks: Sequence[MetricsSink], step: int, values: dict[str, float]) -> None:
-    for sink in sinks:
-        sink.write(step, values)
 
 
 async def _until(stop: asyncio.Event) -> None:

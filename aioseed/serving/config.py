@@ -37,6 +37,9 @@ class ServingConfig(BaseModel):
     hello_timeout_s: Seconds = 5.0
     allow_mixed_environments: bool = False
     """Accept actors whose task configuration differs from the run's; specs must still agree."""
+    inference_follows_loop: bool = True
+    """Keep the inference thread on the processor of the event loop (Linux): they share the interpreter's lock, and
+    small batches are served about a third faster. Switch it off where a CPU computes large networks in that thread."""
     device: str = "default"
     """Device of inference: ``default``, or platform and index such as ``cpu:0`` or ``gpu:1``."""
 

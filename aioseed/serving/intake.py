@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -97,12 +96,11 @@ class CarefulReply(NamedTuple):
     slots: np.ndarray  # int64[n]
 
 
-@dataclass(frozen=True, slots=True)
-class ClosedBatch:
+class ClosedBatch(NamedTuple):
     """Carry a closed batch to inference and back."""
 
     rows: BatchRows
-    count: int
+    count: int  # type: ignore[assignment]  # it shadows tuple.count
     segments: list[Segment]
     slots: np.ndarray  # int64[count], a copy: the columns are recycled before the answer is sent
     epochs: np.ndarray  # uint64[count], likewise

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -174,6 +175,10 @@ class Server:
             raise AioseedError("a batch came back before serving was open")
         self._opened.batching.answer_from(batch, actions, row_bytes)
 
+    def expel_from(self, slots: np.ndarray, epochs: np.ndarray) -> None:
+        """Hand slots that sent what is not finite to the event loop, which ends their leases. Thread: any."""
+        self._loop.call_soon_threadsafe(self._expel, slots, epochs)
+
     async def watch(self) -> None:
         """Ping the sessions, note the silent ones, free what nobody came back for and revoke overdue slots.
 
@@ -275,29 +280,35 @@ class Server:
         return self._opened
 
     async def _converse(self, session: Session, opened: _Opened) -> None:
-        receive, intake, clock = session.channel.receive, opened.intake, self._time
-        leases, poll_soon = opened.leases, opened.batching.poll_soon
-        while not session.is_over:
-            payload = await receive()
-            now_s = session.last_heard_s = clock()
-            kind = payload[0] if payload else -1
-            state = session.machine.state
-            if kind == STEP_TYPE and state is State.ACTIVE:
-                if session.suspended:
-                    leases.wake(session, now_s)  # and the step, which is of the old epochs, is refused
-                error = intake.take(session, payload, now_s)
-                if error is not None:
-                    self._refuse_rows(session, error, leases)
-                poll_soon()
-            elif state is State.CLOSED:
-                return  # it crossed our BYE
-            elif kind == STEP_TYPE:
-                session.machine.received("step")  # legal while draining, then without an answer
-            elif kind == CONTROL_BYTE:
-                self._control(session, payload)
-            else:
-                self._metrics.counter(ProtocolError.counter).add()
-                session.tell(Error(code="unknown_message", message=f"message type {kind} is not known here"))
+        if not session.is_over:
+            await session.channel.receive_each(partial(self._hear, session, opened))
+
+    def _hear(self, session: Session, opened: _Opened, payload: bytes) -> bool:
+        """Take one message in and say whether the session goes on.
+
+        Raises:
+            ProtocolError: The message is not one that this session may send.
+        """
+        now_s = session.last_heard_s = self._time()
+        kind = payload[0] if payload else -1
+        state = session.machine.state
+        if kind == STEP_TYPE and state is State.ACTIVE:
+            if session.suspended:
+                opened.leases.wake(session, now_s)  # and the step, which is of the old epochs, is refused
+            error = opened.intake.take(session, payload, now_s)
+            if error is not None:
+                self._refuse_rows(session, error, opened.leases)
+            opened.batching.poll_soon()
+        elif state is State.CLOSED:
+            return False  # it crossed our BYE
+        elif kind == STEP_TYPE:
+            session.machine.received("step")  # legal while draining, then without an answer
+        elif kind == CONTROL_BYTE:
+            self._control(session, payload)
+        else:
+            self._metrics.counter(ProtocolError.counter).add()
+            session.tell(Error(code="unknown_message", message=f"message type {kind} is not known here"))
+        return not session.is_over
 
     async def _take_leave(self, session: Session) -> None:
         """End the leases, then read on for a while, until the actor has heard our last word and closes the channel.
@@ -310,6 +321,10 @@ class Server:
             async with asyncio.timeout(LEAVE_S):
                 while True:
                     await session.channel.receive()
+
+    def _expel(self, slots: np.ndarray, epochs: np.ndarray) -> None:
+        if self._opened is not None:
+            self._opened.leases.expel(self._sessions.values(), slots, epochs, self._time())
 
     def _control(self, session: Session, payload: bytes) -> None:
         try:

@@ -1,12 +1,12 @@
-"""A TCP proxy that does to a connection what networks do: delay it, cut it into slices, stall it, reset it.
+"""A TCP proxy between actors and a learner that does to connections what networks do.
 
-Put it between an actor and a learner on loopback and script it from the test::
+Put it between the two on loopback and script it from the test::
 
-    async with FaultyProxy("127.0.0.1", port) as proxy:
+    async with Proxy("127.0.0.1", port) as proxy:
         ...                  # dial proxy.port
-        proxy.stall()        # nothing arrives any more, and nobody is told: a half-open connection
+        proxy.stall()        # nothing arrives any more, and nobody is told: half-open connections
         proxy.release()      # what was held back arrives after all
-        proxy.reset()        # RST to both sides, what is under way is lost
+        proxy.cut()          # reset: both ends are told, what is under way is lost
 """
 
 from __future__ import annotations
@@ -18,126 +18,127 @@ import socket
 import struct
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
-__all__ = ["Faults", "FaultyProxy"]
+__all__ = ["Direction", "Faults", "Proxy"]
 
-Direction = Literal["there", "back"]
+Direction: TypeAlias = Literal["there", "back"]
 """From the dialling side to the listening one, or back."""
 
-_CHUNK_BYTES = 64 * 2**10
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: closing sends RST
+_CHUNK_BYTES = 65536
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: closing sends a reset
 
 
 class Faults(NamedTuple):
-    """Say what happens to each new connection."""
+    """Say what happens to a new connection all along."""
 
     delay_s: float = 0.0
     jitter_s: float = 0.0
-    slice_bytes: int = _CHUNK_BYTES  # largest piece that arrives at once
-    reset_after_bytes: int | None = None  # in the direction "there"
+    slice_bytes: int = _CHUNK_BYTES
+    """Largest piece that arrives at once."""
+    cut_after_bytes: int | None = None
+    """Bytes from the dialling side after which the connection is reset."""
 
 
-class FaultyProxy:
-    """Forward connections from a port of its own to another. Thread: one event loop.
+class Proxy:
+    """Pass bytes both ways between 127.0.0.1:`port` and a target (an asynchronous context manager).
+
+    A target that does not answer is a connection that is closed at once. Thread: the event loop that entered it.
 
     Args:
-        host: Where the listener is.
-        port: Likewise.
-        faults: What happens to connections from the start; `faults` may be changed for later ones.
+        host: Of the target.
+        port: Of the target.
+        faults: What happens to connections; the attribute may be changed for later ones.
         seed: Of the jitter.
     """
 
     def __init__(self, host: str, port: int, faults: Faults | None = None, seed: int = 0) -> None:
         self.faults = faults or Faults()
-        self.accepted = 0
-        """Connections accepted so far."""
-        self.refuse = False
-        """Reset new connections at once."""
         self._target = host, port
         self._random = random.Random(seed)  # noqa: S311 - jitter
-        self._links: set[_Link] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._links: dict[asyncio.Task[None], _Link] = {}
 
-    async def __aenter__(self) -> FaultyProxy:
-        """Begin to listen on loopback."""
+    @property
+    def port(self) -> int:
+        """Return the port to dial. Only while entered."""
+        assert self._server is not None, "enter the proxy first"
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def connections(self) -> int:
+        """Return how many connections there are."""
+        return len(self._links)
+
+    def lead_to(self, host: str, port: int) -> None:
+        """Give later connections another target."""
+        self._target = host, port
+
+    def cut(self, most: int | None = None) -> int:
+        """Reset connections at both ends, as a network does that forgets them, and return how many.
+
+        Args:
+            most: The oldest so many; None for all.
+        """
+        chosen = list(self._links.values())[:most]
+        for link in chosen:
+            link.cut()
+        return len(chosen)
+
+    def stall(self, direction: Direction | None = None) -> None:
+        """Let nothing arrive any more in one direction, or both; no end is told."""
+        for link in self._links.values():
+            link.stall(direction)
+
+    def release(self) -> None:
+        """Let what was held back arrive, and what comes after it."""
+        for link in self._links.values():
+            link.release()
+
+    async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening and reset what is left."""
+        assert self._server is not None
         self._server.close()
-        self.reset()
-        for task in self._tasks:
+        for task in self._links:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def lead_to(self, host: str, port: int) -> None:
-        """Forward new connections to another listener."""
-        self._target = host, port
-
-    @property
-    def connections(self) -> int:
-        """Return the number of connections that live."""
-        return len(self._links)
-
-    def stall(self, direction: Direction | None = None) -> None:
-        """Let nothing arrive in one direction, or both; the ends are not told."""
-        for link in self._links:
-            link.stall(direction)
-
-    def release(self) -> None:
-        """Let what was held back arrive, and what comes after it."""
-        for link in self._links:
-            link.release()
-
-    def reset(self) -> None:
-        """Send RST to both sides of every connection; what is under way is lost."""
-        for link in [*self._links]:
-            link.reset()
-
-    def held_bytes(self, direction: Direction) -> int:
-        """Return how many bytes are held back in one direction."""
-        return sum(link.held_bytes[direction] for link in self._links)
+        await asyncio.gather(*self._links, return_exceptions=True)
+        await self._server.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        if self.refuse:
-            _abort(writer)
-            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._links[task] = link = _Link(writer, self.faults, self._random.random)
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
-        except OSError:
-            _abort(writer)
-            return
-        link = _Link(writer, far_writer, self.faults, self._random.random, self._links.discard)
-        self._links.add(link)
-        for direction, source, target in (("there", reader, far_writer), ("back", far_reader, writer)):
-            task = asyncio.get_running_loop().create_task(link.carry(direction, source, target))  # type: ignore[arg-type]
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            link.writers.append(far_writer)
+            await link.carry_both(reader, far_reader)
+        except (OSError, asyncio.CancelledError):
+            for end in link.writers:  # broken at one end, or the proxy ends
+                end.transport.abort()
+        finally:
+            del self._links[task]
+            for end in link.writers:
+                end.close()
+            for end in link.writers:
+                with contextlib.suppress(OSError):
+                    await end.wait_closed()
 
 
 class _Link:
-    def __init__(
-        self,
-        near: asyncio.StreamWriter,
-        far: asyncio.StreamWriter,
-        faults: Faults,
-        uniform: Callable[[], float],
-        forget: Callable[[_Link], None],
-    ) -> None:
-        self.held_bytes: dict[Direction, int] = {"there": 0, "back": 0}
-        self._writers = near, far
+    """Carry one connection."""
+
+    def __init__(self, near: asyncio.StreamWriter, faults: Faults, uniform: Callable[[], float]) -> None:
+        self.writers = [near]
         self._faults = faults
         self._uniform = uniform
-        self._forget = forget
         self._flows: dict[Direction, asyncio.Event] = {"there": asyncio.Event(), "back": asyncio.Event()}
         self._carried = 0
-        self._open = 2
         self.release()
 
     def stall(self, direction: Direction | None) -> None:
@@ -149,43 +150,40 @@ class _Link:
         for flows in self._flows.values():
             flows.set()
 
-    def reset(self) -> None:
-        self._forget(self)
+    def cut(self) -> None:
+        """Close with a reset instead of an orderly end."""
+        for writer in self.writers:
+            raw: socket.socket = writer.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            writer.transport.abort()
         self.release()
-        for writer in self._writers:
-            _abort(writer)
 
-    async def carry(self, direction: Direction, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def carry_both(self, near_reader: asyncio.StreamReader, far_reader: asyncio.StreamReader) -> None:
+        near_writer, far_writer = self.writers
+        ways = [
+            asyncio.ensure_future(self._carry("there", near_reader, far_writer)),
+            asyncio.ensure_future(self._carry("back", far_reader, near_writer)),
+        ]
         try:
-            while chunk := await source.read(_CHUNK_BYTES):
-                for start in range(0, len(chunk), self._faults.slice_bytes):
-                    await self._pass_on(direction, chunk[start : start + self._faults.slice_bytes], target)
-            await self._flows[direction].wait()
-            target.write_eof()
-        except OSError:
-            self.reset()
+            await asyncio.gather(*ways)
         finally:
-            self._open -= 1
-            if not self._open:
-                self._forget(self)
-                for writer in self._writers:
-                    writer.close()
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
 
-    async def _pass_on(self, direction: Direction, piece: bytes, target: asyncio.StreamWriter) -> None:
-        faults = self._faults
-        if faults.delay_s or faults.jitter_s:
-            await asyncio.sleep(faults.delay_s + faults.jitter_s * self._uniform())
-        self.held_bytes[direction] += len(piece)
-        await self._flows[direction].wait()
-        self.held_bytes[direction] -= len(piece)
-        self._carried += len(piece) if direction == "there" else 0
-        if faults.reset_after_bytes is not None and self._carried > faults.reset_after_bytes:
-            raise ConnectionResetError("as told")
-        target.write(piece)
-        await target.drain()
-
-
-def _abort(writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    writer.transport.abort()
+    async def _carry(self, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        faults, flows = self._faults, self._flows[direction]
+        while data := await reader.read(faults.slice_bytes):
+            if faults.delay_s or faults.jitter_s:
+                await asyncio.sleep(faults.delay_s + faults.jitter_s * self._uniform())
+            await flows.wait()
+            self._carried += len(data) if direction == "there" else 0
+            if faults.cut_after_bytes is not None and self._carried > faults.cut_after_bytes:
+                self.cut()
+                raise ConnectionResetError("as told")
+            writer.write(data)
+            await writer.drain()
+        await flows.wait()
+        with contextlib.suppress(OSError, NotImplementedError):
+            writer.write_eof()

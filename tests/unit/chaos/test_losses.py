@@ -15,7 +15,7 @@ from aioseed.chaos.learner import Laboratory
 from aioseed.chaos.losses import LOSSES, Loss, Lost, lose_every_message
 from aioseed.chaos.network import SimulatedNetwork, SimulatedTransport
 from aioseed.plugins import transport_for
-from aioseed.testing.proxy import FaultyProxy
+from aioseed.testing.proxy import Proxy
 from aioseed.testing.seeded_loop import run_seeded
 
 pytestmark = pytest.mark.timeout(120)
@@ -33,9 +33,9 @@ def test_a_lost_message_does_not_show(laboratory: Laboratory, scheme: str, loss:
     transport = transport_for(url)
 
     async def play() -> Lost:
-        async with FaultyProxy("127.0.0.1", 0) as proxy:
+        async with Proxy("127.0.0.1", 0) as proxy:
 
-            def through(address: str) -> tuple[str, FaultyProxy]:
+            def through(address: str) -> tuple[str, Proxy]:
                 proxy.lead_to("127.0.0.1", urlsplit(address).port or 0)
                 return f"{scheme}://127.0.0.1:{proxy.port}", proxy
 
