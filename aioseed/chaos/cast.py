@@ -13,7 +13,7 @@ from typing import NamedTuple
 from aioseed.chaos.processes import Process
 from aioseed.host.config import RunConfig
 from aioseed.telemetry.ledger import Ledger
-from aioseed.testing.proxy import Proxy
+from aioseed.testing.proxy import FaultyProxy
 from aioseed.training.rundir import CHECKPOINTS, GENERATION, read_generation
 from aioseed.training.store import CheckpointStore
 
@@ -127,7 +127,7 @@ class Cast:
             await asyncio.sleep(0.02)
         return None
 
-    async def start_actors(self, proxy: Proxy) -> None:
+    async def start_actors(self, proxy: FaultyProxy) -> None:
         """Start all actors; they reach the learner through `proxy`."""
         self._proxy_port = proxy.port
         for index in range(self._config.actor.processes):

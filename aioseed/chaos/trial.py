@@ -16,7 +16,7 @@ from aioseed.chaos.faults import Fault, Kind
 from aioseed.errors import CheckpointError
 from aioseed.host.config import RunConfig
 from aioseed.host.doctor import examine
-from aioseed.testing.proxy import Proxy
+from aioseed.testing.proxy import FaultyProxy
 
 BACK_S = 120.0
 """Longest time until every environment steps again."""
@@ -72,7 +72,7 @@ class Trial:
         self._cast = cast = await asyncio.to_thread(Cast, self._folder, self._config)
         self._books = Books(cast.run_dir / "metrics.jsonl", self._verdicts)
         try:
-            async with Proxy("127.0.0.1", cast.learner_port) as self._proxy:
+            async with FaultyProxy("127.0.0.1", cast.learner_port) as self._proxy:
                 if self._verdicts.check(await cast.start_learner() is not None, "the learner never began to listen"):
                     await cast.start_actors(self._proxy)
                     await self._undisturbed()
@@ -135,7 +135,7 @@ class Trial:
 
     async def _cut_connections(self, fault: Fault) -> None:
         del fault
-        self._check(self._proxy.cut() > 0, "there was no connection to cut")
+        self._check(self._proxy.reset() > 0, "there was no connection to cut")
 
     async def _kill_learner(self, fault: Fault) -> None:
         del fault

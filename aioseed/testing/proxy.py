@@ -1,116 +1,194 @@
-"""A TCP proxy between actors and a learner, whose connections can be cut from a test."""
+"""A TCP proxy that does to a connection what networks do: delay it, cut it into slices, stall it, reset it.
+
+Put it between an actor and a learner on loopback and script it from the test::
+
+    async with FaultyProxy("127.0.0.1", port) as proxy:
+        ...                  # dial proxy.port
+        proxy.stall()        # nothing arrives any more, and nobody is told: a half-open connection
+        proxy.release()      # what was held back arrives after all
+        proxy.reset()        # RST to both sides, what is under way is lost
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import struct
+from collections.abc import Callable
 from types import TracebackType
+from typing import Literal, NamedTuple
 
-_CHUNK_BYTES = 65536
+__all__ = ["Faults", "FaultyProxy"]
+
+Direction = Literal["there", "back"]
+"""From the dialling side to the listening one, or back."""
+
+_CHUNK_BYTES = 64 * 2**10
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: closing sends RST
 
 
-class Proxy:
-    """Pass bytes both ways between 127.0.0.1:`port` and a target (an asynchronous context manager).
+class Faults(NamedTuple):
+    """Say what happens to each new connection."""
 
-    A target that does not answer is a connection that is closed at once. Thread: the event loop that entered it.
+    delay_s: float = 0.0
+    jitter_s: float = 0.0
+    slice_bytes: int = _CHUNK_BYTES  # largest piece that arrives at once
+    reset_after_bytes: int | None = None  # in the direction "there"
+
+
+class FaultyProxy:
+    """Forward connections from a port of its own to another. Thread: one event loop.
 
     Args:
-        host: Of the target.
-        port: Of the target.
+        host: Where the listener is.
+        port: Likewise.
+        faults: What happens to connections from the start; `faults` may be changed for later ones.
+        seed: Of the jitter.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, faults: Faults | None = None, seed: int = 0) -> None:
+        self.faults = faults or Faults()
+        self.accepted = 0
+        """Connections accepted so far."""
+        self.refuse = False
+        """Reset new connections at once."""
         self._target = host, port
-        self._server: asyncio.Server | None = None
-        self._pairs: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
+        self._random = random.Random(seed)  # noqa: S311 - jitter
+        self._links: set[_Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    @property
-    def port(self) -> int:
-        """Return the port to dial. Only while entered."""
-        assert self._server is not None, "enter the proxy first"
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
-
-    @property
-    def connections(self) -> int:
-        """Return how many connections there are."""
-        return len(self._pairs)
-
-    def cut(self, most: int | None = None) -> int:
-        """Reset connections at both ends, as a network does that forgets them, and return how many.
-
-        Args:
-            most: The oldest so many; None for all.
-        """
-        chosen = list(self._pairs.values())[:most]
-        for writers in chosen:
-            for writer in writers:
-                _reset(writer)
-        return len(chosen)
-
-    async def __aenter__(self) -> Proxy:
+    async def __aenter__(self) -> FaultyProxy:
+        """Begin to listen on loopback."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._server is not None
+        """Stop listening and reset what is left."""
         self._server.close()
-        for pair in self._pairs:
-            pair.cancel()
-        await asyncio.gather(*self._pairs, return_exceptions=True)
-        await self._server.wait_closed()
+        self.reset()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def lead_to(self, host: str, port: int) -> None:
+        """Forward new connections to another listener."""
+        self._target = host, port
+
+    @property
+    def connections(self) -> int:
+        """Return the number of connections that live."""
+        return len(self._links)
+
+    def stall(self, direction: Direction | None = None) -> None:
+        """Let nothing arrive in one direction, or both; the ends are not told."""
+        for link in self._links:
+            link.stall(direction)
+
+    def release(self) -> None:
+        """Let what was held back arrive, and what comes after it."""
+        for link in self._links:
+            link.release()
+
+    def reset(self, most: int | None = None) -> int:
+        """Send RST to both sides of every connection, or of so many; what is under way is lost. Return how many."""
+        chosen = [*self._links][:most]
+        for link in chosen:
+            link.reset()
+        return len(chosen)
+
+    def held_bytes(self, direction: Direction) -> int:
+        """Return how many bytes are held back in one direction."""
+        return sum(link.held_bytes[direction] for link in self._links)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._pairs[task] = [writer]
+        self.accepted += 1
+        if self.refuse:
+            _abort(writer)
+            return
         try:
-            await self._pass_both(reader, writer, self._pairs[task])
-        except (OSError, asyncio.CancelledError):
-            writer.transport.abort()  # broken at one end, or the proxy ends
-        finally:
-            del self._pairs[task]
-            await _close(writer)
+            far_reader, far_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            _abort(writer)
+            return
+        link = _Link(writer, far_writer, self.faults, self._random.random, self._links.discard)
+        self._links.add(link)
+        for direction, source, target in (("there", reader, far_writer), ("back", far_reader, writer)):
+            task = asyncio.get_running_loop().create_task(link.carry(direction, source, target))  # type: ignore[arg-type]
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    async def _pass_both(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: list[asyncio.StreamWriter]
+
+class _Link:
+    def __init__(
+        self,
+        near: asyncio.StreamWriter,
+        far: asyncio.StreamWriter,
+        faults: Faults,
+        uniform: Callable[[], float],
+        forget: Callable[[_Link], None],
     ) -> None:
-        far_reader, far_writer = await asyncio.open_connection(*self._target)
-        ends.append(far_writer)
-        ways = [asyncio.ensure_future(_pass(reader, far_writer)), asyncio.ensure_future(_pass(far_reader, writer))]
+        self.held_bytes: dict[Direction, int] = {"there": 0, "back": 0}
+        self._writers = near, far
+        self._faults = faults
+        self._uniform = uniform
+        self._forget = forget
+        self._flows: dict[Direction, asyncio.Event] = {"there": asyncio.Event(), "back": asyncio.Event()}
+        self._carried = 0
+        self._open = 2
+        self.release()
+
+    def stall(self, direction: Direction | None) -> None:
+        for name, flows in self._flows.items():
+            if direction in (None, name):
+                flows.clear()
+
+    def release(self) -> None:
+        for flows in self._flows.values():
+            flows.set()
+
+    def reset(self) -> None:
+        self._forget(self)
+        self.release()
+        for writer in self._writers:
+            _abort(writer)
+
+    async def carry(self, direction: Direction, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         try:
-            await asyncio.gather(*ways)
-        except (OSError, asyncio.CancelledError):
-            far_writer.transport.abort()
-            raise
+            while chunk := await source.read(_CHUNK_BYTES):
+                for start in range(0, len(chunk), self._faults.slice_bytes):
+                    await self._pass_on(direction, chunk[start : start + self._faults.slice_bytes], target)
+            await self._flows[direction].wait()
+            if not target.transport.is_closing():
+                target.write_eof()
+        except OSError:
+            self.reset()
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            await _close(far_writer)
+            self._open -= 1
+            if not self._open:
+                self._forget(self)
+                for writer in self._writers:
+                    writer.close()
+
+    async def _pass_on(self, direction: Direction, piece: bytes, target: asyncio.StreamWriter) -> None:
+        faults = self._faults
+        if faults.delay_s or faults.jitter_s:
+            await asyncio.sleep(faults.delay_s + faults.jitter_s * self._uniform())
+        self.held_bytes[direction] += len(piece)
+        await self._flows[direction].wait()
+        self.held_bytes[direction] -= len(piece)
+        self._carried += len(piece) if direction == "there" else 0
+        if faults.reset_after_bytes is not None and self._carried > faults.reset_after_bytes:
+            raise ConnectionResetError("as told")
+        target.write(piece)
+        await target.drain()
 
 
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
+def _abort(writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
-        await writer.wait_closed()
-
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_CHUNK_BYTES):
-        writer.write(data)
-        await writer.drain()
-    with contextlib.suppress(OSError, NotImplementedError):
-        writer.write_eof()
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with a reset instead of an orderly end."""
-    raw: socket.socket = writer.get_extra_info("socket")
-    with contextlib.suppress(OSError):
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()

@@ -15,7 +15,7 @@ from aioseed.chaos.cast import Cast, trial_config
 from aioseed.chaos.evidence import Books, Verdicts
 from aioseed.chaos.processes import Process
 from aioseed.host.config import RunConfig
-from aioseed.testing.proxy import Proxy
+from aioseed.testing.proxy import FaultyProxy
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(0), pytest.mark.may_block("the test itself starts processes")]
 
@@ -99,11 +99,11 @@ async def test_nothing_grows_while_sessions_come_and_go(many, full):
     await many.until(lambda line: "run/environments" in line)
     before = resources(pid)
     cut, warm = 0, None
-    async with Proxy("127.0.0.1", many.cast.learner_port) as proxy:
+    async with FaultyProxy("127.0.0.1", many.cast.learner_port) as proxy:
         many.join(proxy.port, 2, 32, life_s=20.0)
         began_s = loop.time()
         while (now_s := loop.time() - began_s) < end_s:
-            cut += proxy.cut(sum(choose.random() < 0.01 for _ in range(proxy.connections)))
+            cut += proxy.reset(sum(choose.random() < 0.01 for _ in range(proxy.connections)))
             await asyncio.to_thread(many.books.read, now_s)
             if warm is None and now_s >= warm_s:
                 warm = resources(pid)
