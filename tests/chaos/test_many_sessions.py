@@ -143,5 +143,6 @@ async def test_nothing_grows_while_sessions_come_and_go(many, full):
     print(f"seed {SEED}: {cut} connections cut, {many.books.newest['ledger/accepted']:,.0f} steps; resident KiB, ")
     print(f"descriptors and threads: before {before}, warm {warm}, at the end {busy}, all gone {after}")
     assert warm is not None and busy[0] <= 1.02 * warm[0]
-    assert after[1:] == before[1:]
+    assert after[1] == before[1]
+    assert after[2] <= warm[2]  # pools of threads fill up as they are first used
     assert many.books.imbalance == 0
