@@ -25,17 +25,18 @@ class Placement(NamedTuple):
     @property
     def replicated(self) -> Sharding:
         """Return the sharding of what each device holds whole."""
-        return self._sharding(PartitionSpec())
+        return self._sharding()
 
     def sharded(self, axis: int) -> Sharding:
         """Return the sharding of arrays whose axis `axis` is that of the unrolls of a piece."""
-        return self._sharding(PartitionSpec(*[None] * axis, UNROLLS))
+        return self._sharding(*[None] * axis, UNROLLS)
 
-    def _sharding(self, spec: PartitionSpec) -> Sharding:
+    def _sharding(self, *axes: str | None) -> Sharding:
         # For one device the plain form: its calls cost less, and NumPy arrays are read on a CPU where they lie.
         if len(self.devices) == 1:
             return SingleDeviceSharding(self.devices[0])
-        return NamedSharding(Mesh(np.array(self.devices), (UNROLLS,)), spec)
+        spec: Callable[..., PartitionSpec] = PartitionSpec
+        return NamedSharding(Mesh(np.array(self.devices), (UNROLLS,)), spec(*axes))
 
 
 def find_device(name: str, path: str) -> jax.Device:

@@ -86,7 +86,8 @@ class PolicyBoard:
 
 def _part_on(device: jax.Device, leaf: jax.Array) -> jax.Array:
     """Return what `device` holds of `leaf`, without a copy."""
-    return next(shard.data for shard in leaf.addressable_shards if shard.device == device)
+    part: jax.Array = next(shard.data for shard in leaf.addressable_shards if shard.device == device)
+    return part
 
 
 def _copy(tree: PyTree) -> PyTree:

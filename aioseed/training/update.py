@@ -158,12 +158,11 @@ class Update:
     def _unroll(self, columns: UnrollColumns, number: jax.Array) -> Unroll:
         """Return the unrolls of one piece, with trees in the place of flat leaves."""
 
-        def rows(column: np.ndarray) -> jax.Array:
-            return jax.lax.dynamic_index_in_dim(jnp.asarray(column), number, axis=1, keepdims=False)
+        def rows(column: np.ndarray, axis: int = 1) -> jax.Array:
+            piece: jax.Array = jax.lax.dynamic_index_in_dim(jnp.asarray(column), number, axis, keepdims=False)
+            return piece
 
-        def entries(column: np.ndarray) -> jax.Array:
-            return jax.lax.dynamic_index_in_dim(jnp.asarray(column), number, axis=0, keepdims=False)
-
+        entries = partial(rows, axis=0)
         return Unroll(
             observation=unflatten(self._observation, [rows(leaf) for leaf in columns.observation]),
             reward=rows(columns.reward),
