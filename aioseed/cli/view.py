@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -18,6 +19,8 @@ from aioseed.host.config import RunConfig
 from aioseed.host.events import Event, Listening, Progress, Ready, Saved, Trouble
 
 PLAIN_EVERY_S = 5.0
+
+log = logging.getLogger("aioseed.cli")
 
 
 class RunView:
@@ -164,5 +167,11 @@ def _number(value: float) -> str:
 
 
 def _write(stream: TextIO, line: str) -> None:
-    stream.write(f"{line}\n")
-    stream.flush()
+    try:
+        stream.write(f"{line}\n")
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Output into a file on a full disk: a run does not end for the sake of a line.
+        log.warning("a line could not be shown: %s", error.strerror)

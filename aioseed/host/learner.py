@@ -203,6 +203,7 @@ class Learner:
         )
         hooks = Hooks(
             submit=lambda batch: self._now_live().inference.submit(batch),
+            expel=server.expel_from,
             answer=server.answer_from,
             episodes=lambda episodes: None,
             updated=lambda report: self._now_live().updated(report),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 
 from aioseed.experience.assembler import UnrollAssembler
 from aioseed.host.acting import acting_of, build_agent, layout_of
@@ -43,6 +44,7 @@ class Hooks:
     """Name whom the rooms call; each returns at once."""
 
     submit: Callable[[ClosedBatch], None]  # event loop: a batch has closed
+    expel: Callable[[np.ndarray, np.ndarray], None]  # inference thread: slots, epochs that sent what is not finite
     answer: Callable[[ClosedBatch, bytes, int], None]  # inference thread: actions are on the host
     episodes: Callable[[Episodes], None]  # inference thread: episodes ended
     updated: Callable[[TrainingReport], None]  # training thread
@@ -125,6 +127,7 @@ def build_runtime(
         actions,
         intake.pool,
         RunSink(episodes, assembler, hooks.episodes),
+        hooks.expel,
         hooks.answer,
         options,
         inference_device,

@@ -229,6 +229,26 @@ class Leases:
             self._revoke_overdue(active, now_s)
         return hopeless
 
+    def expel(self, sessions: Collection[Session], slots: np.ndarray, epochs: np.ndarray, now_s: float) -> None:
+        """Take `slots` that sent what is not finite from their sessions, and give them again under new epochs.
+
+        Inference has dropped their unrolls. A slot whose epoch is another one meanwhile is left alone.
+        """
+        slots = slots[self._table.epoch[slots] == epochs]
+        self._metrics.counter("serving/nonfinite_rows").add(slots.size)
+        for session in (*sessions, *self._parked.values()):
+            lost = np.intersect1d(session.held, slots)
+            if not lost.size:
+                continue
+            level = logging.DEBUG if session.sent_nonfinite else logging.WARNING
+            session.sent_nonfinite = True
+            log.log(level, "environments of %s sent what is not finite; they begin anew", clip(session.actor_id))
+            taken = self._table.epoch[lost].tolist()
+            self._take(session, lost, now_s)
+            session.tell(Revoke(slots=lost.tolist(), epochs=taken, reason="a reward or an observation is not finite"))
+            if session.number not in self._parked:
+                self._give_again(session, lost, now_s)
+
     def wake(self, session: Session, now_s: float) -> None:
         """Give a suspended session that woke up its slots again, under new epochs."""
         session.suspended, session.away_since_s = False, None

@@ -175,6 +175,10 @@ class Server:
             raise AioseedError("a batch came back before serving was open")
         self._opened.batching.answer_from(batch, actions, row_bytes)
 
+    def expel_from(self, slots: np.ndarray, epochs: np.ndarray) -> None:
+        """Hand slots that sent what is not finite to the event loop, which ends their leases. Thread: any."""
+        self._loop.call_soon_threadsafe(self._expel, slots, epochs)
+
     async def watch(self) -> None:
         """Ping the sessions, note the silent ones, free what nobody came back for and revoke overdue slots.
 
@@ -317,6 +321,10 @@ class Server:
             async with asyncio.timeout(LEAVE_S):
                 while True:
                     await session.channel.receive()
+
+    def _expel(self, slots: np.ndarray, epochs: np.ndarray) -> None:
+        if self._opened is not None:
+            self._opened.leases.expel(self._sessions.values(), slots, epochs, self._time())
 
     def _control(self, session: Session, payload: bytes) -> None:
         try:

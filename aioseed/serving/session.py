@@ -30,6 +30,7 @@ class Session:
         self.resume_token = ""  # with which the actor may go on over another channel
         self.away_since_s: float | None = None  # when it was found silent, or lost its channel, if it did
         self.suspended = False  # silent for longer than the grace: holds no lease, but its channel stays open
+        self.sent_nonfinite = False
         self.last_heard_s = now_s
         self.last_ping_s = now_s
         self.pings = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from aioseed.errors import ChannelClosed
@@ -295,6 +296,26 @@ async def test_an_environment_that_hangs_loses_its_slot_and_gets_it_again_when_i
     lease = await peer.hears_a(Lease)
     assert lease.slots == [1] and lease.epochs[0] > welcome.epochs[1]
     awake.cancel()
+
+
+async def test_a_slot_that_sent_what_is_not_finite_begins_a_new_epoch_and_its_sibling_goes_on(desk):
+    table = await desk()
+    peer = await table.dial()
+    welcome = await peer.join(2)
+    peer.step(0)
+    await peer.acts()
+    table.server.expel_from(np.array([1]), np.array([welcome.epochs[1]], np.uint64))
+    table.server.expel_from(np.array([0]), np.array([welcome.epochs[0] - 1], np.uint64))  # of an older epoch
+    revoke, lease = await peer.hears_a(Revoke), await peer.hears_a(Lease)
+    assert (revoke.slots, revoke.epochs) == ([1], welcome.epochs[1:])
+    assert revoke.reason == "a reward or an observation is not finite"
+    assert lease.slots == [1] and lease.epochs[0] > welcome.epochs[1]
+    assert isinstance(table.told[-2], Released) and isinstance(table.told[-1], Leased)
+    peer.step(1, [0], welcome.epochs[:1])
+    peer.step(0, [1], lease.epochs)
+    acted = [await peer.acts(), await peer.acts()]
+    assert sorted(acted) == [([0], [100]), ([1], [1])]
+    assert table.count("serving/nonfinite_rows") == 1
 
 
 async def test_without_a_grace_the_end_of_a_channel_ends_its_leases(desk):
