@@ -17,7 +17,7 @@ from aioseed.types import EnvironmentPlugin
 
 __all__ = ["Group", "environment_plugin", "load", "names", "transport_for"]
 
-Group: TypeAlias = Literal["aioseed.transports", "aioseed.envs", "aioseed.agents", "aioseed.nets"]
+Group: TypeAlias = Literal["aioseed.transports", "aioseed.envs", "aioseed.agents", "aioseed.nets", "aioseed.transforms"]
 """The entry-point groups in which plugins are found."""
 
 _KINDS: dict[str, str] = {
@@ -25,8 +25,9 @@ _KINDS: dict[str, str] = {
     "aioseed.envs": "environment plugin",
     "aioseed.agents": "agent",
     "aioseed.nets": "network",
+    "aioseed.transforms": "transform",
 }
-_LEARNER_SIDE = ("aioseed.agents", "aioseed.nets")
+_LEARNER_SIDE = ("aioseed.agents", "aioseed.nets", "aioseed.transforms")
 _SCHEMES = {"ws": "websocket", "wss": "websocket", "grpc": "grpc", "grpcs": "grpc"}
 
 
