@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 
 import gymnasium
 import jax
@@ -63,19 +64,19 @@ def test_engines_agree_on_everything_but_the_picture_after_the_end():
 @pytest.mark.parametrize("engine", ["ale", "envpool"])
 def test_a_lost_life_ends_the_episode_and_the_score_goes_on(engine):
     env, columns = started(engine, "Breakout", terminal_on_life_loss=True)
-    generator, scores, flags = np.random.default_rng(1), [], []
-    for _ in range(400):
+    generator, flags, lives_lost, score, carried = np.random.default_rng(1), [], 0, 0.0, 0.0
+    for _ in range(300):
         env.step(generator.integers(0, 4, 1).astype(np.int32), columns)
         flags.append(int(columns.flags[0]))
+        score += float(columns.reward[0])
         if flags[-1] & TERMINATED:
-            scores.append(float(columns.metrics[0, 0]))
+            assert float(columns.metrics[0, 0]) == score
+            lives_lost += 1
+            carried = max(carried, score - float(columns.reward[0]))
+            score = 0.0 if lives_lost % 5 == 0 else score  # five lives a game
     env.close()
-    lives = 5
-    assert len(scores) > lives  # a game and some of the next
-    assert scores[:lives] == sorted(scores[:lives]) and max(scores[:lives]) > 0
-    assert scores[lives] <= scores[lives - 1]  # a new game begins at 0
-    after = [then for now, then in zip(flags, flags[1:], strict=False) if now & TERMINATED]
-    assert set(after) == {int(FIRST)}
+    assert lives_lost > 5 and carried > 0  # so that a score was carried from life to life in the second game
+    assert {then for now, then in pairwise(flags) if now & TERMINATED} == {int(FIRST)}
 
 
 @pytest.mark.parametrize("engine", ["ale", "envpool"])
@@ -92,11 +93,11 @@ def test_the_cap_cuts_a_game_that_goes_on(engine):
 
 @pytest.mark.parametrize("engine", ["ale", "envpool"])
 def test_the_full_action_set_has_18_and_seeds_choose_the_start(engine):
-    env, columns = started(engine, "Pong", count=8, full_action_space=True, noop_max=30)
+    env, columns = started(engine, "Pong", count=3, full_action_space=True, noop_max=30)
     assert env.spec.action.sizes == (18,)
-    starts = {columns.observation[0][row].tobytes() for row in range(8)}
+    starts = {columns.observation[0][row].tobytes() for row in range(3)}
     env.close()
-    again, fresh = started(engine, "Pong", count=8, full_action_space=True, noop_max=30)
+    again, fresh = started(engine, "Pong", count=3, full_action_space=True, noop_max=30)
     again.close()
     np.testing.assert_array_equal(fresh.observation[0], columns.observation[0])
     assert len(starts) > 1
