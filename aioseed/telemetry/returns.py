@@ -38,6 +38,8 @@ class EpisodeTracker:
         self._metric_window: deque[list[float]] = deque(maxlen=window_episodes)
         self._metric_means: dict[str, float] = {}
         self._return_mean = math.nan
+        self._evaluation_window: deque[float] = deque(maxlen=window_episodes)
+        self._evaluation_return_mean = math.nan
         self._episodes = 0
 
     @property
@@ -49,6 +51,11 @@ class EpisodeTracker:
     def metric_means(self) -> dict[str, float]:
         """Return the mean of each metric, by name, over the same episodes; empty before the first."""
         return self._metric_means
+
+    @property
+    def evaluation_return_mean(self) -> float:
+        """Return the same of episodes of the role evaluate."""
+        return self._evaluation_return_mean
 
     @property
     def window_count(self) -> int:
@@ -63,7 +70,7 @@ class EpisodeTracker:
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
         """Note that `slots` are leased anew: an episode that the old lease left unfinished is none.
 
-        Episodes of evaluation slots are reported but stay out of `return_mean`.
+        Episodes of evaluation slots stay out of `return_mean`; they have a mean of their own.
         """
         self._length_steps[slots] = 0
         self._evaluation[slots] = evaluation
@@ -108,6 +115,9 @@ class EpisodeTracker:
             self._window.extend(training.tolist())
             self._return_mean = math.fsum(self._window) / len(self._window)
             self._account_metrics(episodes.metrics[~episodes.evaluation])
+        if training.size < episodes.episode_return.size:
+            self._evaluation_window.extend(episodes.episode_return[episodes.evaluation].tolist())
+            self._evaluation_return_mean = math.fsum(self._evaluation_window) / len(self._evaluation_window)
 
     def _account_metrics(self, metrics: np.ndarray) -> None:
         if self._metric_names:

@@ -87,7 +87,10 @@ class WebSocketListener(Listener):
         transport = request.transport
         if not socket.can_prepare(request) or transport is None:
             return _refuse(400)
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:
+            return _refuse(400)  # the peer has gone meanwhile, as aiohttp will find out when it answers
         if (timer := self._handshakes.pop(request.protocol, None)) is not None:
             timer.cancel()
         channel = WebSocketChannel(
