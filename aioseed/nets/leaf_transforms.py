@@ -36,7 +36,8 @@ def unpack_bits(observation: ObservationSpec, *, size: int, only: tuple[str, ...
 
         def apply(packed: Observation) -> Observation:
             bits = jnp.unpackbits(cast("jax.Array", packed), axis=-1, count=size)
-            return bits * jnp.uint8(255)
+            pixels: jax.Array = bits * jnp.uint8(255)
+            return pixels
 
         return stateless(ArraySpec("uint8", (*leaf.shape[:-1], size)), apply)
 
@@ -59,7 +60,8 @@ def scale(observation: ObservationSpec, *, factor: float = 1 / 255, only: tuple[
 
     def make(leaf: ArraySpec) -> Transform:
         def apply(numbers: Observation) -> Observation:
-            return cast("jax.Array", numbers).astype(jnp.float32) * jnp.float32(factor)
+            scaled: jax.Array = cast("jax.Array", numbers).astype(jnp.float32) * jnp.float32(factor)
+            return scaled
 
         return stateless(ArraySpec("float32", leaf.shape), apply)
 
@@ -69,7 +71,7 @@ def scale(observation: ObservationSpec, *, factor: float = 1 / 255, only: tuple[
 class Moments(NamedTuple):
     """Hold what a normaliser knows of one leaf."""
 
-    count: jax.Array  # float32[], rows seen
+    rows: jax.Array  # float32[], how many were seen
     mean: jax.Array  # float32[*shape]
     variance: jax.Array  # float32[*shape], of the population
 
@@ -128,14 +130,14 @@ def with_rows(moments: Moments, numbers: jax.Array, fresh: jax.Array) -> Moments
     """
     weight = fresh.astype(jnp.float32).reshape(fresh.shape + (1,) * (numbers.ndim - fresh.ndim))
     added = jnp.sum(fresh, dtype=jnp.float32)
-    rows = jnp.maximum(added, 1.0)
-    mean = jnp.sum(numbers * weight, axis=(0, 1)) / rows
-    variance = jnp.sum(jnp.square(numbers - mean[None, None]) * weight, axis=(0, 1)) / rows
-    total = jnp.maximum(moments.count + added, 1.0)
+    divisor = jnp.maximum(added, 1.0)
+    mean = jnp.sum(numbers * weight, axis=(0, 1)) / divisor
+    variance = jnp.sum(jnp.square(numbers - mean[None, None]) * weight, axis=(0, 1)) / divisor
+    total = jnp.maximum(moments.rows + added, 1.0)
     share = added / total
     apart = mean - moments.mean
     return Moments(
-        moments.count + added,
+        moments.rows + added,
         moments.mean + share * apart,
         (1 - share) * moments.variance + share * variance + share * (1 - share) * jnp.square(apart),
     )

@@ -58,7 +58,7 @@ class ResidualTorso(nn.Module):
         """Return features of float32[..., H, W, C]."""
         for channels in self.channels:
             image = _convolution(self, channels, 3)(image)
-            image = nn.max_pool(image, (3, 3), strides=(2, 2), padding="SAME")
+            image = nn.max_pool(image, (3, 3), strides=(2, 2), padding="SAME")  # type: ignore[no-untyped-call]
             for _ in range(2):
                 inner = _convolution(self, channels, 3)(nn.relu(image))
                 image = image + _convolution(self, channels, 3)(nn.relu(inner))

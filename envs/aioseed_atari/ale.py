@@ -8,6 +8,7 @@ Stacking is the learner's.
 from __future__ import annotations
 
 from functools import cache
+from typing import cast
 
 import ale_py
 import ale_py.roms
@@ -85,7 +86,7 @@ class Game:
         return frame, float(gained), truncated and not terminated
 
     def _lives_left(self) -> int:
-        lives: int = self._env.unwrapped.ale.lives()
+        lives: int = cast("ale_py.AtariEnv", self._env.unwrapped).ale.lives()
         return lives
 
 
@@ -104,7 +105,8 @@ def spec_of(name: str, options: AtariOptions) -> EnvironmentSpec:
     """Return the specs of a game."""
     env = _make(name, options)
     try:
-        return EnvironmentSpec(ArraySpec("uint8", (options.size, options.size, 1)), discrete(int(env.action_space.n)))
+        actions = cast("gymnasium.spaces.Discrete", env.action_space)
+        return EnvironmentSpec(ArraySpec("uint8", (options.size, options.size, 1)), discrete(int(actions.n)))
     finally:
         env.close()
 

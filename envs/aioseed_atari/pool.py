@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Protocol
 
 import envpool
 import numpy as np
@@ -16,6 +17,16 @@ from aioseed.types import FIRST, TERMINATED, TRUNCATED, EnvironmentMetric, Envir
 from aioseed_atari.options import METRICS, AtariOptions
 
 _SEEDS = 2**31
+
+
+class _Pool(Protocol):
+    """The part of an EnvPool of the kind gymnasium that is used here; infos hold one entry a game."""
+
+    def reset(self, env_id: np.ndarray | None = None) -> tuple[np.ndarray, dict[str, np.ndarray]]: ...
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]: ...
+    def close(self) -> None: ...
 
 
 class GamePool:
@@ -33,7 +44,7 @@ class GamePool:
         self._options = options
         self._count = count
         self._settings = _settings(options)
-        self._pool: envpool.python.protocol.EnvPool | None = None
+        self._pool: _Pool | None = None
         try:
             space = envpool.make_spec(f"{name}-v5", **self._settings).action_space
         except Exception as error:
@@ -110,10 +121,10 @@ class GamePool:
             self._pool.close()
             self._pool = None
 
-    def _begin(self, rows: np.ndarray, seeds: Sequence[int]) -> envpool.python.protocol.EnvPool:
+    def _begin(self, rows: np.ndarray, seeds: Sequence[int]) -> _Pool:
         own = np.arange(self._count, dtype=np.int64)
         own[rows] = [int(seed) % _SEEDS for seed in seeds]
-        self._pool = envpool.make(
+        pool: _Pool = envpool.make(
             f"{self._name}-v5",
             env_type="gymnasium",
             num_envs=self._count,
@@ -121,7 +132,8 @@ class GamePool:
             env_seed=own.tolist(),
             **self._settings,
         )
-        return self._pool
+        self._pool = pool
+        return pool
 
 
 def _settings(options: AtariOptions) -> dict[str, object]:

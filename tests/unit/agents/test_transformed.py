@@ -42,7 +42,7 @@ def test_statistics_are_published_and_move_with_what_was_seen():
     (moments,), _ = published.transform
     rows = np.asarray(unroll.observation)[:-1].reshape(-1, 3)
     np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-4, atol=1e-5)
-    assert float(moments.count) == len(rows)
+    assert float(moments.rows) == len(rows)
     # Parameters and the optimiser's tree know nothing of them, and a step of the optimiser does not touch them.
     assert learned.params is not None and jax.tree.structure(learned.params) == jax.tree.structure(
         subject.learner.params

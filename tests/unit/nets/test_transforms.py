@@ -118,7 +118,7 @@ def test_statistics_of_batches_are_those_of_all_rows_at_once(batches, counted):
     rows = batches[counted].astype(np.float64)
     mean, deviation = (rows.mean(0), rows.std(0)) if len(rows) else (np.zeros(2), np.ones(2))
     (moments,) = params
-    assert float(moments.count) == len(rows)
+    assert float(moments.rows) == len(rows)
     np.testing.assert_allclose(moments.mean, mean, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(np.sqrt(moments.variance), deviation, rtol=1e-3, atol=2e-2)
     found, _ = transform.step(params, ((),), jnp.asarray(batches[0, 0]), jnp.zeros(2, bool))
