@@ -68,7 +68,6 @@ def _act(
     parts: _Parts, params: Published, key: jax.Array, state: Entered, rows: ActInput, greedy: bool
 ) -> tuple[ActOutput, PyTree]:
     first = (rows.flags & FIRST) != 0
-    # Slots begin with the initial state, but a first row may follow any other.
     observation, remembered = parts.transform.step(params.transform, state.transform, rows.observation, first)
     seen = rows._replace(observation=observation)
     answer, after = parts.agent.act(params.agent, key, state.agent, seen, greedy)

@@ -54,7 +54,8 @@ async def test_statistics_are_saved_restored_and_published_with_the_policy(tmp_p
     rows, steps = await rows_and_steps(run)
     # Every row of an unroll but the last one counts, those between two episodes too.
     assert rows == 64 * steps > 0
-    assert load_policy(run)(np.zeros(4, np.float32)) in (0, 1)
+    policy = await asyncio.to_thread(load_policy, run)
+    assert policy(np.zeros(4, np.float32)) in (0, 1)
     await train(small("training.total_steps=1280"), run_dir=run, resume="auto")
     rows, more_steps = await rows_and_steps(run)
     assert rows == 64 * more_steps > 64 * steps
