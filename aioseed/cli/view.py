@@ -62,7 +62,9 @@ class RunView:
                 self._progress(event)
             case Listening(urls):
                 self.say(f"listening at {', '.join(urls)}")
-            case Ready(startup_s):
+            case Ready(startup_s, notes):
+                for note in notes:
+                    self.say(note)
                 self.say(f"ready after {startup_s:.1f} s; training begins")
             case Saved(_, path):
                 self._saved = f"saved {path}"
