@@ -21,6 +21,7 @@ def resnet(
     channels: tuple[int, ...] = (16, 32, 32, 32),
     blocks: int = 2,
     units: int = 256,
+    packed_layers: int | None = None,
 ) -> Network:
     """Return residual stacks on one picture, a dense layer and the heads; previous action and reward are not used.
 
@@ -29,12 +30,13 @@ def resnet(
     arXiv:1910.06591).
 
     Args:
-        observation: One array [rows, columns, layers] of numbers from 0 to 1.
+        observation: One array [rows, columns, layers] of numbers from 0 to 1, or of packed bits.
         action: Not used by the torso.
         heads: Outputs, each a dense layer.
         channels: Channels of each stack.
         blocks: Residual blocks of a stack.
         units: Units of the dense layer below the heads.
+        packed_layers: Layers that lie in the bits of the last axis, the first one highest; null where each is a number.
 
     Raises:
         ValueError: The observation is no picture, or an option is not one of those above.
@@ -43,7 +45,13 @@ def resnet(
         raise ValueError("this network observes one picture of shape [rows, columns, layers]")
     channels = tuple(channels)
     check_layers("relu", channels=channels, blocks=blocks, units=units)
-    module = _ResNet(heads, channels, blocks, units)
+    if packed_layers is not None:
+        held = 8 * observation.shape[-1]
+        if observation.dtype != "uint8" or not 1 <= packed_layers <= held:
+            raise ValueError(
+                f"packed_layers is {packed_layers}: {observation.dtype} {observation.shape} has no such bits"
+            )
+    module = _ResNet(heads, channels, blocks, units, packed_layers)
     example = example_inputs(observation, action)
 
     def init(key: jax.Array) -> PyTree:
@@ -53,6 +61,12 @@ def resnet(
         return cast("NetworkOutputs", module.apply({"params": params}, inputs.observation, inputs.action))
 
     return feed_forward(init, apply)
+
+
+def unpacked(picture: jax.Array, layers: int) -> jax.Array:
+    """Return float32[..., layers] of 0 and 1 for packed bits uint8[..., ceil(layers / 8)]: `numpy.unpackbits`."""
+    bits = jnp.unpackbits(picture, axis=-1, count=layers, bitorder="big")
+    return bits.astype(jnp.float32)
 
 
 class _Stack(nn.Module):
@@ -78,10 +92,12 @@ class _ResNet(nn.Module):
     channels: tuple[int, ...]
     blocks: int
     units: int
+    packed_layers: int | None
 
     @nn.compact
     def __call__(self, picture: jax.Array, action: jax.Array | None) -> NetworkOutputs:
-        picture = picture.astype(jnp.float32)
+        layers = self.packed_layers
+        picture = picture.astype(jnp.float32) if layers is None else unpacked(picture, layers)
         for channels in self.channels:
             picture = _Stack(channels, self.blocks)(picture)
         features = nn.relu(picture).reshape(picture.shape[0], -1)
