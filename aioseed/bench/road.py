@@ -124,7 +124,7 @@ class Road:
         intake = Intake(traffic.steps, traffic.actions, table, actions, limits, self._submit)
         engine = FreeEngine(actions, intake.pool, self._assembler, self.server)
         self._loop = loop
-        self._inference = InferenceThread(engine, self._inference_failed)
+        self._inference = InferenceThread(engine, self._inference_failed, follows=config.inference_follows_loop)
         contract = Contract(traffic.spec, None, (), frozenset({"train", "evaluate"}))
         self._serving = Serving(contract, table, intake, self._inference.submit)
         self._listener: Listener | None = None

@@ -71,7 +71,9 @@ class UnrollStore:
             return slots
         index = self._index(slots)
         t = self._t[index].copy()
-        low, high = int(t.min()), int(t.max())
+        low = high = int(t[0])
+        if not (t == low).all():  # groups of one actor step together, so the usual answer is that all are equal
+            low, high = int(t.min()), int(t.max())
         self._check(index, t, low, steps, count)
         self._keep_states(slots, t, begins_state)
         self._write(index, slots, t, low == high, self._forms.rows(steps, acts, count), acts.policy_version)
@@ -141,7 +143,7 @@ class UnrollStore:
 
     def _index(self, slots: np.ndarray) -> Index:
         first, last = int(slots[0]), int(slots[-1])
-        neighbours = last - first == len(slots) - 1 and np.array_equal(slots, self._numbers[first : last + 1])
+        neighbours = last - first == len(slots) - 1 and bool((slots == self._numbers[first : last + 1]).all())
         highest = last if neighbours else int(slots.max())
         if highest >= self._slots - 1:
             raise AioseedError(f"slot {highest} is beyond the {self._slots - 1} environments of this run")

@@ -20,7 +20,7 @@ from aioseed.host.events import Event, Finished, Progress
 from aioseed.host.listen import Listeners
 from aioseed.host.lost import LostSteps
 from aioseed.host.rundir import OpenedRun
-from aioseed.host.runtime import Runtime, TrainingJob
+from aioseed.host.runtime import Runtime
 from aioseed.host.statistics import Statistics, digest_of, progress_values
 from aioseed.serving.inference import InferenceThread
 from aioseed.serving.server import Server, Serving
@@ -63,7 +63,9 @@ class LiveRun:
         self._before = runtime.ledger.snapshot()
         self._failed: asyncio.Future[None] = loop.create_future()
         self.inference = InferenceThread(
-            runtime.engine, lambda error: (loop.call_soon_threadsafe(self._fail, error), None)[1]
+            runtime.engine,
+            lambda error: (loop.call_soon_threadsafe(self._fail, error), None)[1],
+            follows=config.serving.inference_follows_loop,
         )
 
     def updated(self, report: TrainingReport) -> None:
@@ -105,7 +107,7 @@ class LiveRun:
         runtime = self._runtime
         self.inference.start()
         executor: BackgroundExecutor[TrainingSummary] = BackgroundExecutor()
-        executor.start(TrainingJob(runtime))
+        executor.start(runtime.loop)
         serving = Serving(runtime.contract, runtime.table, runtime.intake, self.inference.submit)
         if self._opened.restored is not None:
             serving = serving._replace(greeted=LostSteps(runtime.ledger).greeted)
@@ -115,7 +117,7 @@ class LiveRun:
     async def _end(self, training: asyncio.Task[TrainingSummary], side_tasks: Sequence[asyncio.Task[None]]) -> str:
         """End the rooms in order, save, and return the digest of the parameters; raise the first failure at the end."""
         runtime = self._runtime
-        over = runtime.source.solved or runtime.loop.reached_total_steps
+        over = runtime.loop.is_over
         failures = await _cancel(side_tasks)
         await self._server.drain(run_over=over, reason="the run is over" if over else "the learner goes down")
         await self._listeners.close()
@@ -181,9 +183,9 @@ class LiveRun:
 
     def _finished(self, wall_s: float, digest: str) -> Finished:
         runtime, ledger = self._runtime, self._runtime.ledger.snapshot()
-        over: Literal["total_steps", "stopped"] = "total_steps" if runtime.loop.reached_total_steps else "stopped"
+        over: Literal["total_steps", "stopped"] = "total_steps" if runtime.loop.is_over else "stopped"
         return Finished(
-            reason="solved" if runtime.source.solved else over,
+            reason="solved" if runtime.goal.solved else over,
             env_steps=ledger.accepted,
             trained_steps=ledger.trained,
             evaluated_steps=ledger.evaluated,

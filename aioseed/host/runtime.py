@@ -6,7 +6,6 @@ This is the one place where the rooms meet: experience, serving and training kno
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,8 +15,8 @@ from aioseed.experience.assembler import UnrollAssembler
 from aioseed.host.acting import acting_of, build_agent, layout_of
 from aioseed.host.config import RunConfig
 from aioseed.host.experience import build_experience
+from aioseed.host.goal import Goal
 from aioseed.host.sink import RunSink
-from aioseed.host.source import StoppingSource
 from aioseed.serving.handshake import Contract
 from aioseed.serving.inference import EngineOptions, InferenceEngine, action_table
 from aioseed.serving.intake import ClosedBatch, Intake
@@ -30,12 +29,12 @@ from aioseed.telemetry.returns import EpisodeTracker
 from aioseed.training.device import find_device, owned
 from aioseed.training.loop import TrainingLoop, TrainingPorts
 from aioseed.training.optimizer import make_optimizer
-from aioseed.training.progress import Progress, TrainingReport, TrainingSummary
+from aioseed.training.progress import Progress, TrainingReport
 from aioseed.training.publish import PolicyBoard, compile_copy
 from aioseed.training.store import Checkpoint, Snapshot
 from aioseed.training.trees import restore_arrays
 from aioseed.training.update import Update, compile_update, init_state
-from aioseed.types import Episodes
+from aioseed.types import Episodes, UnrollSource
 from aioseed.wire.columns import ActionLayout, StepLayout
 
 
@@ -63,28 +62,9 @@ class Runtime:
     ledger: Ledger
     episodes: EpisodeTracker
     assembler: UnrollAssembler
-    source: StoppingSource
+    source: UnrollSource
+    goal: Goal
     loop: TrainingLoop
-
-
-class TrainingJob:
-    """Run the loop so that the run's own goal ends it (a `Job` of `aioseed.training.executor`)."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    def run(self, stop: threading.Event) -> TrainingSummary:
-        """Train until `stop` or until the goal is reached."""
-        self._runtime.source.end_with(stop)
-        return self._runtime.loop.run(stop)
-
-    def step(self, timeout_s: float) -> bool:
-        """Make one call of the update."""
-        return self._runtime.loop.step(timeout_s)
-
-    def finish(self) -> TrainingSummary:
-        """End after the last step."""
-        return self._runtime.loop.finish()
 
 
 def build_runtime(
@@ -120,7 +100,7 @@ def build_runtime(
     experience = build_experience(config, built, layout, restored, metrics, inference_device)
     assembler, ledger = experience.assembler, experience.ledger
     episodes = EpisodeTracker(slots, contract.metrics, window_episodes=config.stop.episodes)
-    source = StoppingSource(experience.source, episodes, config.stop)
+    source, goal = experience.source, Goal(episodes, config.stop)
     table = SlotTable(slots, generation)
     steps = StepLayout(contract.spec.observation, len(contract.metrics))
     actions = action_table(slots, contract.spec.action.array)
@@ -150,11 +130,11 @@ def build_runtime(
         inference_device,
     )
     engine.compile()
-    ports = TrainingPorts(source, board, ledger, metrics, hooks.save, hooks.updated, hooks.run_state)
+    ports = TrainingPorts(source, board, ledger, metrics, hooks.save, hooks.updated, hooks.run_state, goal.reached)
     if experience.save_replay is not None:
         ports = ports._replace(save_replay=experience.save_replay)
     loop = TrainingLoop(program, state, ports, config.training, progress=progress)
-    return Runtime(contract, table, intake, engine, board, ledger, episodes, assembler, source, loop)
+    return Runtime(contract, table, intake, engine, board, ledger, episodes, assembler, source, goal, loop)
 
 
 def _section(checkpoint: Checkpoint, name: str) -> dict[str, Json]:

@@ -27,14 +27,19 @@ class ServingConfig(BaseModel):
     """Closed batches that may wait for the device or run on it."""
     step_deadline_s: Seconds = 60.0
     """Longest time an environment may take for a step before its slot is revoked; an actor may declare less."""
-    ping_interval_s: Seconds = 5.0
+    ping_interval_s: Seconds = 4.0
     ping_timeout_s: Seconds = 5.0
-    """A session that says nothing for interval + timeout loses its slots."""
+    """A session that says nothing for interval + timeout is away, and nobody waits for it."""
+    resume_grace_s: Annotated[float, Field(ge=0)] = 30.0
+    """How long the slots of a session that is away are kept, so that it can go on where it was; 0 keeps none."""
     suspended_s: Seconds = 60.0
-    """How long the channel of a silent session is kept open, so that it can join anew when it wakes."""
+    """How long the channel of a silent session is kept open after that, so that it can join anew when it wakes."""
     hello_timeout_s: Seconds = 5.0
     allow_mixed_environments: bool = False
     """Accept actors whose task configuration differs from the run's; specs must still agree."""
+    inference_follows_loop: bool = True
+    """Keep the inference thread on the processor of the event loop (Linux): they share the interpreter's lock, and
+    small batches are served about a third faster. Switch it off where a CPU computes large networks in that thread."""
     device: str = "default"
     """Device of inference: ``default``, or platform and index such as ``cpu:0`` or ``gpu:1``."""
 

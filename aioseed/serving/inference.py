@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aioseed.serving.intake import ActionTable, ClosedBatch, RowPool
+from aioseed.serving.processor import Follower
 from aioseed.specs import ArraySpec
 from aioseed.types import FIRST, ActColumns, PolicySource, UnrollSink
 from aioseed.wire.columns import StepLayout
@@ -183,8 +184,9 @@ class InferenceEngine:
         )
 
     def _serve(self, batch: ClosedBatch) -> None:
-        if self._options.versions_after is not None:
-            self._wait_for_training(self._options.versions_after)
+        versions_after = self._options.versions_after
+        if versions_after is not None and not self._wait_for_training(versions_after):
+            return  # nobody is served after the last update, so that the end of a lockstep run is always the same
         began = perf_counter()
         columns, count = batch.rows.columns, batch.count
         bucket = next(size for size in self._options.buckets if size >= count)
@@ -224,12 +226,12 @@ class InferenceEngine:
         self.times.rows += count
         self.times.padded_rows += bucket - count
 
-    def _wait_for_training(self, versions_after: Callable[[int], int]) -> None:
+    def _wait_for_training(self, versions_after: Callable[[int], int]) -> bool:
+        """Wait for the updates that the filled batches allow; False when training has ended."""
         if self._first_version is None:
             self._first_version = self._policies.current().version
-        # False means that training has ended: the run is stopping, and the last actions need no newer parameters.
         due = self._first_version + versions_after(self._sink.batches_finished)
-        self._policies.wait_for(due, LOCKSTEP_WAIT_S)
+        return self._policies.wait_for(due, LOCKSTEP_WAIT_S)
 
 
 def _rows_of(entering: Sequence[jax.Array], rows: np.ndarray) -> Sequence[np.ndarray]:
@@ -255,11 +257,13 @@ class InferenceThread:
 
     Args:
         failed: Called once, in the inference thread, with the exception that ended it.
+        follows: Whether the thread stays on the processor of whoever submits.
     """
 
-    def __init__(self, engine: Engine, failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, engine: Engine, failed: Callable[[BaseException], None], *, follows: bool = False) -> None:
         self._engine = engine
         self._failed = failed
+        self._follower = Follower(enabled=follows)
         self._queue: queue.SimpleQueue[ClosedBatch | Leased | Released | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="aioseed-inference", daemon=True)
 
@@ -269,6 +273,7 @@ class InferenceThread:
 
     def submit(self, item: ClosedBatch | Leased | Released) -> None:
         """Queue one item; never blocks."""
+        self._follower.lead()
         self._queue.put(item)
 
     def stop(self, timeout_s: float) -> bool:
@@ -280,6 +285,7 @@ class InferenceThread:
     def _run(self) -> None:
         try:
             while (item := self._queue.get()) is not None:
+                self._follower.follow()
                 self._engine.handle(item)
         except BaseException as error:
             self._failed(error)

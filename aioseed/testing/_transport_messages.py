@@ -96,6 +96,45 @@ async def cancelled_receive_loses_nothing(transport: Transport, url: str) -> Non
 
 
 @check
+async def hands_every_message_over(transport: Transport, url: str) -> None:
+    """`receive_each` sees each message once and in order, beside `receive`, whether it stops, fails or is cancelled."""
+    taken: list[bytes] = []
+
+    def take(message: bytes) -> bool:
+        taken.append(message)
+        if message == b"fail":
+            raise ValueError("as told")
+        return message != b"stop"
+
+    async with open_pairs(transport, url) as [(near, far, _)]:
+        for sender, receiver in ((near, far), (far, near)):
+            taken.clear()
+            for message in (b"1", b"stop", b"2", b"3", b"fail"):
+                await sender.send(message)
+            await receiver.receive_each(take)
+            expect(taken == [b"1", b"stop"], "receive_each ends with the message for which take returns False")
+            expect(await receiver.receive() == b"2", "what was not handed over is still to be received")
+            outcome = await asyncio.gather(receiver.receive_each(take), return_exceptions=True)
+            expect(isinstance(outcome[0], ValueError), "what take raises comes out of receive_each")
+            waiting = asyncio.create_task(receiver.receive_each(take))
+            for number in range(50):
+                sender.send_nowait(b"%d" % number)
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            rest = taken[4:]
+            while len(rest) < 50:
+                rest.append(await receiver.receive())
+            expect(rest == [b"%d" % number for number in range(50)], "a cancelled receive_each loses no message")
+        handing = asyncio.create_task(far.receive_each(take))
+        near.send_nowait(b"last")
+        await near.close("over")
+        await asyncio.wait({handing})
+        expect(taken[-1] == b"last", "take sees all that came before the end")
+        expect(isinstance(handing.exception(), ChannelClosed), "receive_each ends as receive does")
+
+
+@check
 async def refuses_a_second_receiver(transport: Transport, url: str) -> None:
     """Two tasks that receive would split the stream: a mistake that must be loud."""
     async with open_pairs(transport, url) as [(near, far, _)]:

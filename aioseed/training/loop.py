@@ -47,6 +47,8 @@ class TrainingPorts(NamedTuple):
     """Called on the training thread, at most every `report_every_s`; must return at once."""
     run_state: Callable[[], Mapping[str, Json]] = dict
     """Returns what else `state.json` of a checkpoint holds: configuration digest, seeds, totals of other rooms."""
+    goal_reached: Callable[[], bool] = lambda: False
+    """Says whether the run has reached its goal; asked after each update, before its policy is published."""
     save_replay: Callable[[], SavedReplay | None] = lambda: None
     """Returns what a checkpoint keeps of replay, None for nothing."""
 
@@ -72,7 +74,7 @@ class _Telemetry(NamedTuple):
 
 
 class TrainingLoop:
-    """Train until told to stop or until `total_steps` transitions were taken (a `Job` of `aioseed.training.executor`).
+    """Train until told to stop or until the run is over (a `Job` of `aioseed.training.executor`).
 
     Thread: one, from `run` or the first `step` on. Others may call `snapshot` and `summary` once that has ended.
     """
@@ -107,32 +109,33 @@ class TrainingLoop:
         self._report_every_s = report_every_s
         self._clock = clock
         self._time = TimeSpent()
+        self._goal_reached = False
         self._mark_s = clock()  # end of the last piece of time that was accounted for
         self._report_due_s = self._mark_s
         self._cadence = CheckpointCadence(config.checkpoint, self._mark_s, self._progress.version)
         self._telemetry = _Telemetry.of(ports.metrics)
 
     def run(self, stop: threading.Event) -> TrainingSummary:
-        """Train until `stop` is set or `total_steps` is reached, then wake all who wait for a policy.
+        """Train until `stop` is set or the run is over, then wake all who wait for a policy.
 
         Raises:
             TrainingFailed: Too many updates in a row were not finite.
         """
         self._mark_s = self._clock()
         try:
-            while not (stop.is_set() or self.reached_total_steps):
+            while not (stop.is_set() or self.is_over):
                 self.step(POLL_S)
         finally:
             self._ports.board.close()
         return self.summary()
 
     def step(self, timeout_s: float) -> bool:
-        """Make one call of the update; False if no batch came within `timeout_s` or `total_steps` is reached.
+        """Make one call of the update; False if no batch came within `timeout_s` or the run is over.
 
         Raises:
             TrainingFailed: Too many updates in a row were not finite.
         """
-        if self.reached_total_steps:
+        if self.is_over:
             return False
         ready = self._ports.source.ready > 0
         batch = self._ports.source.take(timeout_s)
@@ -148,7 +151,8 @@ class TrainingLoop:
         lag = self._policy_lag(batch)
         self._ports.source.give_back(batch)
         self._progress.version += len(finite)
-        self._ports.board.publish(self._state.learner.params, self._progress.version)
+        self._goal_reached = self._ports.goal_reached()
+        self._ports.board.publish(self._state.learner.params, self._progress.version, last=self.is_over)
         self._observe(output, finite, lag)
         if self._cadence.due(self._clock(), self._progress.version):
             self._ports.save(self.snapshot())
@@ -161,10 +165,10 @@ class TrainingLoop:
         return self.summary()
 
     @property
-    def reached_total_steps(self) -> bool:
-        """Return True when as many environment transitions were taken as the configuration asks for."""
+    def is_over(self) -> bool:
+        """Say whether the goal is reached, or as many transitions were taken as the configuration asks for."""
         total = self._config.total_steps
-        return total is not None and self._progress.taken_transitions >= total
+        return self._goal_reached or (total is not None and self._progress.taken_transitions >= total)
 
     def snapshot(self) -> Snapshot:
         """Return a copy of all that a checkpoint holds, as of the last finished update.

@@ -42,8 +42,13 @@ class PolicyBoard:
         """Return the newest published policy. Never blocks."""
         return self._policy
 
-    def publish(self, params: PyTree, version: int) -> None:
+    def publish(self, params: PyTree, version: int, *, last: bool = False) -> None:
         """Publish a copy of `params`; `params` themselves may be donated as soon as this returns.
+
+        Args:
+            params: What to copy.
+            version: Number of optimiser steps made so far.
+            last: Close the board in the same moment, so that nobody who waits goes on with the last policy.
 
         Raises:
             ValueError: `version` is not newer than the last one.
@@ -53,13 +58,14 @@ class PolicyBoard:
         policy = Policy(version, self._copy(params))
         with self._changed:
             self._policy = policy
+            self._closed |= last
             self._changed.notify_all()
 
     def wait_for(self, version: int, timeout_s: float) -> bool:
         """Block until at least `version` is published; False after `timeout_s` or when training has ended."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._policy.version >= version, timeout_s)
-            return self._policy.version >= version
+            return not self._closed and self._policy.version >= version
 
     def close(self) -> None:
         """Wake all who wait: nothing more will be published. Idempotent."""

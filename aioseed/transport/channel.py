@@ -59,6 +59,19 @@ class Channel(ABC):
             ChannelClosed: No further message will come; those that arrived before were all handed out.
         """
 
+    async def receive_each(self, take: Callable[[bytes], bool]) -> None:
+        """Hand every message to `take` in the order of arrival, until it returns False.
+
+        Cheaper than `receive` where a transport can call `take` without waking this task. Safe to cancel: what was not
+        handed to `take` is still to be received. One caller at a time, as for `receive`. `take` must return at once.
+
+        Raises:
+            ChannelClosed: No further message will come; `take` saw all that arrived before.
+            Exception: What `take` raised.
+        """
+        while take(await self.receive()):
+            pass
+
     @abstractmethod
     async def close(self, reason: str = "") -> None:
         """Close the channel and tell the peer why (at most 120 bytes of UTF-8; longer words are cut).

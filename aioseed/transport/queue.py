@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from aioseed.errors import ChannelClosed
 
@@ -26,6 +27,7 @@ class MessageQueue:
         self._size_bytes = 0
         self._end: ChannelClosed | None = None
         self._taker: asyncio.Future[None] | None = None
+        self._take: Callable[[bytes], bool] | None = None  # of `take_each`, while its caller waits in `_taker`
         self._room: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -42,6 +44,9 @@ class MessageQueue:
     def put(self, payload: bytes) -> None:
         """Append a message; after the end it is dropped."""
         if self._end is not None:
+            return
+        if self._take is not None and self._taker is not None and not self._taker.done():
+            self._hand_over(self._take, self._taker, payload)
             return
         self._messages.append(payload)
         self._size_bytes += len(payload) + MESSAGE_OVERHEAD_BYTES
@@ -81,6 +86,40 @@ class MessageQueue:
         if self._size_bytes <= HIGH_WATER_BYTES:
             _wake(self._room)
         return payload
+
+    async def take_each(self, take: Callable[[bytes], bool]) -> None:
+        """Hand every message to `take` in order until it returns False: from within `put`, once none waits here.
+
+        Whoever puts must be ready for what `take` does. Safe to cancel, one caller at a time, as `take` of this class.
+
+        Raises:
+            ChannelClosed: The queue ended and is empty.
+            Exception: What `take` raised.
+        """
+        while True:
+            if not take(await self.take()):
+                return
+            if not self._messages and self._end is None:
+                break
+        self._taker, self._take = asyncio.get_running_loop().create_future(), take
+        try:
+            await self._taker
+            enough = self._take is None
+        finally:
+            self._taker = self._take = None
+        if not enough and self._end is not None:
+            raise again(self._end)
+
+    def _hand_over(self, take: Callable[[bytes], bool], taker: asyncio.Future[None], payload: bytes) -> None:
+        try:
+            more = take(payload)
+        except Exception as error:
+            if not taker.done():
+                taker.set_exception(error)
+            return
+        if not more:
+            self._take = None
+            _wake(taker)
 
     async def room(self) -> None:
         """Wait until at most `HIGH_WATER_BYTES` wait or the queue has ended. Safe to cancel; any number of callers."""

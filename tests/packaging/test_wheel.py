@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
 import sys
 import zipfile
 
@@ -81,3 +84,29 @@ def test_every_thin_module_imports_on_the_thin_base(thin):
     code += "aioseed_football, aioseed_football.match, aioseed_dmlab"
     done = thin.run("python", "-W", "error", "-c", code)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_actor_on_the_thin_base_trains_with_a_learner_elsewhere(thin, tmp_path):
+    """The learner runs in this environment, with another NumPy than one of the two actors has."""
+    words = ["learner", "cartpole", "--listen", "ws://127.0.0.1:0", "--steps", "20000", "--run-dir", "run", "--json"]
+    learner = subprocess.Popen(
+        [sys.executable, "-m", "aioseed.cli.main", *words, "stop.return_mean=null", "telemetry.tensorboard=false"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with learner:
+        try:
+            assert learner.stderr is not None
+            url = next(found[0] for line in learner.stderr if (found := re.search(r"ws://[0-9.:]+", line)))
+            actor = thin.run("aioseed", "actor", url, "--preset", "cartpole", "--envs", "64")
+            out, err = learner.communicate(timeout=60)
+        finally:
+            learner.kill()
+    assert actor.returncode == 0, actor.stderr
+    assert learner.returncode == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["trained_steps"] >= 20000
+    assert result["env_steps"] == result["trained_steps"] + sum(result["dropped"].values())

@@ -8,7 +8,7 @@ to the call: a task for it would cost a tenth of the whole round trip.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 from aioseed.errors import ChannelClosed
 from aioseed.transport.channel import Channel
@@ -64,6 +64,10 @@ class GrpcChannel(Channel):
     async def receive(self) -> bytes:
         """Return the next message."""
         return await self._inbox.take()
+
+    async def receive_each(self, take: Callable[[bytes], bool]) -> None:
+        """Hand every message to `take` from within the task that reads the call."""
+        await self._inbox.take_each(take)
 
     async def close(self, reason: str = "") -> None:
         """Write what is queued, end the call, wait for the peer to agree, at most 2 seconds."""

@@ -52,6 +52,7 @@ class Board:
     def __init__(self) -> None:
         self.version = 0
         self.asked: list[int] = []
+        self.closed = False
 
     def current(self) -> Policy:
         return Policy(self.version, jnp.int32(self.version))
@@ -59,7 +60,7 @@ class Board:
     def wait_for(self, version: int, timeout_s: float) -> bool:
         self.asked.append(version)
         self.version = max(self.version, version)
-        return True
+        return not self.closed
 
 
 class Sink:
@@ -143,6 +144,8 @@ class Bench:
         assert self.intake.take(self.peer, message.tobytes(), 0.0) is None
         self.intake.close(Close.ALL, 0.0)
         self.engine.handle(self.batches.pop())
+        if not self.peer.answers:
+            return []
         return ActionLayout(ACTION).decode(self.peer.answers.pop()).action.tolist()
 
 
@@ -232,6 +235,13 @@ def test_lockstep_waits_for_the_updates_of_all_batches_that_were_filled() -> Non
     assert bench.step([0], [True], [0]) == [INITIAL + 16]
     assert bench.board.asked == [10, 13, 13, 16]
     assert bench.sink.versions == [10, 13, 13, 16]
+
+
+def test_lockstep_serves_nobody_after_the_last_update() -> None:
+    bench = Bench(lockstep_updates=3)
+    bench.board.closed = True
+    assert bench.step([0], [True], [0]) == []
+    assert bench.sink.rows == []
 
 
 class Recorder:

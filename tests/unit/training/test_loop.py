@@ -95,6 +95,12 @@ def test_it_stops_at_total_steps(kit):
     assert not road.loop.step(0.0)
 
 
+def test_a_goal_ends_the_run_with_the_update_that_reached_it(kit):
+    road = kit.road(kit.config(), [kit.batch(seed, 4) for seed in range(3)], goal_reached=lambda: True)
+    assert run(road).version == 1 and road.loop.is_over
+    assert road.board.current().version == 1 and not road.board.wait_for(1, 0.0)
+
+
 def test_a_skipped_update_is_in_the_ledger_and_still_counts_a_version(kit):
     road = kit.road(kit.config(), [kit.batch(1, 4), kit.poisoned(kit.batch(2, 4)), kit.batch(3, 4)])
     summary = run(road)
@@ -188,9 +194,9 @@ def test_time_is_split_into_busy_idle_while_ready_and_waiting(kit):
     program, take, publish = road.loop._program, road.source.take, road.board.publish
 
     def slow(function, seconds):
-        def slowed(*arguments):
+        def slowed(*arguments, **options):
             now[0] += seconds
-            return function(*arguments)
+            return function(*arguments, **options)
 
         return slowed
 

@@ -62,7 +62,16 @@ def test_closing_wakes_those_who_wait_in_vain(board):
     board.close()
     waiter.join()
     assert outcomes == [False]
-    assert board.wait_for(0, 0.0)
+    assert not board.wait_for(0, 0.0)
+
+
+def test_nobody_goes_on_with_the_last_version(board):
+    outcomes = []
+    waiter = threading.Thread(target=lambda: outcomes.append(board.wait_for(1, 3600.0)))
+    waiter.start()
+    board.publish({"w": jnp.zeros(64)}, 1, last=True)
+    waiter.join()
+    assert outcomes == [False] and board.current().version == 1
 
 
 def test_waiting_gives_up_after_its_time(board):

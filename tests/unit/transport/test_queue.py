@@ -72,6 +72,34 @@ async def test_end_with_drop_forgets_what_waits_and_the_first_end_stays() -> Non
     assert queue.ended is BROKEN
 
 
+async def test_take_each_hands_over_from_within_put_once_nothing_waits() -> None:
+    queue, taken = MessageQueue(), []
+    queue.put(b"1")
+    taking = asyncio.create_task(queue.take_each(lambda message: taken.append(message) is None and message != b"stop"))
+    await asyncio.sleep(0)
+    assert taken == [b"1"]
+    queue.put(b"2")
+    assert taken == [b"1", b"2"] and queue.size_bytes == 0
+    with pytest.raises(RuntimeError):
+        await queue.take()
+    queue.put(b"stop")
+    queue.put(b"3")
+    queue.end(CLEAN)
+    await taking  # what ended it was the word of the taker, not the end
+    assert taken == [b"1", b"2", b"stop"] and await queue.take() == b"3"
+
+
+async def test_take_each_ends_with_the_queue() -> None:
+    queue, taken = MessageQueue(), []
+    taking = asyncio.create_task(queue.take_each(lambda message: taken.append(message) is None))
+    await asyncio.sleep(0)
+    queue.put(b"1")
+    queue.end(BROKEN)
+    with pytest.raises(ChannelClosed, match="broken"):
+        await taking
+    assert taken == [b"1"]
+
+
 async def test_room_waits_above_the_high_mark_and_a_cancelled_waiter_takes_nothing_from_others() -> None:
     queue = MessageQueue()
     queue.put(bytes(HIGH_WATER_BYTES))
