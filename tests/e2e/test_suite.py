@@ -35,7 +35,7 @@ def suite(start, small, tmp_path):
 def test_a_suite_is_stopped_gone_on_with_and_reported(suite, start, tmp_path):
     stopped = suite("--steps", "4000000000", "--task", "still")
     stopped.says("task 1 of 1: still")
-    stopped.says(r"\| return \d")
+    stopped.says("ready after")
     stopped.signal(signal.SIGINT)
     assert stopped.ends() == 0
     assert "0 of 1 tasks are finished." in stopped.text
