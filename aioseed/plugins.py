@@ -18,7 +18,9 @@ from aioseed.types import EnvironmentPlugin
 
 __all__ = ["Group", "environment_plugin", "load", "names", "suite", "transport_for"]
 
-Group: TypeAlias = Literal["aioseed.transports", "aioseed.envs", "aioseed.agents", "aioseed.nets", "aioseed.suites"]
+Group: TypeAlias = Literal[
+    "aioseed.transports", "aioseed.envs", "aioseed.agents", "aioseed.nets", "aioseed.transforms", "aioseed.suites"
+]
 """The entry-point groups in which plugins are found."""
 
 _KINDS: dict[str, str] = {
@@ -26,9 +28,10 @@ _KINDS: dict[str, str] = {
     "aioseed.envs": "environment plugin",
     "aioseed.agents": "agent",
     "aioseed.nets": "network",
+    "aioseed.transforms": "transform",
     "aioseed.suites": "suite",
 }
-_LEARNER_SIDE = ("aioseed.agents", "aioseed.nets")
+_LEARNER_SIDE = ("aioseed.agents", "aioseed.nets", "aioseed.transforms")
 _SCHEMES = {"ws": "websocket", "wss": "websocket", "grpc": "grpc", "grpcs": "grpc"}
 
 
