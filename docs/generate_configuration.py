@@ -15,12 +15,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from aioseed_atari.options import AtariOptions
 from aioseed_gymnasium.options import GymnasiumOptions, WrapperOptions
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from aioseed.agents.vtrace.config import VtraceConfig
 from aioseed.host.config import PluginSection, RunConfig
+from aioseed.nets.images import dqn, impala_deep, impala_shallow, r2d2
 from aioseed.nets.mlp import mlp
 from aioseed.nets.recurrent import mlp_lstm
 
@@ -62,11 +64,20 @@ def page() -> str:
         ("agent", "`vtrace`: the options of V-trace", VtraceConfig),
         ("environment.options", "`gymnasium`: how its environments are made", GymnasiumOptions),
         ("environment.options.wrappers.0", "one wrapper", WrapperOptions),
+        ("environment.options", "`atari`: how games are played and seen", AtariOptions),
     )
     parts.append("## Options of the plugins that come with aioseed\n")
     for path, title, model in sections:
         parts += _model(model, path, f"### `{path}` for {title}")
-    for name, network in (("mlp", mlp), ("lstm", mlp_lstm)):
+    networks = {
+        "mlp": mlp,
+        "lstm": mlp_lstm,
+        "dqn": dqn,
+        "r2d2": r2d2,
+        "impala-shallow": impala_shallow,
+        "impala-deep": impala_deep,
+    }
+    for name, network in networks.items():
         parts += _function(network, f"### `network` for `{name}`")
     return "\n".join(parts)
 

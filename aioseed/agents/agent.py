@@ -1,7 +1,7 @@
 """The seam between the runtime and an algorithm: an agent is a NamedTuple of pure functions.
 
-There is one runtime. Serving calls `act`, training calls `loss`, `after_update`, `observe` and `published`; neither knows
-the algorithm.
+There is one runtime. Serving calls `act`, training `loss`, `after_update`, `observe` and `published`; neither knows the
+algorithm.
 An entry point of the group ``aioseed.agents`` names an `AgentPlugin`. Check yours with `aioseed.testing.agent_kit`.
 
 Letters: B rows of a batch or unrolls, T transitions of an unroll (it has T+1 rows).

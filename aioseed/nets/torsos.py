@@ -46,7 +46,7 @@ class ShallowTorso(nn.Module):
 
 
 class ResidualTorso(nn.Module):
-    """Apply IMPALA's residual network (Espeholt et al. 2018, figure 3): stacks of one convolution, max-pooling, 2 blocks."""
+    """Apply IMPALA's residual network (Espeholt et al. 2018, figure 3): in each stack a convolution and two blocks."""
 
     channels: tuple[int, ...]
     hidden_units: int

@@ -20,7 +20,7 @@ from aioseed.lookup import did_you_mean
 from aioseed.nets.network import PyTree
 from aioseed.specs import ArraySpec, ObservationSpec, Tree, flatten, leaf_paths, unflatten
 
-Observation: TypeAlias = Tree[jax.Array]
+Observation: TypeAlias = "Tree[jax.Array]"
 """Arrays as an observation spec says; leaves [B, ...] or [T+1, B, ...]."""
 
 
