@@ -26,7 +26,7 @@ test: lint ## Check formatting, types and imports, then run every test
 	$(BIN)/pytest -n 2
 
 chaos: dev ## Break things for an hour and check that nothing is lost; FULL=1 takes the large numbers
-	AIOSEED_CHAOS_FULL=$(FULL) $(BIN)/pytest -m chaos tests/chaos --durations=0 -rA
+	AIOSEED_CHAOS_FULL=$(FULL) $(BIN)/pytest -m chaos --durations=0 -rA
 	$(BIN)/aioseed chaos cartpole --minutes $(if $(FULL),60,5) --json
 
 lint: dev
