@@ -36,8 +36,11 @@ SMALL = [
 ]
 
 
+CARTPOLE = read("cartpole")
+
+
 def small(*overrides: str) -> RunConfig:
-    return validate(RunConfig, apply_overrides(read("cartpole"), [*SMALL, *overrides]), "")
+    return validate(RunConfig, apply_overrides(CARTPOLE, [*SMALL, *overrides]), "")
 
 
 async def rows_and_steps(run_dir: Path) -> tuple[float, int]:
