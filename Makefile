@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev train test lint format docs dist packaging clean
+.PHONY: help install dev train test chaos lint format docs dist packaging clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,10 @@ train: install ## Train CartPole until it is solved
 
 test: lint ## Check formatting, types and imports, then run every test
 	$(BIN)/pytest -n 2
+
+chaos: dev ## Break things for an hour and check that nothing is lost; FULL=1 takes the large numbers
+	AIOSEED_CHAOS_FULL=$(FULL) $(BIN)/pytest -m chaos tests/chaos --durations=0 -rA
+	$(BIN)/aioseed chaos cartpole --minutes $(if $(FULL),60,5) --json
 
 lint: dev
 	$(BIN)/ruff format --check --quiet .

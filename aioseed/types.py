@@ -150,8 +150,11 @@ class UnrollSink(Protocol):
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
         """Note that `slots` are leased anew; their rows follow. Rows of evaluation slots never enter an unroll."""
 
-    def drop(self, slots: np.ndarray, reason: str) -> None:
-        """Drop the open unrolls of `slots`: their lease has ended. `reason` is a word of `telemetry.ledger.Reason`."""
+    def drop(self, slots: np.ndarray, reason: str, arrived: int = 0) -> None:
+        """Drop the open unrolls of `slots`: their lease has ended. `reason` is a word of `telemetry.ledger.Reason`.
+
+        `arrived` transitions came just now, are in no unroll, and are accepted and dropped in the same moment.
+        """
 
     @property
     def batches_finished(self) -> int:

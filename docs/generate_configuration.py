@@ -19,10 +19,13 @@ from aioseed_gymnasium.options import GymnasiumOptions, WrapperOptions
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from aioseed.agents.r2d2.config import R2d2Config
+from aioseed.agents.sac.config import SacConfig
 from aioseed.agents.vtrace.config import VtraceConfig
+from aioseed.experience.replay.config import HindsightConfig, ReplayConfig
 from aioseed.host.config import PluginSection, RunConfig
 from aioseed.nets.mlp import mlp
-from aioseed.nets.recurrent import mlp_lstm
+from aioseed.nets.recurrent import mlp_dueling_lstm, mlp_lstm
 
 PAGE = Path(__file__).parent / "reference" / "configuration.md"
 
@@ -48,6 +51,7 @@ MEANINGS = {
     "transport.max_message_bytes": "Largest message; a larger one closes its channel.",
     "telemetry.every_s": "Seconds between two reports: events, `metrics.jsonl`, TensorBoard.",
     "telemetry.tensorboard": "Write TensorBoard events into the run directory.",
+    "replay.sampling": "How unrolls are drawn: by priority, or all alike.",
     "stop.episodes": "Number of finished episodes that the mean is over.",
 }
 
@@ -60,13 +64,17 @@ def page() -> str:
     ]
     sections = (
         ("agent", "`vtrace`: the options of V-trace", VtraceConfig),
+        ("agent", "`r2d2`: the options of R2D2", R2d2Config),
+        ("agent", "`sac`: the options of SAC", SacConfig),
         ("environment.options", "`gymnasium`: how its environments are made", GymnasiumOptions),
         ("environment.options.wrappers.0", "one wrapper", WrapperOptions),
     )
+    parts += _model(ReplayConfig, "replay", "## `replay`, where it is not null")
+    parts += _model(HindsightConfig, "replay.hindsight", "### `replay.hindsight`, where it is not null")
     parts.append("## Options of the plugins that come with aioseed\n")
     for path, title, model in sections:
         parts += _model(model, path, f"### `{path}` for {title}")
-    for name, network in (("mlp", mlp), ("lstm", mlp_lstm)):
+    for name, network in (("mlp", mlp), ("lstm", mlp_lstm), ("dueling_lstm", mlp_dueling_lstm)):
         parts += _function(network, f"### `network` for `{name}`")
     return "\n".join(parts)
 

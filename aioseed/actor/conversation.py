@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
+from aioseed.actor.crew import Crew
 from aioseed.actor.group import Work
 from aioseed.actor.session import ActorEvent, ActorSession, End, Outcome
 from aioseed.actor.watch import Watch
-from aioseed.actor.worker import Worker
-from aioseed.errors import AioseedError, ChannelClosed, EnvironmentFailed, ProtocolError
+from aioseed.errors import AioseedError, ChannelClosed, EnvironmentFailed, ProtocolError, TransportError
 from aioseed.transport.channel import Channel
 from aioseed.wire.messages import Error, Hello, Welcome, clip
 
@@ -24,22 +24,21 @@ LAST_WORDS_S = 2.0
 class Conversation:
     """Carry messages between a learner and the workers of this actor until the session ends.
 
-    Thread: the event loop's. Workers report through the loop; a report that comes after the end is dropped, since the
-    next session resets every environment.
+    Thread: the event loop's. Workers report through the loop; what they report after the end goes into their groups.
     """
 
     def __init__(
         self,
         channel: Channel,
         session: ActorSession,
-        workers: Sequence[Worker],
+        crew: Crew,
         watch: Watch,
         on_event: Callable[[ActorEvent], None],
         on_welcome: Callable[[Welcome], None],
     ) -> None:
         self._channel = channel
         self._session = session
-        self._workers = workers
+        self._crew = crew
         self._watch = watch
         self._on_event = on_event
         self._on_welcome = on_welcome
@@ -57,14 +56,19 @@ class Conversation:
             self._leave(None)
             raise
         else:
-            self._leave(end.error if end.outcome == "failed" else None)
+            if not end.may_resume:  # a BYE would end the leases that the next session is to go on with
+                self._leave(end.error if end.outcome == "failed" else None)
         finally:
+            self._crew.listen(None)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     await self._channel.close()
         return end
 
     async def _talk(self, hello: Hello) -> End:
+        for group in self._session.working:
+            self._watch.started(group)
+        self._crew.listen(self._report)
         self._guard(lambda: Outcome(sends=[self._session.open(hello)]))
         async with asyncio.TaskGroup() as tasks:
             helpers = tasks.create_task(self._receive()), tasks.create_task(self._tick())
@@ -81,7 +85,7 @@ class Conversation:
         try:
             await self._channel.receive_each(self._hear)
         except ChannelClosed as closed:
-            self._finish(End("retry", closed))
+            self._finish(End("retry", closed, may_resume=True))
 
     def _hear(self, payload: bytes) -> bool:
         self._watch.heard()
@@ -103,7 +107,7 @@ class Conversation:
         if verdict.dead:
             raise ChannelClosed("it is silent", clean=False)
         if verdict.forgotten:
-            raise ChannelClosed("it leases no environment of this actor any more", clean=False)
+            return Outcome(end=End("retry", TransportError("it leases no environment of this actor any more")))
         ping = self._session.ping() if verdict.ping else None
         return Outcome(sends=[ping] if ping is not None else [])
 
@@ -121,7 +125,7 @@ class Conversation:
         try:
             self._apply(decide())
         except ChannelClosed as closed:
-            self._finish(End("retry", closed))
+            self._finish(End("retry", closed, may_resume=True))
         except AioseedError as error:
             self._finish(End("failed", error))
         except Exception as error:
@@ -134,10 +138,10 @@ class Conversation:
                 self._channel.send_nowait(payload)
         except ChannelClosed as closed:
             # What the learner said before it went, its BYE perhaps, crossed this message and is still to be read.
-            self._loop.call_later(LAST_WORDS_S, self._finish, End("retry", closed))
-        for group, job in outcome.jobs:
+            self._loop.call_later(LAST_WORDS_S, self._finish, End("retry", closed, may_resume=True))
+        for group, _ in outcome.jobs:
             self._watch.started(group)
-            self._workers[group].submit(job, partial(self._report, group))
+        self._crew.submit(outcome.jobs)
         for event in outcome.events:
             self._on_event(event)
             if event.kind == "welcomed" and (welcome := self._session.welcome) is not None:

@@ -15,7 +15,7 @@ Decisions only: no thread, no clock, no await. Thread: the event loop's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -86,7 +86,7 @@ class _Outstanding(NamedTuple):
 
 
 class Group:
-    """Decide what a group of E environments does in one session.
+    """Decide what a group of E environments does, in one session and in those that go on with it.
 
     Args:
         message: The group's STEP; its columns are read here only while no worker has them.
@@ -108,12 +108,17 @@ class Group:
         self._working = False
         self._outstanding: _Outstanding | None = None
         self.acknowledged_rows = 0
-        """Transitions that were answered in this session."""
+        """Transitions that were answered so far."""
 
     @property
     def slots(self) -> list[int]:
         """Return the slots that have a row here, leased or taken away."""
         return list(self._row_of)
+
+    @property
+    def is_working(self) -> bool:
+        """Return True while the worker has a job."""
+        return self._working
 
     @property
     def leased_rows(self) -> int:
@@ -130,6 +135,25 @@ class Group:
         self._row_of = {slot: row for row, slot in enumerate(slots)}
         self._leases = dict(enumerate(zip(slots, epochs, strict=True)))
         return self._job(None)
+
+    def holds(self, slot: int, epoch: int) -> bool:
+        """Return True for a lease that a row has or is about to begin."""
+        return self._epochs.get(slot) == epoch or (slot, epoch) in self._leases.values()
+
+    def keep(self, granted: Mapping[int, int]) -> None:
+        """Give up every lease but those that were granted again (slot -> epoch): a session goes on with them."""
+        self._leases = {row: lease for row, lease in self._leases.items() if granted.get(lease[0]) == lease[1]}
+        for slot, epoch in list(self._epochs.items()):
+            if granted.get(slot) != epoch:
+                self._vacate(slot)
+
+    def again(self) -> Reaction:
+        """Send the STEP that waits for its answer again: nobody knows whether it or its answer was lost."""
+        outstanding = self._outstanding
+        if self._working or outstanding is None:
+            return self._settle()
+        self._outstanding = None
+        return self._send_part(self._leased & outstanding.sent)
 
     def stepped(self, work: Work) -> Reaction:
         """Note that the worker is done and return the STEP to send, or a further job."""
@@ -173,6 +197,15 @@ class Group:
         Raises:
             ProtocolError: More slots than environments.
         """
+        self.reserve(slot, epoch)
+        return self._settle()
+
+    def reserve(self, slot: int, epoch: int) -> None:
+        """Take a slot as `lease` does, but begin nothing yet.
+
+        Raises:
+            ProtocolError: More slots than environments.
+        """
         row = self._row_of.get(slot)
         if row is None:
             row = self._take_vacant(slot)
@@ -180,7 +213,6 @@ class Group:
             self._vacate(slot)
         self._leases[row] = (slot, epoch)
         self._revoked_at_work[row] = False
-        return self._settle()
 
     def refused(self, rows: Iterable[RefusedRow]) -> Reaction:
         """Take an ERROR that names rows: they wait for a lease, the rest of that STEP is sent again."""

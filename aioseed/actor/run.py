@@ -15,6 +15,7 @@ from aioseed import __version__
 from aioseed.actor.config import EnvironmentConfig
 from aioseed.actor.contact import Backoff, Contact
 from aioseed.actor.conversation import Conversation
+from aioseed.actor.crew import Crew
 from aioseed.actor.session import ActorEvent, ActorSession, End
 from aioseed.actor.watch import Watch
 from aioseed.actor.worker import Built, Worker
@@ -36,7 +37,7 @@ from aioseed.transport.token import Secret
 from aioseed.types import BatchEnvironment
 from aioseed.validation import validate
 from aioseed.wire.columns import ActionLayout
-from aioseed.wire.messages import Hello, Metric, Task, Welcome
+from aioseed.wire.messages import Hello, Metric, RefusalCode, Task, Welcome
 
 CLOSE_S = 5.0
 """Longest wait for environments to close; threads that hang longer are left behind."""
@@ -79,8 +80,9 @@ async def run_actor(
     """Step environments for the learner at `url` until its run is over.
 
     The environments are cut into groups that step in turns, each in a thread of its own. A lost learner is dialled
-    again for `reconnect_s` after each session, with full jitter; environments are then reset. The event loop stays
-    free: PINGs are answered while environments step.
+    again for `reconnect_s` after each session, with full jitter. Episodes go on where they were if the learner has kept
+    their slots; else, and after its restart, environments are reset. The event loop stays free: PINGs are answered
+    while environments step.
 
     Safe to cancel: the learner is told, and threads and environments are closed within 8 seconds; a thread that hangs
     longer is left behind as a daemon. Several may run in one event loop. The learner pushes back by delaying actions.
@@ -174,12 +176,14 @@ class _Actor:
         self._transport = transport
         self._options = options
         self._token = token
-        self._workers = workers
+        self._crew = Crew(workers)
+        self._groups = len(workers)
         self._messages = [group.message for group in built]
         self._actions = ActionLayout(built[0].spec.action)
         self._hello = hello
         self._tell = tell
         self._loop = asyncio.get_running_loop()
+        self._resume_token: str | None = None  # of the last WELCOME, while the session may go on
         self._run_id = ""
         self._acknowledged_rows = 0  # in the run of `_run_id`
         self._sessions = 0
@@ -190,12 +194,19 @@ class _Actor:
         contact = Contact(wait_s, reconnect_s, backoff, self._loop.time())
         said = ""
         while True:
+            asked_to_resume = self._resume_token is not None
             end = await self._attempt(contact)
             contact.lost(self._loop.time())
             if end.outcome == "run_over":
+                self._tell(ActorEvent("over", "the run is over"))
                 return ActorSummary(self._run_id, self._sessions, self._transitions)
             if end.outcome == "failed":
                 raise end.error or AssertionError("a failure without an error")
+            if not end.may_resume:
+                self._resume_token = None
+                self._crew.forget()
+                if asked_to_resume and _is_about_the_token(end):
+                    continue  # ask again without it, at once
             delay_s = contact.retry_delay_s(self._loop.time())
             if delay_s is None:
                 raise _given_up(self._url, contact, end.error)
@@ -203,6 +214,8 @@ class _Actor:
                 said = str(end.error)
                 self._tell(_retrying(self._url, contact, end.error))
             await asyncio.sleep(delay_s)
+            if self._crew.failure is not None:
+                raise self._crew.failure
 
     async def _attempt(self, contact: Contact) -> End:
         token = await self._read_token()
@@ -217,18 +230,20 @@ class _Actor:
             # A learner that was just restarted has a new token; it may have been written since we read it.
             return End("retry" if await self._read_token() != token else "failed", error)
         except TransportError as error:
-            return End("retry", error)
-        session = ActorSession(self._messages, self._actions)
+            return End("retry", error, may_resume=True)
+        session = ActorSession(self._messages, self._actions, self._crew.groups)
 
         def welcomed(welcome: Welcome) -> None:
             contact.welcomed(self._loop.time())
             self._sessions += 1
+            self._resume_token = welcome.resume_token
             if welcome.run_id != self._run_id:
                 self._run_id, self._acknowledged_rows = welcome.run_id, 0
 
-        watch = Watch(len(self._workers), self._hello.step_deadline_s, self._loop.time())
-        conversation = Conversation(channel, session, self._workers, watch, self._tell, welcomed)
-        hello = self._hello.model_copy(update={"acknowledged_rows": self._acknowledged_rows})
+        watch = Watch(self._groups, self._hello.step_deadline_s, self._loop.time())
+        conversation = Conversation(channel, session, self._crew, watch, self._tell, welcomed)
+        counted = {"acknowledged_rows": self._acknowledged_rows, "resume_token": self._resume_token}
+        hello = self._hello.model_copy(update=counted)
         try:
             return await conversation.run(hello)
         finally:
@@ -237,6 +252,10 @@ class _Actor:
 
     async def _read_token(self) -> Secret | None:
         return await asyncio.to_thread(self._token) if callable(self._token) else self._token
+
+
+def _is_about_the_token(end: End) -> bool:
+    return isinstance(end.error, RefusedError) and end.error.code == RefusalCode.RESUME_TOKEN
 
 
 def _maker(make_env: MakeEnvironments | EnvironmentConfig) -> MakeEnvironments:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from aioseed.actor.group import Group, Job, Reaction, Work
 from aioseed.actor.seeds import environment_seed
@@ -26,6 +26,7 @@ from aioseed.wire.messages import (
     Lease,
     Ping,
     Pong,
+    RefusalCode,
     Refused,
     RefusedRow,
     Revoke,
@@ -44,7 +45,17 @@ class ActorEvent(NamedTuple):
     """Tell the user of an actor what happened, in one sentence."""
 
     kind: Literal[
-        "waiting", "starting", "welcomed", "lost", "refused", "rows_refused", "revoked", "leased", "draining", "error"
+        "waiting",
+        "starting",
+        "welcomed",
+        "lost",
+        "refused",
+        "rows_refused",
+        "revoked",
+        "leased",
+        "draining",
+        "over",
+        "error",
     ]
     message: str
 
@@ -54,6 +65,12 @@ class End(NamedTuple):
 
     outcome: Literal["run_over", "retry", "failed"]
     error: AioseedError | None = None
+    may_resume: bool = False
+    """True when the learner may still keep the slots, for a session that goes on with them."""
+
+
+Jobs: TypeAlias = list[tuple[int, Job]]
+"""Jobs with the index of the group that each is for."""
 
 
 @dataclass(slots=True)
@@ -61,7 +78,7 @@ class Outcome:
     """Collect what one message makes necessary, in order."""
 
     sends: list[bytes] = field(default_factory=list)
-    jobs: list[tuple[int, Job]] = field(default_factory=list)
+    jobs: Jobs = field(default_factory=list)
     events: list[ActorEvent] = field(default_factory=list)
     end: End | None = None
 
@@ -72,14 +89,17 @@ class ActorSession:
     Args:
         messages: One STEP a group, in the order in which the groups take slots.
         actions: Layout of the answers.
+        groups: Those of the session that this one goes on with, or an empty list, which WELCOME fills.
     """
 
-    def __init__(self, messages: Sequence[StepMessage], actions: ActionLayout) -> None:
+    def __init__(self, messages: Sequence[StepMessage], actions: ActionLayout, groups: list[Group]) -> None:
         self._messages = messages
         self._actions = actions
         self._machine = SessionMachine(Side.ACTOR)
-        self._groups: list[Group] = []
-        self._group_of: dict[int, int] = {}  # slot -> index of the group that has or last had it
+        self._groups = groups
+        # slot -> index of the group that has or last had it
+        self._group_of = {slot: index for index, group in enumerate(groups) for slot in group.slots}
+        self._acknowledged_before = sum(group.acknowledged_rows for group in groups)
         self._pings = 0
         self._complaint = ""
         self.welcome: Welcome | None = None
@@ -88,7 +108,12 @@ class ActorSession:
     @property
     def acknowledged_rows(self) -> int:
         """Return the transitions that were answered in this session."""
-        return sum(group.acknowledged_rows for group in self._groups)
+        return sum(group.acknowledged_rows for group in self._groups) - self._acknowledged_before
+
+    @property
+    def working(self) -> list[int]:
+        """Return the indices of groups whose workers have a job."""
+        return [index for index, group in enumerate(self._groups) if group.is_working]
 
     @property
     def idle(self) -> bool:
@@ -170,6 +195,8 @@ class ActorSession:
         counts = [message.rows for message in self._messages]
         self._check_welcome(welcome, counts)
         self.welcome = welcome
+        if self._groups:
+            return self._go_on(welcome)
 
         def seed(slot: int, epoch: int) -> int:
             return environment_seed(welcome.seed, slot, epoch)
@@ -183,6 +210,20 @@ class ActorSession:
             self._group_of.update(dict.fromkeys(slots, index))
             outcome.jobs.append((index, group.begin(slots, epochs)))
         outcome.events.append(ActorEvent("welcomed", f"joined run {welcome.run_id} with {start} environments"))
+        return outcome
+
+    def _go_on(self, welcome: Welcome) -> Outcome:
+        """Go on under the leases that were granted again, and begin the others."""
+        granted = dict(zip(welcome.slots, welcome.epochs, strict=True))
+        words = f"went on in run {welcome.run_id} with {len(granted)} environments"
+        outcome = Outcome(events=[ActorEvent("welcomed", words)])
+        for group in self._groups:
+            group.keep(granted)
+        for slot, epoch in granted.items():
+            if not any(group.holds(slot, epoch) for group in self._groups):
+                self._groups[self._place(slot)].reserve(slot, epoch)
+        for index, group in enumerate(self._groups):
+            self._collect(outcome, index, group.again())
         return outcome
 
     def _check_welcome(self, welcome: Welcome, counts: Sequence[int]) -> None:
@@ -209,12 +250,17 @@ class ActorSession:
     def _on_lease(self, message: Lease) -> Outcome:
         outcome = Outcome(events=[ActorEvent("leased", f"the learner gave {len(message.slots)} slots")])
         for slot, epoch in zip(message.slots, message.epochs, strict=True):
-            index = self._group_of.get(slot)
-            if index is None or slot not in self._groups[index].slots:
-                index = self._vacant_group(slot)
-            self._group_of[slot] = index
+            index = self._place(slot)
             self._collect(outcome, index, self._groups[index].lease(slot, epoch))
         return outcome
+
+    def _place(self, slot: int) -> int:
+        """Return the index of the group that takes `slot`: the one that had it, else one with a free row."""
+        index = self._group_of.get(slot)
+        if index is None or slot not in self._groups[index].slots:
+            index = self._vacant_group(slot)
+        self._group_of[slot] = index
+        return index
 
     def _vacant_group(self, slot: int) -> int:
         for index, group in enumerate(self._groups):
@@ -286,7 +332,9 @@ def _on_refused(refused: Refused) -> Outcome:
         theirs=refused.ours,
         retry=refused.retry,
     )
-    return Outcome(end=End("retry" if refused.retry else "failed", error))
+    if refused.retry:
+        return Outcome(end=End("retry", error, may_resume=refused.code != RefusalCode.RESUME_TOKEN))
+    return Outcome(end=End("failed", error))
 
 
 def _because(reason: str) -> str:

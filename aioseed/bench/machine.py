@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aioseed import __version__
 
-_PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "aiohttp", "uvloop", "grpcio", "gymnasium")
+_PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "aiohttp", "uvloop", "grpcio", "gymnasium", "cpprb")
 
 
 def machine() -> dict[str, object]:

@@ -1,7 +1,8 @@
 """Measure replay beside cpprb, turn and turn about: inserts, samples with the copy of an unroll, priority updates.
 
 Both hold the same unrolls (one entry an unroll, the same columns) and do the same: draw a batch by priority, copy it
-out, change its priorities. cpprb is no dependency; without it only our own figures are measured.
+out, change its priorities. Both work in the calling thread alone, and its processor time is what counts: other programs
+on the machine disturb it least. cpprb is no dependency; without it only our own figures are measured.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ ENTRIES = (10**4, 10**5, 10**6)
 """Numbers of unrolls at which priorities are changed."""
 STEPS = 120
 BATCH = 64
-ROUNDS = 5
-_CALLS = 20
+ROUNDS = 15
+_CALLS = 50
 _OBSERVATION = ArraySpec("float32", (4,))
 
 
 class Figures(NamedTuple):
-    """Hold what one replay does in a second, each a median over rounds."""
+    """Hold what one replay does in a second of processor time, each a median over rounds."""
 
     inserts_per_s: float  # unrolls of `STEPS` steps
     samples_per_s: float  # likewise, drawn and copied
@@ -60,7 +61,8 @@ class Ours:
         self._source, self._target = allocate_buffer(layout, BATCH), allocate_buffer(layout, BATCH)
         self._priorities = _priorities(entries)
         _fill(self._replay, allocate_buffer(layout, 1000), self._priorities)
-        self._places = _places(entries - entries // 16)
+        newest = self._replay.blocks.next - 1
+        self._numbers = _again([newest - places for places in _places(entries - entries // 16)])
 
     def insert(self) -> object:
         """Insert a batch of unrolls."""
@@ -74,9 +76,8 @@ class Ours:
 
     def update(self) -> object:
         """Change the priorities of a batch drawn beforehand."""
-        numbers = self._replay.blocks.next - 1 - next(self._places)
-        self._replay.update(numbers, next(self._priorities))
-        return numbers
+        self._replay.update(next(self._numbers), next(self._priorities))
+        return None
 
 
 class Cpprb:
@@ -96,7 +97,7 @@ class Cpprb:
         }
         columns = {name: {"dtype": array.dtype, "shape": array.shape[1:]} for name, array in self._batch.items()}
         self._buffer = importlib.import_module("cpprb").PrioritizedReplayBuffer(entries, columns, alpha=0.9)
-        self._priorities, self._places = _priorities(entries), _places(entries)
+        self._priorities, self._places = _priorities(entries), _again(_places(entries))
         for _ in range(-(-entries // BATCH)):
             self._buffer.add(**self._batch, priorities=next(self._priorities))
 
@@ -137,6 +138,38 @@ def measure(entries: tuple[int, ...] = ENTRIES, steps: int = STEPS, rounds: int 
     }
 
 
+def measure_replay(entries: tuple[int, ...] = ENTRIES, rounds: int = ROUNDS) -> dict[str, object]:
+    """Return the figures of `measure` and their ratios, as JSON."""
+    found = measure(entries, rounds=rounds)
+    ours, theirs = found["aioseed"], found.get("cpprb")
+    return {
+        "steps": STEPS,
+        "batch": BATCH,
+        "rounds": rounds,
+        **{name: _rounded(figures) for name, figures in found.items()},
+        "updates_lowest_to_highest": round(ours.updates_per_s[min(entries)] / ours.updates_per_s[max(entries)], 3),
+        "share_of_cpprb": _shares(ours, theirs) if theirs is not None else "cpprb is not installed",
+    }
+
+
+def _rounded(figures: Figures) -> dict[str, object]:
+    return {
+        "inserts_per_s": round(figures.inserts_per_s),
+        "samples_per_s": round(figures.samples_per_s),
+        "updates_per_s": {str(count): round(rate) for count, rate in figures.updates_per_s.items()},
+    }
+
+
+def _shares(ours: Figures, theirs: Figures) -> dict[str, object]:
+    return {
+        "inserts": round(ours.inserts_per_s / theirs.inserts_per_s, 3),
+        "samples": round(ours.samples_per_s / theirs.samples_per_s, 3),
+        "updates": {
+            str(count): round(rate / theirs.updates_per_s[count], 3) for count, rate in ours.updates_per_s.items()
+        },
+    }
+
+
 def _turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Return entries a second of each call, the median over rounds in which each has its turn."""
     rates: dict[str, list[float]] = {name: [] for name in calls}
@@ -144,10 +177,10 @@ def _turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
         call()
     for _ in range(rounds):
         for name, call in calls.items():
-            began_s = time.perf_counter()
+            began_s = time.thread_time()
             for _ in range(_CALLS):
                 call()
-            rates[name].append(BATCH * _CALLS / (time.perf_counter() - began_s))
+            rates[name].append(BATCH * _CALLS / (time.thread_time() - began_s))
     return {name: median(found) for name, found in rates.items()}
 
 
@@ -163,8 +196,8 @@ def _priorities(seed: int) -> Iterator[np.ndarray]:
     return _again(list(made))
 
 
-def _places(entries: int) -> Iterator[np.ndarray]:
-    return _again(list(np.random.default_rng(entries).integers(0, entries, (64, BATCH))))
+def _places(entries: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(entries).integers(0, entries, (64, BATCH)))
 
 
 def _again(arrays: list[np.ndarray]) -> Iterator[np.ndarray]:

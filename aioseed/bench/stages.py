@@ -157,6 +157,7 @@ def _cost_s(call: Callable[[], None], seconds: float) -> float:
 def _no_hooks() -> Hooks:
     return Hooks(
         submit=lambda batch: None,
+        expel=lambda slots, epochs: None,
         answer=lambda batch, actions, row_bytes: None,
         episodes=lambda episodes: None,
         updated=lambda report: None,

@@ -18,6 +18,7 @@ from aioseed.lookup import did_you_mean
 
 Measure = Callable[[asyncio.Event], Awaitable[dict[str, object]]]
 DEFAULT_SESSIONS = "1,4,16,64,256,1000"
+DEFAULT_ENTRIES = "10000,100000,1000000"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,6 +32,7 @@ KINDS = {
     "latency": "latency at the top load and at half of it, beside the bare echo's",
     "connections": "serving for a growing number of connections",
     "train": "a training run beside its own limit",
+    "replay": "inserts, samples and changes of priorities beside cpprb's, where that is installed",
     "startup": "from the command to training and to its goal, with a cold and a warm cache",
     "compare": "what changed between two measurements that were printed with --json",
 }
@@ -48,6 +50,8 @@ def parser(kind: str) -> Parser:
         words.add_argument(
             "--repeats", type=int, default=3, help="warm runs, of which medians are printed (default: 3)"
         )
+    elif kind == "replay":
+        words.add_argument("--entries", default=DEFAULT_ENTRIES, help="unrolls held, separated by commas")
     elif kind == "train":
         words.add_argument("config", metavar="PRESET-or-FILE")
         add_overrides(words)
@@ -121,6 +125,11 @@ def _chosen(kind: str, words: argparse.Namespace) -> tuple[int, Measure]:
         if words.repeats < 1:
             raise UsageError("--repeats must be at least 1")
         return 0, lambda stop: measure_startup(words.config, words.repeats)
+    if kind == "replay":
+        from aioseed.bench.replay import measure_replay
+
+        entries = tuple(numbers(words.entries))
+        return 0, lambda stop: asyncio.to_thread(measure_replay, entries)
     return 0, _serving(kind, words)
 
 

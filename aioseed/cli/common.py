@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -141,7 +142,7 @@ class RunLog(logging.Handler):
 
     def write_to(self, path: Path) -> None:
         """Write what was logged so far, and all that follows, to the file at `path`."""
-        self._file = logging.FileHandler(path, encoding="utf-8")
+        self._file = _LogFile(path, self._show)
         self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._waiting.setTarget(self._file)
         self._waiting.flush()
@@ -160,6 +161,29 @@ class RunLog(logging.Handler):
             else:
                 self._held.append(record.getMessage())
         self._shown[record.msg] = times
+
+
+class _LogFile(logging.FileHandler):
+    """Write a log. A full disk costs lines of it, not the run, and that is shown once."""
+
+    def __init__(self, path: Path, show: Callable[[str], None]) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._show = show
+        self._shown = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging calls it so
+        """Show the first failure to write."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._shown:
+            self._shown = True
+            self._show(f"the log {self.baseFilename} cannot be written: {error.strerror}")
+
+    def close(self) -> None:
+        """Close the file; what a full disk did not take is lost."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def print_json(values: dict[str, object]) -> None:

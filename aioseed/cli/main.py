@@ -30,6 +30,8 @@ _COMMANDS = {
     "config": _Command("aioseed.cli.config", "show a resolved configuration, or its JSON Schema", True),
     "env-spec": _Command("aioseed.cli.env_spec", "describe an environment as learners see it", False),
     "check-env": _Command("aioseed.cli.check_env", "try an environment and say what would go wrong with it", False),
+    "doctor": _Command("aioseed.cli.doctor", "check a run directory and say what is found", True),
+    "chaos": _Command("aioseed.cli.chaos", "break things while a run goes on, and check that nothing is lost", True),
     "bench": _Command("aioseed.cli.bench", "measure serving, transports and training on this machine", True),
 }
 

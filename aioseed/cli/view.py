@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -18,6 +19,8 @@ from aioseed.host.config import RunConfig
 from aioseed.host.events import Event, Listening, Progress, Ready, Saved, Trouble
 
 PLAIN_EVERY_S = 5.0
+
+log = logging.getLogger("aioseed.cli")
 
 
 class RunView:
@@ -59,7 +62,9 @@ class RunView:
                 self._progress(event)
             case Listening(urls):
                 self.say(f"listening at {', '.join(urls)}")
-            case Ready(startup_s):
+            case Ready(startup_s, notes):
+                for note in notes:
+                    self.say(note)
                 self.say(f"ready after {startup_s:.1f} s; training begins")
             case Saved(_, path):
                 self._saved = f"saved {path}"
@@ -164,5 +169,11 @@ def _number(value: float) -> str:
 
 
 def _write(stream: TextIO, line: str) -> None:
-    stream.write(f"{line}\n")
-    stream.flush()
+    try:
+        stream.write(f"{line}\n")
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Output into a file on a full disk: a run does not end for the sake of a line.
+        log.warning("a line could not be shown: %s", error.strerror)

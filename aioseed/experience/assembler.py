@@ -99,12 +99,14 @@ class UnrollAssembler:
         self._evaluation[slots] = evaluation
         self._evaluations = int(np.count_nonzero(self._evaluation))
 
-    def drop(self, slots: np.ndarray, reason: str) -> None:
+    def drop(self, slots: np.ndarray, reason: str, arrived: int = 0) -> None:
         """Drop the open unrolls of `slots`: their lease has ended. The next row of each is the first of a newer epoch.
 
-        `reason` is a word of `telemetry.ledger.Reason`. Slots without an open unroll are fine.
+        `reason` is a word of `telemetry.ledger.Reason`. Slots without an open unroll are fine. `arrived` transitions
+        came just now and are in no unroll; they are accepted and dropped with the others.
         """
-        self._ledger.drop(self._store.drop(slots), Reason(reason), Account.OPEN)
+        self._ledger.accept(arrived)
+        self._ledger.drop(self._store.drop(slots) + arrived, Reason(reason), Account.OPEN)
 
     @property
     def batches_finished(self) -> int:

@@ -8,11 +8,17 @@ transition leads from one goal to another, and no goal is taken over an episode'
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 
-from aioseed.types import FIRST, UnrollColumns
+from aioseed.errors import ConfigError
+from aioseed.experience.replay.config import HindsightConfig
+from aioseed.lookup import did_you_mean, import_attribute
+from aioseed.specs import ArraySpec, ObservationSpec, spec_leaves
+from aioseed.types import FIRST, UnrollColumns, UnrollLayout
+
+_PATH = "replay.hindsight"
 
 GoalReward: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(achieved [N, *goal], desired [N, *goal]) -> float32[N]: the part of a reward that depends on the goal."""
@@ -23,6 +29,38 @@ class GoalLeaves(NamedTuple):
 
     achieved: int
     desired: int
+
+
+class Hindsight:
+    """Make unrolls with hindsight goals out of stored windows, as a configuration says. Thread: training."""
+
+    def __init__(self, config: HindsightConfig, observation: ObservationSpec, layout: UnrollLayout) -> None:
+        """Look up goals and reward.
+
+        Args:
+            config: The section ``replay.hindsight``.
+            observation: Has the goals as keys.
+            layout: Shape of the unrolls that are learned from.
+
+        Raises:
+            ConfigError: The observation has no such goals, or the window is too short for an unroll, or longer than one
+                where there is a recurrent state.
+            PluginError: The reward function cannot be imported.
+        """
+        _check_window(config, layout)
+        self._config = config
+        self._goals = _goal_leaves(config, observation)
+        reward = import_attribute(config.reward, group="aioseed.envs")
+        if not callable(reward):
+            raise ConfigError(f"{_PATH}.reward: {config.reward} is no function", path=f"{_PATH}.reward")
+        self._reward = cast("GoalReward", reward)
+        self._steps = layout.rows - 1
+
+    def __call__(self, window: UnrollColumns, random: np.random.Generator) -> UnrollColumns:
+        """Return one unroll out of each window; the window is not changed."""
+        rows, batch = window.flags.shape
+        starts = random.integers(0, rows - self._steps, batch)
+        return relabelled(window, starts, self._steps, self._goals, self._reward, self._config.probability, random)
 
 
 def relabelled(
@@ -101,3 +139,31 @@ def _last_rows(first: np.ndarray) -> np.ndarray:
     for row in range(rows - 2, -1, -1):
         last[row] = np.where(first[row + 1], row, last[row + 1])
     return last
+
+
+def _check_window(config: HindsightConfig, layout: UnrollLayout) -> None:
+    window, unroll = config.window_steps, layout.unroll_steps
+    if window < unroll:
+        problem = f"is {window}, but unrolls of {unroll} steps (experience.unroll_steps) are cut out of it"
+    elif window > unroll and (layout.state or layout.overlap_steps):
+        problem = f"must be experience.unroll_steps, {unroll}: this agent remembers, and only what is at the beginning"
+    else:
+        return
+    raise ConfigError(f"{_PATH}.window_steps {problem}", path=f"{_PATH}.window_steps", value=str(window))
+
+
+def _goal_leaves(config: HindsightConfig, observation: ObservationSpec) -> GoalLeaves:
+    """Return where the goals are among the leaves of an observation."""
+    branches = observation if isinstance(observation, dict) else {}
+    places: dict[str, int] = {}
+    leaf = 0
+    for key in sorted(branches):
+        places[key] = leaf
+        leaf += len(spec_leaves(branches[key]))
+    for option, key in (("achieved", config.achieved), ("desired", config.desired)):
+        if key not in branches or not isinstance(branches[key], ArraySpec):
+            path, near = f"{_PATH}.{option}", did_you_mean(key, branches)
+            raise ConfigError(f'{path}: the observation has no array "{key}"{near}', path=path, value=key)
+    if branches[config.achieved] != branches[config.desired]:
+        raise ConfigError(f"{_PATH}: achieved and desired goals are of different shape or dtype", path=_PATH)
+    return GoalLeaves(places[config.achieved], places[config.desired])

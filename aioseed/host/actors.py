@@ -121,7 +121,9 @@ class LocalActors:
         return _Ending(words.cause(code), code, time.monotonic() - began_s)
 
     def _start(self, index: int) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-m", "aioseed.cli.actor", self._url, "--preset", str(self._config_file)]
+        # With faulthandler the log tells where an environment was when it brought its process down.
+        words = [sys.executable, "-X", "faulthandler", "-m", "aioseed.cli.actor"]
+        words += [self._url, "--preset", str(self._config_file)]
         words += ["--actor-index", str(index), "--actor-id", f"local-{index}", "--role", self._role, "--lifeline-stdin"]
         try:
             return subprocess.Popen(
@@ -167,7 +169,7 @@ class _Words:
         """Return what the actor died of, in its own words where it said any. Waits until all were read."""
         self._thread.join()
         if code < 0:
-            return f"killed by signal {-code}"
+            return f"killed by {_signal_name(-code)}"
         return self._last.removeprefix(_PREFIX) or f"it ended with code {code}"
 
     def _read(self) -> None:
@@ -179,6 +181,13 @@ class _Words:
                 # What an environment printed may arrive after the sentence in which the actor says what is wrong.
                 if text.startswith(_PREFIX) or not self._last.startswith(_PREFIX):
                     self._last = text
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {number}, {signal.Signals(number).name}"
+    except ValueError:
+        return f"signal {number}"
 
 
 def _close_lifeline(child: subprocess.Popen[bytes]) -> None:

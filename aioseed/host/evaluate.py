@@ -87,7 +87,7 @@ class EpisodeDealer:
         """Note newly leased slots."""
         self._tracker.begin(slots, evaluation=evaluation)
 
-    def drop(self, slots: np.ndarray, reason: str) -> None:
+    def drop(self, slots: np.ndarray, reason: str, arrived: int = 0) -> None:
         """Take the episodes of environments that were lost back, to be dealt again."""
         self._left += int(np.count_nonzero(self._dealt[slots]))
         self._dealt[slots] = False
@@ -222,6 +222,7 @@ def _serving(
         actions,
         intake.pool,
         dealer,
+        server.expel_from,
         server.answer_from,
         EngineOptions(config.max_environments, config.bucket_sizes(), run.config.seed, evaluates=True),
         jax.devices()[0],

@@ -17,6 +17,7 @@ class Ready(NamedTuple):
     """Report that everything is compiled and actors are welcomed."""
 
     startup_s: float
+    notes: tuple[str, ...] = ()  # sentences for the user, such as how much memory replay takes
 
 
 class Progress(NamedTuple):
@@ -32,6 +33,7 @@ class Progress(NamedTuple):
     env_steps_per_s: float
     trained_steps_per_s: float
     return_mean: float  # of the last 100 training episodes; NaN before the first
+    evaluation_return_mean: float  # of the last 100 episodes of actors in the role evaluate; NaN without any
     episodes: int
     policy_lag: float  # optimiser steps, median
     batch_rows: float  # environments an inference batch served, median

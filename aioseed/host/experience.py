@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,10 +12,11 @@ import numpy as np
 from aioseed.agents.agent import Unroll
 from aioseed.errors import ConfigError
 from aioseed.experience.assembler import UnrollAssembler
+from aioseed.experience.hindsight import Hindsight
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.limiter import SamplesPerInsert
 from aioseed.experience.replay.memory import check_memory
-from aioseed.experience.replay.replay import Replay
+from aioseed.experience.replay.replay import SPARE_SHARE, Replay
 from aioseed.experience.replay.saving import Pins, number_of
 from aioseed.experience.replay.source import ReplaySource
 from aioseed.host.acting import BuiltAgent
@@ -29,8 +29,6 @@ from aioseed.training.trees import subtree
 from aioseed.training.update import column_shapes
 from aioseed.types import SavedReplay, UnrollColumns, UnrollLayout, UnrollSource
 
-log = logging.getLogger("aioseed.learner")
-
 
 @dataclass(frozen=True, slots=True)
 class Experience:
@@ -40,6 +38,7 @@ class Experience:
     assembler: UnrollAssembler
     source: UnrollSource  # where training takes from: the assembler itself on-policy
     save_replay: Callable[[], SavedReplay] | None  # None where checkpoints keep nothing of it
+    memory: str  # what replay takes, as a sentence for the user; empty without
     versions_after: Callable[[int], int]  # batches of the assembler -> versions that training publishes for them
 
 
@@ -53,6 +52,9 @@ def build_experience(
 ) -> Experience:
     """Build what the section ``replay`` asks for, and the ledger that goes with it.
 
+    Args:
+        layout: Shape of the unrolls that are learned from; those that are stored may be longer.
+
     Raises:
         CheckpointError: The replay or the ledger in `restored` cannot be gone on with.
         ConfigError: The agent needs replay and there is none or the other way round, it does not fit into memory, or
@@ -60,41 +62,55 @@ def build_experience(
     """
     _check_match(config, built)
     ledger = _ledger(restored, goes_on=config.replay is not None)
-    calls, per_call = config.training.call_unrolls, config.training.updates_per_call
-    chosen = config.replay
-    chunk = calls if chosen is None else chosen.chunk_unrolls(calls)
-    assembler = UnrollAssembler(
-        layout,
-        max_environments=config.serving.max_environments,
-        batch_unrolls=chunk,
-        queue_batches=config.experience.queue_batches,
-        ledger=ledger,
-        priorities=None if chosen is None else first_priorities(built, layout, chosen, chunk, device),
-    )
+    chosen, per_call = config.replay, config.training.updates_per_call
     if chosen is None:
-        return Experience(ledger, assembler, assembler, None, lambda batches: batches * per_call)
-    log.info(check_memory(chosen.capacity_unrolls, layout, chosen.max_bytes))
+        assembler = _assembler(config, layout, config.training.call_unrolls, ledger)
+        return Experience(ledger, assembler, assembler, None, "", lambda batches: batches * per_call)
+    stored = layout._replace(unroll_steps=chosen.stored_steps(layout.unroll_steps))
+    saves = config.training.checkpoint.replay
+    memory = check_memory(chosen.capacity_unrolls, stored, chosen.max_bytes, SPARE_SHARE if saves else 0.0)
+    chunk = chosen.chunk_unrolls(config.training.call_unrolls)
+    assembler = _assembler(config, stored, chunk, ledger, first_priorities(built, stored, chosen, chunk, device))
     limiter = SamplesPerInsert(
         chosen.samples_per_insert,
         min_unrolls=chosen.min_unrolls,
         insert_unrolls=chunk,
-        sample_unrolls=calls,
+        sample_unrolls=config.training.call_unrolls,
         slack=chosen.slack_unrolls,
     )
+    hindsight = chosen.hindsight
     replay = ReplaySource(
-        layout,
+        stored,
         assembler,
-        Replay(layout, chosen, config.seed, Pins() if config.training.checkpoint.replay else None),
+        Replay(stored, chosen, config.seed, Pins() if saves else None),
         limiter,
         ledger,
         metrics,
-        sample_unrolls=calls,
+        sample_unrolls=config.training.call_unrolls,
         samples_first=config.mode == "lockstep",
+        relabel=None if hindsight is None else Hindsight(hindsight, built.spec.observation, layout),
     )
     if restored is not None and (state := _saved_replay(restored)) is not None:
         replay.restore(state, subtree(restored.arrays, "replay"), restored.segment, str(restored.path))
-    save = replay.save if config.training.checkpoint.replay else None
-    return Experience(ledger, assembler, replay, save, UpdatesAllowed(limiter, per_call))
+    save = replay.save if saves else None
+    return Experience(ledger, assembler, replay, save, memory, UpdatesAllowed(limiter, per_call))
+
+
+def _assembler(
+    config: RunConfig,
+    layout: UnrollLayout,
+    unrolls: int,
+    ledger: Ledger,
+    priorities: Callable[[UnrollColumns], np.ndarray] | None = None,
+) -> UnrollAssembler:
+    return UnrollAssembler(
+        layout,
+        max_environments=config.serving.max_environments,
+        batch_unrolls=unrolls,
+        queue_batches=config.experience.queue_batches,
+        ledger=ledger,
+        priorities=priorities,
+    )
 
 
 def first_priorities(

@@ -210,7 +210,7 @@ class Learner:
             if runtime is None:
                 finished = finished_before_training(self.run_dir)
             else:
-                self._hub.emit(Ready(loop.time() - began_s))
+                self._hub.emit(Ready(loop.time() - began_s, runtime.notes))
                 listeners = self._listening()
                 self._live = LiveRun(self.config, opened, runtime, server, listeners, writer, self._metrics)
                 finished = await self._live.run(stop, self._hub.emit)
@@ -235,6 +235,7 @@ class Learner:
         )
         hooks = Hooks(
             submit=lambda batch: self._now_live().inference.submit(batch),
+            expel=server.expel_from,
             answer=server.answer_from,
             episodes=lambda episodes: None,
             updated=lambda report: self._now_live().updated(report),

@@ -19,6 +19,7 @@ from aioseed.host.config import RunConfig
 from aioseed.host.events import Event, Finished, Progress
 from aioseed.host.listen import Listeners
 from aioseed.host.lost import LostSteps
+from aioseed.host.records import Records
 from aioseed.host.rundir import OpenedRun
 from aioseed.host.runtime import Runtime
 from aioseed.host.statistics import Statistics, digest_of, progress_values
@@ -80,7 +81,7 @@ class LiveRun:
         """
         loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as cleanup:
-            sinks = await asyncio.to_thread(self._sinks, cleanup)
+            records = Records(await asyncio.to_thread(self._sinks, cleanup), self._metrics)
             # From here to the `try` nothing awaits: what is started is also ended.
             began_s = loop.time()
             statistics = Statistics(self._config, self._runtime, self._metrics, began_s)
@@ -88,7 +89,7 @@ class LiveRun:
             training = loop.create_task(executor.result(), name="aioseed-training")
             side_tasks = [
                 loop.create_task(self._server.watch(), name="aioseed-watch"),
-                loop.create_task(self._report(statistics, sinks, emit), name="aioseed-report"),
+                loop.create_task(self._report(statistics, records, emit), name="aioseed-report"),
                 loop.create_task(_until(stop), name="aioseed-stop"),
             ]
             try:
@@ -99,7 +100,7 @@ class LiveRun:
                 executor.stop()
                 digest = await self._end(training, side_tasks)
             # The last line of the metrics is the end of the run, however short it was.
-            await self._record(statistics.progress(loop.time(), self._latest, 0), sinks)
+            await self._record(statistics.progress(loop.time(), self._latest, 0), records, emit)
         return self._finished(wall_s, digest)
 
     def _start(self) -> BackgroundExecutor[TrainingSummary]:
@@ -153,18 +154,18 @@ class LiveRun:
         log.info("saved %s", path)
         return digest_of(subtree(snapshot.arrays, "learner/params"))
 
-    async def _report(
-        self, statistics: Statistics, sinks: Sequence[MetricsSink], emit: Callable[[Event], None]
-    ) -> None:
+    async def _report(self, statistics: Statistics, records: Records, emit: Callable[[Event], None]) -> None:
         while True:
             await asyncio.sleep(self._config.telemetry.every_s)
             progress = statistics.progress(asyncio.get_running_loop().time(), self._latest, self._server.sessions)
             emit(progress)
-            await self._record(progress, sinks)
+            await self._record(progress, records, emit)
 
-    async def _record(self, progress: Progress, sinks: Sequence[MetricsSink]) -> None:
+    async def _record(self, progress: Progress, records: Records, emit: Callable[[Event], None]) -> None:
         values = {**self._metrics.snapshot(), **progress_values(progress)}
-        await asyncio.to_thread(_write, sinks, progress.trained_steps, values)
+        for trouble in await asyncio.to_thread(records.write, progress.trained_steps, values):
+            log.warning("%s", trouble.message)
+            emit(trouble)
 
     def _sinks(self, cleanup: contextlib.AsyncExitStack) -> list[MetricsSink]:
         folder = self._opened.directory.path
@@ -205,11 +206,6 @@ class LiveRun:
 def finished_before_training(run_dir: Path) -> Finished:
     """Return the report of a run that was stopped while it was still being built."""
     return Finished("stopped", 0, 0, 0, {}, 0, 0, 0, 0.0, 0.0, math.nan, 0.0, str(run_dir), "")
-
-
-def _write(sinks: Sequence[MetricsSink], step: int, values: dict[str, float]) -> None:
-    for sink in sinks:
-        sink.write(step, values)
 
 
 async def _until(stop: asyncio.Event) -> None:

@@ -67,7 +67,7 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
         restored = store.newest()
         if resume == "require" and restored is None:
             raise CheckpointError(f"{path} never completed a save: there is nothing to resume", path=str(path))
-        generation = directory.next_generation()
+        generation = directory.next_generation(0 if restored is None else restored.manifest.generation)
         directory.save_config(config.model_dump_json(indent=1))
     except BaseException:
         directory.close()

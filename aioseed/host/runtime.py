@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 
 from aioseed.experience.assembler import UnrollAssembler
 from aioseed.host.acting import acting_of, build_agent, layout_of
@@ -28,7 +29,7 @@ from aioseed.telemetry.ledger import Ledger
 from aioseed.telemetry.returns import EpisodeTracker
 from aioseed.training.device import find_device, owned
 from aioseed.training.loop import TrainingLoop, TrainingPorts
-from aioseed.training.optimizer import make_optimizer
+from aioseed.training.optimizer import Optimizer, make_optimizer
 from aioseed.training.progress import Progress, TrainingReport
 from aioseed.training.publish import PolicyBoard, compile_copy
 from aioseed.training.store import Checkpoint, Snapshot
@@ -43,6 +44,7 @@ class Hooks:
     """Name whom the rooms call; each returns at once."""
 
     submit: Callable[[ClosedBatch], None]  # event loop: a batch has closed
+    expel: Callable[[np.ndarray, np.ndarray], None]  # inference thread: slots, epochs that sent what is not finite
     answer: Callable[[ClosedBatch, bytes, int], None]  # inference thread: actions are on the host
     episodes: Callable[[Episodes], None]  # inference thread: episodes ended
     updated: Callable[[TrainingReport], None]  # training thread
@@ -65,6 +67,7 @@ class Runtime:
     source: UnrollSource
     goal: Goal
     loop: TrainingLoop
+    notes: tuple[str, ...]  # what a user should know before it begins
 
 
 def build_runtime(
@@ -85,7 +88,7 @@ def build_runtime(
     training_device = find_device(config.training.device)
     inference_device = find_device(config.serving.device, "serving.device")
 
-    optimizer = make_optimizer(config.training, config.experience.unroll_steps)
+    optimizer = _optimizer(config)
     state = init_state(built.agent, optimizer, jax.random.key(config.seed), training_device)
     progress = Progress()
     if restored is not None:
@@ -125,6 +128,7 @@ def build_runtime(
         actions,
         intake.pool,
         RunSink(episodes, assembler, hooks.episodes),
+        hooks.expel,
         hooks.answer,
         options,
         inference_device,
@@ -134,7 +138,15 @@ def build_runtime(
     if experience.save_replay is not None:
         ports = ports._replace(save_replay=experience.save_replay)
     loop = TrainingLoop(program, state, ports, config.training, progress=progress)
-    return Runtime(contract, table, intake, engine, board, ledger, episodes, assembler, source, goal, loop)
+    notes = (experience.memory,) if experience.memory else ()
+    return Runtime(contract, table, intake, engine, board, ledger, episodes, assembler, source, goal, loop, notes)
+
+
+def _optimizer(config: RunConfig) -> Optimizer:
+    steps, replay = config.experience.unroll_steps, config.replay
+    if replay is None:
+        return make_optimizer(config.training, steps)
+    return make_optimizer(config.training, replay.stored_steps(steps), replay.samples_per_insert or 1.0)
 
 
 def _section(checkpoint: Checkpoint, name: str) -> dict[str, Json]:

@@ -39,9 +39,9 @@ class RunSink:
         self._episodes.begin(slots, evaluation=evaluation)
         self._assembler.begin(slots, evaluation=evaluation)
 
-    def drop(self, slots: np.ndarray, reason: str) -> None:
-        """Drop the open unrolls of `slots`."""
-        self._assembler.drop(slots, reason)
+    def drop(self, slots: np.ndarray, reason: str, arrived: int = 0) -> None:
+        """Drop the open unrolls of `slots`, and `arrived` transitions that are in none."""
+        self._assembler.drop(slots, reason, arrived)
 
     @property
     def batches_finished(self) -> int:

@@ -27,11 +27,13 @@ class ServingConfig(BaseModel):
     """Closed batches that may wait for the device or run on it."""
     step_deadline_s: Seconds = 60.0
     """Longest time an environment may take for a step before its slot is revoked; an actor may declare less."""
-    ping_interval_s: Seconds = 5.0
+    ping_interval_s: Seconds = 4.0
     ping_timeout_s: Seconds = 5.0
-    """A session that says nothing for interval + timeout loses its slots."""
+    """A session that says nothing for interval + timeout is away, and nobody waits for it."""
+    resume_grace_s: Annotated[float, Field(ge=0)] = 30.0
+    """How long the slots of a session that is away are kept, so that it can go on where it was; 0 keeps none."""
     suspended_s: Seconds = 60.0
-    """How long the channel of a silent session is kept open, so that it can join anew when it wakes."""
+    """How long the channel of a silent session is kept open after that, so that it can join anew when it wakes."""
     hello_timeout_s: Seconds = 5.0
     messages_per_s: Annotated[float, Field(gt=0)] = 20.0
     """Messages other than steps that an actor may send in a second on average; then its session ends."""

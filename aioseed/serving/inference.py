@@ -16,10 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aioseed.errors import EnvironmentFailed
+from aioseed.serving.finite import blank, nonfinite_rows
 from aioseed.serving.intake import ActionTable, ClosedBatch, RowPool
 from aioseed.serving.processor import Follower
 from aioseed.specs import ArraySpec
-from aioseed.types import FIRST, ActColumns, PolicySource, UnrollSink
+from aioseed.types import FIRST, ActColumns, PolicySource, StepColumns, UnrollSink
 from aioseed.wire.columns import StepLayout
 
 LOCKSTEP_WAIT_S = 600.0
@@ -92,6 +94,8 @@ class InferenceEngine:
     """Serve closed batches: act, answer, append to the unrolls.
 
     Args:
+        expel: Called with (slots, epochs) that sent what is not finite, before their batch is answered; hands them to
+            the event loop.
         answer: Called with (batch, packed actions, bytes of one action) as soon as the actions are on the host; hands
         them
             to the event loop.
@@ -107,6 +111,7 @@ class InferenceEngine:
         actions: ActionTable,
         pool: RowPool,
         sink: UnrollSink,
+        expel: Callable[[np.ndarray, np.ndarray], None],
         answer: Callable[[ClosedBatch, bytes, int], None],
         options: EngineOptions,
         device: jax.Device,
@@ -119,6 +124,7 @@ class InferenceEngine:
         self._actions = actions
         self._pool = pool
         self._sink = sink
+        self._expel = expel
         self._answer = answer
         self._options = options
         self._device = device
@@ -189,6 +195,9 @@ class InferenceEngine:
             return  # nobody is served after the last update, so that the end of a lockstep run is always the same
         began = perf_counter()
         columns, count = batch.rows.columns, batch.count
+        bad = nonfinite_rows(columns, count)
+        if bad.size:
+            self._refuse(columns, bad)
         bucket = next(size for size in self._options.buckets if size >= count)
         slot = columns.slot[:bucket]
         slot[count:] = self._options.capacity
@@ -218,13 +227,39 @@ class InferenceEngine:
         acts = ActColumns(
             host_action, previous[:count], tuple(np.asarray(leaf)[:count] for leaf in extras), policy.version
         )
-        self._sink.append(columns, acts, count, lambda rows: _rows_of(entering, rows))
+        if bad.size:
+            self._append_without(bad, columns, acts, count, entering)
+        else:
+            self._sink.append(columns, acts, count, lambda rows: _rows_of(entering, rows))
         self._pool.give_back(batch.rows)
         self.times.act_s += acted - began
         self.times.append_s += perf_counter() - acted
         self.times.batches += 1
         self.times.rows += count
         self.times.padded_rows += bucket - count
+
+    def _refuse(self, columns: StepColumns, bad: np.ndarray) -> None:
+        """Keep rows that are not finite from everybody; their slots lose the lease, and the batch goes on as padding.
+
+        Raises:
+            EnvironmentFailed: In lockstep, where no environment can be missing.
+        """
+        slots, epochs = columns.slot[bad].astype(np.int64), columns.epoch[bad]
+        if self._options.versions_after is not None:
+            raise EnvironmentFailed(f"environment {slots[0]} sent a reward or an observation that is not finite")
+        self._sink.drop(slots, "nonfinite", int(np.count_nonzero((columns.flags[bad] & FIRST) == 0)))
+        self._expel(slots, epochs)
+        columns.slot[bad] = self._options.capacity
+        blank(columns, bad)
+
+    def _append_without(
+        self, bad: np.ndarray, columns: StepColumns, acts: ActColumns, count: int, entering: Sequence[jax.Array]
+    ) -> None:
+        kept = np.delete(np.arange(count), bad)
+        if kept.size:
+            steps, (action, previous, extras) = jax.tree.map(lambda column: column[kept], (columns, acts[:3]))
+            acts = ActColumns(action, previous, extras, acts.policy_version)
+            self._sink.append(steps, acts, kept.size, lambda rows: _rows_of(entering, kept[rows]))
 
     def _wait_for_training(self, versions_after: Callable[[int], int]) -> bool:
         """Wait for the updates that the filled batches allow; False when training has ended."""

@@ -138,6 +138,7 @@ class Intake:
         self._submit = submit
         self._open = self.pool.take()
         self._segments: list[Segment] = []
+        self._careful: dict[int, Respondent] = {}  # sessions with answers that are held back, by number
         self._count = 0
         self._entered = 0  # rows of the open batch that the slot table knows
         self._opened_s = 0.0
@@ -228,8 +229,8 @@ class Intake:
                 if alive is None or alive[start:stop].all():
                     self._expect(session, slots, identity, following[4 * start : 4 * stop])
                 session.answer(encode(rows, identity, actions[start * row_bytes : stop * row_bytes]))
-            if session.careful:
-                self._answer_careful(session)
+        if self._careful:
+            self._answer_careful()
 
     def forget(self, session: Respondent, slots: np.ndarray, now_s: float) -> None:
         """End the leases of `slots` of a session.
@@ -238,9 +239,11 @@ class Intake:
         they were not accepted yet and are forgotten.
         """
         if self.limits.lockstep_rows:
-            kept = [segment for segment in self._segments if segment[0] is not session]
+            waiting = self._open.columns.slot  # by slot: a session may wait for rows of the one whose place it took
+            kept = [segment for segment in self._segments if waiting[segment[3]] not in slots]
             self._count -= sum(segment[4] for segment in self._segments) - sum(segment[4] for segment in kept)
             self._segments = kept
+            self._entered = 0  # rows that come now count anew
         elif self._count and np.isin(self._open.columns.slot[: self._count], slots).any():
             self.close(Close.FULL, now_s)
         self.table.release(slots)
@@ -276,7 +279,8 @@ class Intake:
             self._place_some(session, views, sorted_rows.apply, now_s)
             self.sync()
         session.careful.append(CarefulReply(identity, slots))
-        self._answer_careful(session)
+        self._careful[session.number] = session
+        self._answer_careful()
         return None
 
     def _place(self, session: Respondent, payload: bytes, identity: bytes, slots: np.ndarray, now_s: float) -> None:
@@ -325,16 +329,24 @@ class Intake:
         gap = _GAP if rows & 1 else b""
         session.expected[b"".join((identity[:sequence_at], sequence, gap))] = slots
 
-    def _answer_careful(self, session: Respondent) -> None:
+    def _answer_careful(self) -> None:
+        """Send the answers that were held back and are complete.
+
+        Not only those of the sessions in the batch: a row of a session that broke off is answered to the one that has
+        taken its place.
+        """
         self.sync()
-        still: list[CarefulReply] = []
-        for reply in session.careful:
-            if self.table.in_batch[reply.slots].any():
-                still.append(reply)
-                continue
-            packed = np.ascontiguousarray(self._actions.action[reply.slots]).tobytes()
-            session.answer(self._action_layout.encode(reply.slots.size, reply.identity, packed))
-        session.careful = still
+        for session in [*self._careful.values()]:
+            still: list[CarefulReply] = []
+            for reply in session.careful:
+                if self.table.in_batch[reply.slots].any():
+                    still.append(reply)
+                    continue
+                packed = np.ascontiguousarray(self._actions.action[reply.slots]).tobytes()
+                session.answer(self._action_layout.encode(reply.slots.size, reply.identity, packed))
+            session.careful = still
+            if not still:
+                del self._careful[session.number]
 
 
 def _drop_groups(session: Respondent, slots: np.ndarray) -> None:

@@ -30,11 +30,13 @@ class Session:
         self.ended = asyncio.Event()  # nobody reads its channel any more
         self.slots = _NO_SLOTS  # every slot that was given to it and not taken back for good
         self.lost = _NO_SLOTS  # those of `slots` whose lease was revoked while the session lives
-        self.suspended = False  # silent for too long: holds no lease, but its channel stays open for a while
+        self.resume_token = ""  # with which the actor may go on over another channel
+        self.away_since_s: float | None = None  # when it was found silent, or lost its channel, if it did
+        self.suspended = False  # silent for longer than the grace: holds no lease, but its channel stays open
+        self.sent_nonfinite = False
         self.last_heard_s = now_s
         self.last_ping_s = now_s
         self.pings = 0
-        self.acknowledged_rows = 0
         self.expected: dict[bytes, np.ndarray] = {}
         self.careful: list[CarefulReply] = []
 
@@ -61,3 +63,9 @@ class Session:
     def held(self) -> np.ndarray:
         """Return the slots whose lease is alive."""
         return np.setdiff1d(self.slots, self.lost)
+
+    def give_up_slots(self) -> None:
+        """Hold nothing any more; what the actor still sends is refused."""
+        self.slots = self.lost = _NO_SLOTS
+        self.expected.clear()
+        self.careful = []

@@ -38,6 +38,7 @@ class SlotTable:
 
     def __init__(self, capacity: int, generation: int) -> None:
         self.capacity = capacity
+        self.generation = generation
         self.scratch = capacity  # padded rows point here
         self.owner = np.full(capacity, NOBODY, np.int64)
         self.epoch = np.full(capacity, np.uint64(generation) << np.uint64(32), np.uint64)
@@ -75,6 +76,12 @@ class SlotTable:
         """Lease free `slots` again to `owner` under new epochs, in the role that they had."""
         assert (self.owner[slots] == NOBODY).all(), "a slot is leased once"
         self._grant(slots, owner, now_s, None)
+
+    def transfer(self, slots: np.ndarray, owner: int, now_s: float) -> None:
+        """Hand leased `slots` to another session as they stand: epochs and sequence numbers go on."""
+        assert (self.owner[slots] != NOBODY).all(), "only a lease can be handed on"
+        self.owner[slots] = owner
+        self.answered_at_s[slots] = now_s
 
     def release(self, slots: np.ndarray) -> None:
         """End the leases of `slots`; what comes under their epochs from now on is refused."""
@@ -153,6 +160,16 @@ class SlotTable:
         self.late |= newly
         self.late_count += count
         return count
+
+    def mark_absent(self, slots: np.ndarray) -> np.ndarray:
+        """Mark those of `slots` that are leased and wait nowhere as late, and return those that still wait."""
+        slots = slots[self.owner[slots] != NOBODY]
+        waits = self.in_batch[slots]
+        newly = slots[~waits & ~self.late[slots]]
+        self.late[newly] = True
+        self.late_count += newly.size
+        still: np.ndarray = slots[waits]
+        return still
 
     def overdue(self, now_s: float) -> np.ndarray:
         """Return the slots whose environment has taken longer than its step deadline."""

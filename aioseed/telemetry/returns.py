@@ -35,12 +35,19 @@ class EpisodeTracker:
         self._evaluation = np.zeros(slots, np.bool_)
         self._window: deque[float] = deque(maxlen=window_episodes)
         self._return_mean = math.nan
+        self._evaluation_window: deque[float] = deque(maxlen=window_episodes)
+        self._evaluation_return_mean = math.nan
         self._episodes = 0
 
     @property
     def return_mean(self) -> float:
         """Return the mean return of the last 100 training episodes (fewer at the start, NaN before the first)."""
         return self._return_mean
+
+    @property
+    def evaluation_return_mean(self) -> float:
+        """Return the same of episodes of the role evaluate."""
+        return self._evaluation_return_mean
 
     @property
     def window_count(self) -> int:
@@ -55,7 +62,7 @@ class EpisodeTracker:
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
         """Note that `slots` are leased anew: an episode that the old lease left unfinished is none.
 
-        Episodes of evaluation slots are reported but stay out of `return_mean`.
+        Episodes of evaluation slots stay out of `return_mean`; they have a mean of their own.
         """
         self._length_steps[slots] = 0
         self._evaluation[slots] = evaluation
@@ -99,6 +106,9 @@ class EpisodeTracker:
             self._episodes += training.size
             self._window.extend(training.tolist())
             self._return_mean = math.fsum(self._window) / len(self._window)
+        if training.size < episodes.episode_return.size:
+            self._evaluation_window.extend(episodes.episode_return[episodes.evaluation].tolist())
+            self._evaluation_return_mean = math.fsum(self._evaluation_window) / len(self._evaluation_window)
 
 
 def _concatenate(parts: Sequence[Episodes]) -> Episodes:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from aioseed.errors import RunDirectoryError
+from aioseed.telemetry.files import append_whole, ends_with_a_line
 
 
 class MetricsSink(Protocol):
@@ -25,13 +26,16 @@ class JsonLinesSink:
     """Write one JSON object a line: ``{"step": ..., "name": value, ...}``.
 
     A resumed run appends to the file of the earlier one. Every line is handed to the operating system at once, so that
-    a killed process loses none. Values that are not finite, which JSON cannot carry, become null.
+    a killed process loses none; one that a full disk cuts short is taken back. Values that are not finite, which JSON
+    cannot carry, become null.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("a+b", buffering=0)
+            if not ends_with_a_line(self._file):
+                append_whole(self._file, b"\n")
         except OSError as error:
             raise self._failure(error) from error
 
@@ -39,12 +43,12 @@ class JsonLinesSink:
         """Append one line.
 
         Raises:
-            RunDirectoryError: The file cannot be written.
+            RunDirectoryError: The file cannot be written; the next write tries anew.
         """
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        line = (json.dumps({"step": step, **finite}) + "\n").encode()
         try:
-            self._file.write(json.dumps({"step": step, **finite}) + "\n")
-            self._file.flush()
+            append_whole(self._file, line)
         except OSError as error:
             raise self._failure(error) from error
 

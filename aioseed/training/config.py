@@ -53,7 +53,9 @@ class CheckpointConfig(BaseModel):
     replay: bool = Field(
         default=False, description="Save replay too: what was inserted since the last save is appended."
     )
-    keep: PositiveInt = Field(default=2, description="Checkpoints to keep; only those that verify count.")
+    keep: int = Field(
+        default=2, ge=2, description="Checkpoints to keep; only those that verify count. Two, so that one may go bad."
+    )
 
 
 class TrainingConfig(BaseModel):

@@ -18,19 +18,20 @@ class Optimizer(NamedTuple):
     learning_rate: Callable[[jax.Array], jax.Array]  # int32[] optimiser steps made -> float32[]
 
 
-def make_optimizer(config: TrainingConfig, unroll_steps: int) -> Optimizer:
+def make_optimizer(config: TrainingConfig, unroll_steps: int, samples_per_insert: float = 1.0) -> Optimizer:
     """Return the optimiser: clipping by global norm, then the named rule.
 
     The schedule counts optimiser steps that were applied. Where its length comes from `total_steps`, one optimiser step
-    stands for ``batch_unrolls * unroll_steps`` environment steps.
+    stands for ``batch_unrolls * unroll_steps / samples_per_insert`` environment steps.
 
     Args:
         config: The section `training`.
         unroll_steps: Steps that an unroll adds to the one before it.
+        samples_per_insert: How often each unroll is learned from; 1 where that is once.
     """
     length = config.optimizer.schedule.updates
     if length is None and config.total_steps is not None:
-        length = max(1, config.total_steps // (config.batch_unrolls * unroll_steps))
+        length = max(1, int(config.total_steps * samples_per_insert / (config.batch_unrolls * unroll_steps)))
     schedule = _schedule(config.optimizer, length or 1)
     rule = _rule(config.optimizer, schedule)
     if config.optimizer.clip_norm is not None:

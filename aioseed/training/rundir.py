@@ -4,7 +4,7 @@
 
     <run directory>/            0700
       learner.lock              locked by the operating system while a learner lives; names it
-      generation                how many learners have opened the directory
+      generation                how many learners have opened the directory, and a digest of that
       config.json               the resolved configuration
       checkpoints/<step>/       see `aioseed.training.store`
 """
@@ -12,9 +12,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +28,8 @@ LOCK = "learner.lock"
 GENERATION = "generation"
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
+_TRIES = 4
+_TRY_AGAIN_S = 0.05  # whoever looks whether there is an owner holds the lock for far less
 _LOCKED_BYTE = 2**30  # Windows locks ranges and hides what they hold; this one is beyond the text
 
 
@@ -51,10 +55,10 @@ class RunDirectory:
             RunDirectoryInUse: Another learner owns it; the message names its process and host.
             RunDirectoryError: It is missing, or cannot be made or written.
         """
+        files = files or Files()
         with _as_run_directory_error(path):
             if create and not path.is_dir():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.mkdir(mode=0o700, exist_ok=True)
+                _make(path, files)
             if not path.is_dir():
                 raise RunDirectoryError(f"there is no run directory at {path}", path=str(path))
             lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -63,7 +67,7 @@ class RunDirectory:
             except BaseException:
                 os.close(lock)
                 raise
-        return cls(path, lock, files or Files())
+        return cls(path, lock, files)
 
     @property
     def checkpoints(self) -> Path:
@@ -75,21 +79,22 @@ class RunDirectory:
         """Return the file of the resolved configuration."""
         return self.path / CONFIG
 
-    def next_generation(self) -> int:
+    def next_generation(self, restored: int = 0) -> int:
         """Count up the generation, wait until it is on the disk, and return it: 1 in a new directory.
 
         Epochs of leases begin with it, so call this before listening: no two learners of a run ever share one.
+
+        Args:
+            restored: Generation of the checkpoint that the run goes on from; what is returned is larger, even if the
+                file is lost.
 
         Raises:
             RunDirectoryError: The file is damaged or cannot be written.
         """
         path = self.path / GENERATION
         with _as_run_directory_error(self.path):
-            text = path.read_text(encoding="ascii", errors="replace").strip() if path.exists() else "0"
-            if not (text.isascii() and text.isdigit()):
-                raise RunDirectoryError(f"{path} is damaged: it holds {text[:40]!r}, not a number", path=str(path))
-            generation = int(text) + 1
-            self._replace(path, f"{generation}\n".encode())
+            generation = max(read_generation(path), restored) + 1
+            self._replace(path, _generation_line(generation))
         return generation
 
     def save_config(self, text: str) -> None:
@@ -123,14 +128,73 @@ class RunDirectory:
         self._files.sync_directory(path.parent)
 
 
+def owner_of(path: Path) -> str | None:
+    """Return who owns the run directory at `path`, as it names itself; None if nobody does.
+
+    Looks by taking the lock for an instant, which `RunDirectory.open` waits out.
+
+    Raises:
+        OSError: The lock cannot be looked at.
+    """
+    try:
+        lock = os.open(path / LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        return None if _try_lock(lock) else _owner(lock)
+    finally:
+        os.close(lock)
+
+
+def read_generation(path: Path) -> int:
+    """Return the number in the file of the generation, 0 if there is none.
+
+    Raises:
+        RunDirectoryError: The file does not hold what was written.
+        OSError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            line = file.read(200)
+    except FileNotFoundError:
+        return 0
+    number = line.partition(b" ")[0]
+    if not number.isdigit() or line != _generation_line(int(number)):
+        message = f"{path} is damaged: it holds {line[:40]!r}; remove it, and restart the actors with the learner"
+        raise RunDirectoryError(message, path=str(path))
+    return int(number)
+
+
+def _generation_line(generation: int) -> bytes:
+    # With one digit changed it would be a number still, and leases of an earlier learner would be valid again.
+    digest = hashlib.sha256(str(generation).encode()).hexdigest()
+    return f"{generation} {digest[:16]}\n".encode()
+
+
+def _make(path: Path, files: Files) -> None:
+    """Make a directory (0700) and its parents, and wait until their names are on the disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+    for folder in missing:
+        files.sync_directory(folder.parent)
+
+
 def _take(lock: int, path: Path) -> None:
     """Lock the open file `lock`, or say who has it. The text is for people; what counts is the lock itself."""
-    if not _try_lock(lock):
-        owner = os.pread(lock, 200, 0).decode(errors="replace").strip() if hasattr(os, "pread") else ""
-        who = f" ({owner})" if owner else ""
+    for _ in range(_TRIES):
+        if _try_lock(lock):
+            break
+        time.sleep(_TRY_AGAIN_S)
+    else:
+        who = f" ({owner})" if (owner := _owner(lock)) else ""
         raise RunDirectoryInUse(f"the run directory {path} is in use by another learner{who}", path=str(path))
     os.ftruncate(lock, 0)
     os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+def _owner(lock: int) -> str:
+    return os.pread(lock, 200, 0).decode(errors="replace").strip() if hasattr(os, "pread") else ""
 
 
 if sys.platform == "win32":

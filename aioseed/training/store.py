@@ -8,7 +8,6 @@ checkpoint is the one before or the new one. Which one is newest is found by loo
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import re
@@ -27,6 +26,7 @@ from aioseed.specs import Json
 from aioseed.training import manifest as manifests
 from aioseed.training.files import Files
 from aioseed.training.manifest import FileEntry, Manifest, Unsound
+from aioseed.training.reading import check_file, read_file, read_manifest
 from aioseed.types import Segment
 
 ARRAYS = "arrays.safetensors"
@@ -34,6 +34,11 @@ STATE = "state.json"
 
 SEGMENT_ENDING = ".safetensors"
 
+ARRAYS_LIMIT_BYTES = 2**38
+STATE_LIMIT_BYTES = 2**28
+"""Far more than anything that is saved; a checkpoint from elsewhere must not ask for more."""
+
+_LIMITS_BYTES = {ARRAYS: ARRAYS_LIMIT_BYTES, STATE: STATE_LIMIT_BYTES}
 _SEGMENT = re.compile(r"replay-\d+-\d+\.safetensors", re.ASCII)
 _NAME = re.compile(r"\d{12,}(\.\d+)?", re.ASCII)
 _LIBRARIES = ("aioseed", "jax", "jaxlib", "flax", "optax", "numpy", "safetensors")
@@ -89,12 +94,17 @@ class Checkpoint(NamedTuple):
         """
         path = self.path / (name + SEGMENT_ENDING)
         try:
-            data = path.read_bytes()
-            if manifests.entry(data) != self.manifest.files[path.name]:
-                raise Unsound(f"{path.name} is not what was written")
-            return _arrays_from_bytes(data)
+            return _arrays_from_bytes(read_file(path, self.manifest.files[path.name], ARRAYS_LIMIT_BYTES))
         except (OSError, Unsound, KeyError, ValueError, safetensors.SafetensorError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}", path=str(path)) from error
+
+
+class Finding(NamedTuple):
+    """Say what one checkpoint is worth."""
+
+    path: Path
+    checkpoint: Checkpoint | None  # None if it is not sound
+    fault: str  # what is wrong with it; empty if it is sound
 
 
 class CheckpointStore:
@@ -118,6 +128,8 @@ class CheckpointStore:
         self._keep = keep
         self._files = files or Files()
         self._segments: dict[str, tuple[Path, FileEntry]] = {}  # where a segment lies that is known to be sound
+        self._abandoned: set[Path] = set()  # failed saves that could not be removed: their contents may not last
+        self._named = False  # whether the name of the directory is on the disk
 
     def save(self, snapshot: Snapshot, generation: int) -> Path:
         """Write a checkpoint, verify it, remove those that are no longer kept, and return its directory.
@@ -132,10 +144,10 @@ class CheckpointStore:
             self._write(snapshot, generation, unfinished, final)
             self._verify(final)
         except CheckpointError:
-            self._remove_unfinished(unfinished, final)
+            self._abandon(unfinished, final)
             raise
         except (OSError, Unsound, safetensors.SafetensorError, ValueError, TypeError) as error:
-            self._remove_unfinished(unfinished, final)
+            self._abandon(unfinished, final)
             message = f"checkpoint {final.name} could not be saved: {error}"
             raise CheckpointError(message, path=str(final)) from error
         self._retain()
@@ -162,6 +174,19 @@ class CheckpointStore:
             raise CheckpointError(message, path=str(self._directory))
         return None
 
+    def findings(self) -> Iterator[Finding]:
+        """Read every checkpoint, newest first, and say what each is worth. Changes nothing, needs no ownership.
+
+        Raises:
+            OSError: The directory cannot be listed.
+        """
+        for path in self._newest_first():
+            try:
+                yield Finding(path, self._read(path), "")
+            except (OSError, Unsound) as error:
+                if path.exists():  # else its owner has just removed it
+                    yield Finding(path, None, str(error))
+
     def sweep(self) -> None:
         """Remove what interrupted saves and removals left behind."""
         if not self._directory.is_dir():
@@ -175,7 +200,10 @@ class CheckpointStore:
     def _write(self, snapshot: Snapshot, generation: int, unfinished: Path, final: Path) -> None:
         if not self._directory.is_dir():
             self._files.make_directory(self._directory)
+        if not self._named:
+            # Whoever made it may have died before its name was on the disk.
             self._files.sync_directory(self._directory.parent)
+            self._named = True
         contents = {
             ARRAYS: _arrays_to_bytes(snapshot.arrays),
             STATE: json.dumps(snapshot.state, indent=1, sort_keys=True).encode(),
@@ -203,10 +231,15 @@ class CheckpointStore:
         self._files.write(directory / name, data)
         return manifests.entry(data)
 
-    def _remove_unfinished(self, *paths: Path) -> None:
-        for path in paths:
+    def _abandon(self, unfinished: Path, final: Path) -> None:
+        """Remove a save that failed. What a failed fsync was about is never trusted again, here or after a restart."""
+        with contextlib.suppress(OSError):
+            self._files.remove_tree(unfinished)
+        if final.exists():
+            self._abandoned.add(final)
             with contextlib.suppress(OSError):
-                self._files.remove_tree(path)
+                self._remove(final)
+                self._abandoned.discard(final)
 
     def _read(self, path: Path) -> Checkpoint:
         """Return the checkpoint at `path`. What is parsed are the very bytes that were verified."""
@@ -216,14 +249,14 @@ class CheckpointStore:
             if _SEGMENT.fullmatch(name):
                 self._check_segment(path / name, entry)
                 continue
-            contents[name] = (path / name).read_bytes()
-            if manifests.entry(contents[name]) != entry:
-                raise Unsound(f"{name} is not what was written")
+            contents[name] = read_file(path / name, entry, _LIMITS_BYTES[name])
         try:
             arrays = _arrays_from_bytes(contents[ARRAYS])
             state = json.loads(contents[STATE])
-        except (KeyError, ValueError, safetensors.SafetensorError) as error:
+        except (KeyError, ValueError, RecursionError, safetensors.SafetensorError) as error:
             raise Unsound(f"it was written by other rules: {error}") from error
+        if not isinstance(state, dict):
+            raise Unsound(f"it was written by other rules: {STATE} is no object")
         return Checkpoint(path, manifest, arrays, state)
 
     def _verify(self, path: Path) -> None:
@@ -232,26 +265,33 @@ class CheckpointStore:
             if _SEGMENT.fullmatch(name):
                 self._check_segment(path / name, entry)
             else:
-                _check_file(path / name, entry)
+                check_file(path / name, entry)
 
     def _check_segment(self, path: Path, entry: FileEntry) -> None:
         """Verify a segment unless it is a file that this process has verified: replay may have many gigabytes."""
         known = self._segments.get(path.name)
         if known is None or known[1] != entry or not (known[0].exists() and known[0].samefile(path)):
-            _check_file(path, entry)
+            check_file(path, entry)
         # The newest name is the one to link from: older checkpoints go first.
         self._segments[path.name] = (path, entry)
 
     def _retain(self) -> None:
         """Remove what is older than the newest `keep` that verify."""
         verified = 0
-        for path in list(self._newest_first()):
+        try:
+            paths = list(self._newest_first())
+        except OSError as error:
+            _log.info("no checkpoint is removed: %s", error)
+            return
+        for path in paths:
             try:
                 if verified >= self._keep:
                     self._remove(path)
-                    continue
-                self._verify(path)
-                verified += 1
+                elif path in self._abandoned:
+                    self._abandon(path.with_name(path.name + ".tmp"), path)
+                else:
+                    self._verify(path)
+                    verified += 1
             except (OSError, Unsound) as error:
                 _log.info("checkpoint %s is not counted: %s", path, error)
 
@@ -285,15 +325,8 @@ class CheckpointStore:
         return path
 
 
-def _check_file(path: Path, entry: FileEntry) -> None:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if path.stat().st_size != entry.size or digest != entry.sha256:
-        raise Unsound(f"{path.name} is not what was written")
-
-
 def _manifest(path: Path) -> Manifest:
-    manifest = manifests.decode((path / manifests.NAME).read_bytes())
+    manifest = read_manifest(path)
     if _numbers(path)[0] != manifest.step:
         raise Unsound(f"it is the checkpoint of step {manifest.step} under another name")
     if {name for name in manifest.files if not _SEGMENT.fullmatch(name)} != {ARRAYS, STATE}:

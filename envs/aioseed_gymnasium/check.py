@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
+from gymnasium import spaces
 
-from aioseed.errors import AioseedError
+from aioseed.errors import AioseedError, EnvironmentFailed
 from aioseed.lookup import sentence_of
-from aioseed.specs import ArraySpec, check_servable
+from aioseed.specs import ActionSpec, ArraySpec, check_servable
 from aioseed_gymnasium.adapter import Env
 from aioseed_gymnasium.options import GymnasiumOptions
 from aioseed_gymnasium.rows import share_memory
@@ -42,7 +45,8 @@ def findings_of(build: Callable[[], Env], options: GymnasiumOptions) -> list[Fin
         findings.append(Finding(level, text))
 
     try:
-        envs.extend((build(), build()))
+        with _naming("making the environment"):
+            envs.extend((build(), build()))
         _check_spaces(envs[0], options, say)
         first, second = (_reset(env, say) for env in envs)
         _check_resets(envs[0], first, second, say)
@@ -52,8 +56,6 @@ def findings_of(build: Callable[[], Env], options: GymnasiumOptions) -> list[Fin
         pass
     except AioseedError as error:
         say("error", str(error))
-    except Exception as error:
-        say("error", f"it raised {sentence_of(error)}")
     for env in envs:
         try:
             env.close()
@@ -65,7 +67,29 @@ def findings_of(build: Callable[[], Env], options: GymnasiumOptions) -> list[Fin
 _Say: TypeAlias = Callable[[Level, str], None]
 
 
+@contextmanager
+def _naming(call: str) -> Iterator[None]:
+    """Tell in which call of ours the author's code failed."""
+    try:
+        yield
+    except (AioseedError, _Stop):
+        raise
+    except SystemExit as error:
+        raise EnvironmentFailed(
+            f"{call} ended the process (sys.exit({error.code!r})): raise an error instead"
+        ) from error
+    except Exception as error:
+        raise EnvironmentFailed(f"{call} raised {sentence_of(error)}") from error
+
+
 def _check_spaces(env: Env, options: GymnasiumOptions, say: _Say) -> None:
+    for name in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, name, None), spaces.Space):
+            say(
+                "error",
+                f"the environment has no {name}: set it to one of gymnasium.spaces, in __init__ or in the class",
+            )
+            raise _Stop
     observation, leaves = read_observation_space(env.observation_space, options.dtype_sent)
     action = read_action_space(env.action_space)
     check_servable(observation, action)
@@ -73,6 +97,16 @@ def _check_spaces(env: Env, options: GymnasiumOptions, say: _Say) -> None:
         say("note", f"{leaf.name} travels as {_described(leaf.array)}")
     sizes = f" with {', '.join(str(size) for size in action.sizes)} choices" if action.sizes else ""
     say("note", f"the action is {action.kind}{sizes}, {_described(action.array)}")
+    if not _is_bounded(action):
+        say(
+            "warning",
+            "the action has an infinite bound, and the agents that come with aioseed need finite ones: give the Box "
+            "the range that makes sense",
+        )
+
+
+def _is_bounded(action: ActionSpec) -> bool:
+    return bool(np.isfinite([*action.low, *action.high]).all())
 
 
 def _described(array: ArraySpec) -> str:
@@ -80,7 +114,14 @@ def _described(array: ArraySpec) -> str:
 
 
 def _reset(env: Env, say: _Say) -> object:
-    result: object = env.reset(seed=1)
+    with _naming("reset()"):
+        try:
+            result: object = env.reset(seed=1)
+        except TypeError as error:
+            if "keyword argument" not in str(error):
+                raise
+            say("error", f"reset() must take seed and options: def reset(self, *, seed=None, options=None) ({error})")
+            raise _Stop from error
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
         say("error", "reset() must return (observation, info); the older Gym returned only the observation")
         raise _Stop
@@ -91,10 +132,11 @@ def _reset(env: Env, say: _Say) -> object:
 def _check_resets(env: Env, first: object, second: object, say: _Say) -> None:
     if share_memory([first, second]):
         say("warning", "two environments return one and the same array: each should own its observations")
-    again, _ = env.reset(seed=1)
+    with _naming("a second reset()"):
+        again, _ = env.reset(seed=1)
+        other, _ = env.reset(seed=2)
     if not _same(first, again):
         say("warning", "two resets with the same seed differ: pass the seed on with super().reset(seed=seed)")
-    other, _ = env.reset(seed=2)
     if _same(first, other):
         say("note", "resets with two seeds are equal: every episode begins alike")
 
@@ -106,7 +148,8 @@ def _check_episode(env: Env, say: _Say) -> None:
     steps, ended = 0, False
     while not ended and steps < MAX_STEPS:
         steps += 1
-        result: object = env.step(env.action_space.sample())
+        with _naming("step()"):
+            result: object = env.step(env.action_space.sample())
         if not isinstance(result, tuple) or len(result) != 5:
             say(
                 "error",
@@ -125,39 +168,80 @@ def _check_step(env: Env, result: tuple[object, ...], say: _Say) -> None:
     observation, reward, terminated, truncated, info = result
     _check_observation(env, observation, "step()", say)
     if np.ndim(reward) or not isinstance(reward, int | float | np.number):  # type: ignore[arg-type]
-        say("error", f"the reward is {reward!r}, and it must be one number")
+        say("error", f"the reward is {reward!r}, and it must be one number: return float(reward)")
         raise _Stop
     if not np.isfinite(reward):
-        say("error", f"the reward is {reward}, and it must be finite")
+        say("error", f"the reward is {reward}, and it must be finite: look for a division by zero, or clip it")
         raise _Stop
     wrong = [flag for flag in (terminated, truncated) if not isinstance(flag, bool | np.bool_)]
     if wrong:
-        say("error", f"terminated and truncated must be True or False, one is {wrong[0]!r}")
+        say("error", f"terminated and truncated must be True or False, one is {wrong[0]!r}: return bool(...)")
         raise _Stop
     if not isinstance(info, dict):
-        say("error", f"info must be a dict, it is a {type(info).__name__}")
+        say("error", f"info must be a dict, it is a {type(info).__name__}: return {{}} where there is nothing to say")
         raise _Stop
 
 
 def _check_observation(env: Env, observation: object, source: str, say: _Say) -> None:
     space = env.observation_space
     if not all(np.isfinite(leaf).all() for leaf in _arrays(observation) if leaf.dtype.kind == "f"):
-        say("error", f"the observation of {source} holds a number that is not finite")
+        say("error", f"the observation of {source} holds a number that is not finite: look for a division by zero")
         raise _Stop
-    if space.contains(observation):
-        return
-    given = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in _arrays(observation))
-    say("error", f"the observation of {source} ({given}) is not in its space {space}")
-    raise _Stop
+    if not _contains(space, observation):
+        say("error", f"the observation of {source} is not in its space: {_misfit(space, observation, 'it')}")
+        raise _Stop
+
+
+def _contains(space: spaces.Space[Any], observation: object) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a list is cast, as it is in a run
+        return bool(space.contains(observation))
+
+
+def _misfit(space: spaces.Space[Any], observation: object, name: str) -> str:
+    """Return why an observation is not in its space and what to change, in half a sentence."""
+    if isinstance(space, spaces.Dict):
+        return _misfit_of_parts(dict(space.spaces), observation, name, dict)
+    if isinstance(space, spaces.Tuple):
+        return _misfit_of_parts(dict(enumerate(space.spaces)), observation, name, tuple)
+    given = np.asarray(observation)
+    wanted = f"{space.dtype}{list(space.shape or ())}"
+    said = f"{name} is {given.dtype}{list(given.shape)}"
+    if given.shape != tuple(space.shape or ()):
+        return f"{said}, and the space says {wanted}: return that shape, or change the space"
+    if not np.can_cast(given.dtype, np.dtype(space.dtype)):
+        return f"{said}, and the space says {wanted}: return it with .astype(np.{np.dtype(space.dtype).name})"
+    if isinstance(space, spaces.Box):
+        outside = np.argwhere((given < space.low) | (given > space.high))
+        if len(outside):
+            place = tuple(outside[0].tolist())
+            low, high = space.low[place], space.high[place]
+            where = "" if not place else f" at {list(place)}"
+            return f"{name} is {given[place]}{where}, and the space goes from {low} to {high}: widen it, or clip"
+    return f"{name} is {str(given)[:80]}, and the space is {space}: return an element of it, or change the space"
+
+
+def _misfit_of_parts(parts: Mapping[Any, spaces.Space[Any]], observation: object, name: str, kind: type) -> str:
+    if not isinstance(observation, kind):
+        return f"{name} is a {type(observation).__name__}, and the space says {kind.__name__}: return one"
+    given: Mapping[Any, Any] = (
+        observation if isinstance(observation, dict) else dict(enumerate(cast("Any", observation)))
+    )
+    if set(parts) != set(given):
+        return f"{name} has the parts {list(given)}, and the space has {list(parts)}: return the same parts"
+    wrong = next(key for key, part in parts.items() if not _contains(part, given[key]))
+    return _misfit(parts[wrong], given[wrong], f'its part "{wrong}"')
 
 
 def _check_repeatable(first: Env, second: Env, say: _Say) -> None:
     first.action_space.seed(3)
-    (one, _), (other, _) = first.reset(seed=3), second.reset(seed=3)
+    with _naming("reset()"):
+        (one, _), (other, _) = first.reset(seed=3), second.reset(seed=3)
     for step in range(1, 101):
         action = first.action_space.sample()
-        one, reward, terminated, truncated, _ = first.step(action)
-        other, other_reward, *_ = second.step(action)
+        with _naming("step()"):
+            one, reward, terminated, truncated, _ = first.step(action)
+            other, other_reward, *_ = second.step(action)
         if not _same(one, other) or reward != other_reward:
             text = f"two episodes with the same seed and actions differ from step {step} on: runs will not repeat"
             say("warning", text)

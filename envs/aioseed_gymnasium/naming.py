@@ -19,6 +19,8 @@ from aioseed_gymnasium.vector import VectorEnv
 from aioseed_gymnasium.wrappers import find_wrappers, wrap
 
 _NAME_PATH = "environment.name"
+_EXTRAS = ("minigrid", "mujoco", "vizdoom")
+"""Extras of aioseed, each named like the module that it brings."""
 
 
 def plain_builder(name: str, options: GymnasiumOptions) -> Callable[[], Env]:
@@ -148,8 +150,9 @@ def _import_registering(module: str, name: str) -> None:
     try:
         importlib.import_module(module)
     except ImportError as error:
-        message = f'the module "{module}" of the environment "{name}" cannot be imported: {error}'
-        raise PluginError(message, group="aioseed.envs", name=name) from error
+        extra = _extra_for(error)
+        message = f'the module "{module}" of the environment "{name}" cannot be imported: {error}{_remedy(extra)}'
+        raise PluginError(message, group="aioseed.envs", name=name, extra=extra) from error
     except Exception as error:
         message = f'the module "{module}" of the environment "{name}" raised: {sentence_of(error)}'
         raise PluginError(message, group="aioseed.envs", name=name) from error
@@ -163,8 +166,9 @@ def _as_our_errors(name: str, options: GymnasiumOptions) -> Iterator[None]:
     except AioseedError:
         raise
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
-        message = f"{name} needs a package that is not installed: {sentence_of(error)}"
-        raise PluginError(message, group="aioseed.envs", name=name) from error
+        extra = _extra_for(error)
+        message = f"{name} needs a package that is not installed: {sentence_of(error)}{_remedy(extra)}"
+        raise PluginError(message, group="aioseed.envs", name=name, extra=extra) from error
     except TypeError as error:
         if "keyword argument" not in str(error):
             raise EnvironmentFailed(f"{name} could not be made: {sentence_of(error)}") from error
@@ -173,3 +177,14 @@ def _as_our_errors(name: str, options: GymnasiumOptions) -> Iterator[None]:
         raise ConfigError(message, path=path, value=str(options.kwargs)) from error
     except Exception as error:
         raise EnvironmentFailed(f"{name} could not be made: {sentence_of(error)}") from error
+
+
+def _extra_for(error: Exception) -> str:
+    """Return our extra that brings the module that was not found, or an empty string."""
+    missing = error.__cause__ if isinstance(error, gymnasium.error.DependencyNotInstalled) else error
+    name = (missing.name or "").partition(".")[0] if isinstance(missing, ImportError) else ""
+    return name if name in _EXTRAS else ""
+
+
+def _remedy(extra: str) -> str:
+    return f'; pip install "aioseed[{extra}]"' if extra else ""

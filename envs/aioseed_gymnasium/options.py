@@ -19,7 +19,7 @@ class WrapperOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[
-        str, Field(min_length=1, description="hide_velocities, a class of gymnasium.wrappers, or package.module:Class.")
+        str, Field(min_length=1, description="One of ours, a class of gymnasium.wrappers, or package.module:name.")
     ]
     kwargs: Annotated[dict[str, JsonValue], Field(description="Its arguments after the environment.")] = {}
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import signal
+import subprocess
+import time
+
 import pytest
 
 pytestmark = pytest.mark.timeout(120)
@@ -38,3 +44,63 @@ def test_a_run_without_a_sound_checkpoint_is_not_begun_anew(start, small, copied
     command = start("train", "cartpole", "--resume", "auto", "--run-dir", copied, *small)
     assert f"none of the 2 checkpoints in {copied / 'checkpoints'} is sound" in command.fails(2)
     assert (copied / "config.json").read_bytes() == before
+
+
+WITH_REPLAY = (
+    "actor.processes=1",
+    "actor.groups=2",
+    "actor.envs_per_group=4",
+    "actor.reconnect_s=5",
+    "serving.max_environments=32",
+    "serving.max_batch_rows=8",
+    "serving.buckets=[8]",
+    "network={name: dueling_lstm, hidden: [8], lstm_units: 8, dueling_units: 8}",
+    "agent.burn_in_steps=3",
+    "replay.capacity_unrolls=50000",
+    "replay.min_unrolls=16",
+    "replay.samples_per_insert=2",
+    "training.batch_unrolls=8",
+    "training.total_steps=null",
+    "training.checkpoint={replay: true, every_s: null, every_updates: 50}",
+    "telemetry.tensorboard=false",
+    "telemetry.every_s=0.2",
+)
+
+
+def test_a_learner_killed_with_replay_goes_on_with_it_and_the_books_balance(start, tmp_path):
+    """kill -9 while unrolls come and segments are written: what the newest checkpoint says is what goes on."""
+    words = ("train", "catch-r2d2", "--json", "--run-dir", tmp_path / "run", "--resume", "auto", *WITH_REPLAY)
+    killed = start(*words)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    wait_until(lambda: len(sound(checkpoints)) >= 2, killed)
+    killed.signal(signal.SIGKILL)
+    killed.process.wait(60)
+    before = json.loads((sound(checkpoints)[-1] / "state.json").read_text())
+    held = before["replay"]["transitions"]
+    assert held > 0
+    trained = before["training"]["trained_transitions"]
+    after = start(*words, "--steps", trained + 1000).succeeds()
+    assert after["ledger_imbalance"] == 0
+    assert after["trained_steps"] >= trained + 1000
+    newest = json.loads((sound(checkpoints)[-1] / "state.json").read_text())
+    assert newest["replay"]["inserted"] > before["replay"]["inserted"]
+    assert newest["replay"]["sampled"] > before["replay"]["sampled"]
+    assert newest["replay"]["segments"][: len(before["replay"]["segments"])] == before["replay"]["segments"]
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    # Nothing was forgotten, so that replay holds all that was ever trained on, before and after.
+    assert metrics[-1]["ledger/replay"] == after["trained_steps"] >= held + 1000 - 100
+    assert metrics[-1]["replay/samples_per_insert"] == pytest.approx(2, rel=0.2)
+
+
+def sound(checkpoints):
+    """Return the checkpoints that have their last name, oldest first."""
+    return sorted(path for path in checkpoints.glob("*") if (path / "MANIFEST.json").exists() and path.suffix != ".tmp")
+
+
+def wait_until(holds, command):
+    ended = time.monotonic() + 60
+    while not holds():
+        assert command.process.poll() is None, command.text
+        assert time.monotonic() < ended, command.text
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            command.process.wait(0.1)

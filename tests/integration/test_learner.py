@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from aioseed.host.config import RunConfig
 from aioseed.host.events import Finished, Listening, Progress, Ready
 from aioseed.host.learner import Learner
 from aioseed.host.train import train
+from aioseed.plugins import environment_plugin
 from aioseed.presets import apply_overrides, read
 from aioseed.transport.memory import MemoryTransport
+from aioseed.types import BatchEnvironment, StepColumns
 from aioseed.validation import validate
 
 pytestmark = [pytest.mark.timeout(120)]
@@ -152,6 +155,45 @@ async def test_an_actor_with_other_specs_is_refused_with_the_field(tmp_path: Pat
             )
         assert caught.value.field.startswith("observation")
         assert caught.value.ours != caught.value.theirs
+
+
+class Poisoned:
+    """Pass a batch of environments on, but for the numbers of row 1: every 7th of them is no number."""
+
+    def __init__(self, inner: BatchEnvironment) -> None:
+        self._inner = inner
+        self._steps = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def step(self, actions: np.ndarray, columns: StepColumns) -> None:
+        self._inner.step(actions, columns)
+        self._steps += 1
+        if self._steps % 7 == 0:
+            columns.observation[0][1, 2] = np.nan
+
+
+async def test_what_is_not_finite_costs_one_environment_its_episode_and_nobody_else_anything(tmp_path: Path) -> None:
+    memory = MemoryTransport()
+    config = small("training.total_steps=3000")
+
+    def poisoned(count: int) -> BatchEnvironment:
+        made = environment_plugin("gymnasium").make("CartPole-v1", {}, count)
+        return cast("BatchEnvironment", Poisoned(made))
+
+    run_dir = tmp_path / "run"
+    async with Learner(config, listen=["memory://a"], run_dir=run_dir, transports=[memory]) as learner:
+        url = learner.urls[0]
+        actor = asyncio.create_task(run_actor(url, poisoned, environments=4, groups=1, transport=memory, wait_s=60.0))
+        async for event in learner.events():
+            finished = event
+        await actor
+    assert isinstance(finished, Finished) and finished.imbalance == 0
+    assert finished.trained_steps >= 3000
+    # Of the 7 steps at a time that row 1 takes all are dropped; an unroll of 8 steps is never full.
+    assert 3000 / 3 / 2 < finished.dropped["nonfinite"] < 3000
+    assert "nonfinite_update" not in finished.dropped  # no update saw any of it
 
 
 async def test_leaving_early_saves_and_a_cancelled_consumer_ends_the_run(tmp_path: Path) -> None:

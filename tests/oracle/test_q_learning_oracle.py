@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from aioseed.ops.n_step import double_q_values, n_step_targets
 from aioseed.ops.priorities import unroll_priority
 from aioseed.ops.value_rescaling import rescale, unrescale
 
+RLAX = json.loads((Path(__file__).parent / "vectors" / "rlax_q_learning.json").read_text())
 numbers = partial(st.floats, allow_nan=False, width=32)
 step = st.tuples(numbers(-3, 3), st.sampled_from([0.0, 0.9, 1.0]), numbers(-5, 5), st.booleans())
 
@@ -153,6 +156,20 @@ def test_double_q_lets_one_network_choose_and_the_other_value() -> None:
     np.testing.assert_array_equal(double_q_values(online, target), [-20, 7])
     gradient = jax.grad(lambda both: double_q_values(both[0], both[1]).sum())((online, target))
     assert all(not np.any(leaf) for leaf in gradient)
+
+
+@pytest.mark.parametrize("case", RLAX["cases"], ids=lambda case: f"{len(case['rewards'])}-{case['steps']}")
+def test_the_whole_road_from_values_to_errors_answers_as_rlax_does(case) -> None:
+    """Its `transformed_n_step_q_learning` with double Q, its signed hyperbolic function and the inverse of that."""
+    online, target = (np.float32(case[name]).reshape(-1, 3) for name in ("online", "target"))
+    rewards, discounts = np.float32(case["rewards"]), np.float32(case["discounts"])
+    # rlax's inverse loses digits in float32, as the test of ours shows.
+    np.testing.assert_allclose(unrescale(target).reshape(-1), case["unrescaled"], atol=2e-3)
+    np.testing.assert_allclose(rescale(jnp.float32(case["unrescaled"])), case["rescaled"], rtol=1e-5, atol=1e-6)
+    values = unrescale(double_q_values(online, target))
+    returns = targets_of(rewards, discounts, values, np.ones(len(rewards)), case["steps"])
+    taken = np.take_along_axis(online[:-1], np.array(case["actions"], np.intp)[:, None], axis=1)[:, 0]
+    np.testing.assert_allclose(rescale(jnp.float32(returns)) - taken, case["errors"], atol=2e-4)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.9, 1.0])

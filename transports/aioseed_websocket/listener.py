@@ -98,7 +98,10 @@ class WebSocketListener(Listener):
         if not upgraded.can_prepare(request):
             self._options.report("bad_request", peer)
             return _refuse(400)
-        await upgraded.prepare(request)
+        try:
+            await upgraded.prepare(request)
+        except ConnectionError:
+            return _refuse(400)  # the peer has gone meanwhile, as aiohttp will find out when it answers
         self._doorway.open(request.protocol)
         await self._hold(upgraded, transport, peer, verdict)
         return upgraded

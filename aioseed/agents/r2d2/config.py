@@ -18,13 +18,14 @@ class ExplorationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    base: Share = 0.4
+    base: Share = Field(default=0.4, description="what is raised to the power of the exponent")
     first_exponent: float = Field(default=1.0, ge=0, description="of slot 0")
     last_exponent: float = Field(default=8.0, ge=0, description="where the ladder ends")
     ladder_size: int | None = Field(
         default=None,
         ge=1,
-        description="SEED RL's ladder for so many environments: exponents evenly from first to last; null: see above",
+        description="SEED RL's ladder for so many environments: exponents evenly from first to last; null: one for any "
+        "number, on which nobody's place changes when others come",
     )
     evaluation_epsilon: Share = Field(default=1e-3, description="of environments in the role evaluate")
 

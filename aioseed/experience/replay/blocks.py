@@ -20,7 +20,8 @@ from aioseed.specs import ArraySpec
 from aioseed.types import UnrollIdentity, UnrollLayout
 
 _LARGE_ROW_BYTES = 256
-_BLOCKS = 32
+BLOCKS = 32
+"""Into how many pieces the capacity is cut: the oldest of them goes as a whole."""
 
 
 class Blocks:
@@ -34,9 +35,10 @@ class Blocks:
             capacity: Most unrolls that are held.
             spare: Blocks beyond those, for as long as somebody still reads blocks that have gone.
         """
-        self.block_unrolls = max(1, capacity // _BLOCKS)
+        self.block_unrolls = max(1, capacity // BLOCKS)
         self.blocks = capacity // self.block_unrolls
         self.places = self.blocks * self.block_unrolls
+        self.spare_unrolls = spare * self.block_unrolls
         physical = self.blocks + spare
         room = physical * self.block_unrolls
         self._columns = _columns(layout, room)

@@ -7,6 +7,25 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
+class HindsightConfig(BaseModel):
+    """Say which goals are replaced by such as were reached (Andrychowicz et al. 2017), and how often."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    window_steps: int = Field(
+        ge=1,
+        description="Steps of what is stored, at least `experience.unroll_steps`: an unroll is cut out of it at "
+        "random, and what is reached later in it may become its goal.",
+    )
+    probability: float = Field(default=0.8, ge=0, le=1, description="Share of the pieces of episodes that get one.")
+    reward: str = Field(
+        description="`package.module:function` of achieved and desired goals [N, ...]: the part of a reward that "
+        "depends on the goal, as the environment gives it."
+    )
+    achieved: str = Field(default="achieved_goal", description="Key of the observation that says what was reached.")
+    desired: str = Field(default="desired_goal", description="Key of the observation that says what was wanted.")
+
+
 class ReplayConfig(BaseModel):
     """Say how much is remembered, how it is drawn, and how often; defaults are SEED RL's for R2D2."""
 
@@ -34,6 +53,9 @@ class ReplayConfig(BaseModel):
     importance_exponent: float = Field(
         default=0.6, ge=0, le=1, description="How much of that the importance weights undo; 1 undoes all of it."
     )
+    hindsight: HindsightConfig | None = Field(
+        default=None, description="For environments with goals: learn from what was reached as if it had been wanted."
+    )
     max_bytes: int | None = Field(
         default=None, ge=1, description="Memory that replay may take; null: three quarters of this machine's."
     )
@@ -43,6 +65,10 @@ class ReplayConfig(BaseModel):
         if self.min_unrolls > self.capacity_unrolls:
             raise ValueError(f"min_unrolls must not exceed capacity_unrolls, which is {self.capacity_unrolls}")
         return self
+
+    def stored_steps(self, unroll_steps: int) -> int:
+        """Return the steps of what is inserted, where unrolls of `unroll_steps` are learned from."""
+        return unroll_steps if self.hindsight is None else self.hindsight.window_steps
 
     def chunk_unrolls(self, sample_unrolls: int) -> int:
         """Return how many unrolls are inserted together, where `sample_unrolls` are sampled together."""

@@ -11,15 +11,21 @@ from aioseed.types import UnrollLayout
 _SHARE = 0.75
 
 
-def check_memory(capacity_unrolls: int, layout: UnrollLayout, max_bytes: int | None) -> str:
+def check_memory(capacity_unrolls: int, layout: UnrollLayout, max_bytes: int | None, spare_share: float = 0.0) -> str:
     """Return the sentence that says what replay will take: to be printed at the start.
 
+    Args:
+        capacity_unrolls: Most unrolls that are held.
+        layout: Shape of the unrolls.
+        max_bytes: Bound; None: three quarters of this machine's memory.
+        spare_share: Memory beyond the capacity's, as a share of that, for saving while unrolls go.
+
     Raises:
-        ConfigError: It is more than `max_bytes` (None: three quarters of this machine's memory); the sentence says what
-            would fit.
+        ConfigError: It is more than the bound; the sentence says what would fit.
     """
     limit = max_bytes if max_bytes is not None else int(machine_bytes() * _SHARE)
-    needed, fits = capacity_unrolls * unroll_bytes(layout), limit // unroll_bytes(layout)
+    each = unroll_bytes(layout) * (1 + spare_share)
+    needed, fits = int(capacity_unrolls * each), int(limit / each)
     what = f"{capacity_unrolls:,} unrolls of {layout.rows - 1} steps of {_form(layout)} = {_size(needed)}"
     if needed > limit:
         where = "for replay.max_bytes" if max_bytes is not None else "for this machine"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aioseed.experience.layout import UnrollBuffer
-from aioseed.experience.replay.blocks import Blocks
+from aioseed.experience.replay.blocks import BLOCKS, Blocks
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.saving import Pins
 from aioseed.experience.replay.sum_tree import SumTree
@@ -22,6 +22,8 @@ MIN_PRIORITY = 1e-6
 """What a smaller priority is taken for: no unroll may become impossible to draw."""
 SPARE_BLOCKS = 3
 """Blocks beyond the capacity, where blocks that have gone may still be read."""
+SPARE_SHARE = SPARE_BLOCKS / BLOCKS
+"""The same, as a share of the capacity."""
 
 
 class Drawn(NamedTuple):
@@ -58,7 +60,7 @@ class Replay:
         self._priority_exponent = config.priority_exponent
         self._importance_exponent = config.importance_exponent
         self._tree = SumTree(self.blocks.places)
-        self._highest = MIN_PRIORITY**config.priority_exponent
+        self._tree.highest = MIN_PRIORITY**config.priority_exponent
         self._draws = np.zeros(self.blocks.places, np.int64)
         self._gone: list[int] = []  # physical blocks that may not be used again yet
         self.pins = pins or Pins()
@@ -84,9 +86,11 @@ class Replay:
             places = numbers % self.blocks.places
             self._draws[places] = 0
             weights = (
-                np.full(count, self._highest) if priorities is None else self._weight(_sound(priorities[done:][:count]))
+                np.full(count, self._tree.highest)
+                if priorities is None
+                else self._weight(_sound(priorities[done:][:count]))
             )
-            self._set(places, weights)
+            self._tree.set(places, weights)
             done += count
         return gone
 
@@ -111,9 +115,9 @@ class Replay:
     def update(self, numbers: np.ndarray, priorities: np.ndarray) -> None:
         """Give unrolls new priorities; those that have gone and values that are not finite are passed over."""
         kept = (numbers >= self.blocks.oldest) & np.isfinite(priorities)
-        if not kept.all():
+        if not np.logical_and.reduce(kept):
             numbers, priorities = numbers[kept], priorities[kept]
-        self._set(numbers % self.blocks.places, self._weight(priorities))
+        self._tree.set(numbers % self.blocks.places, self._weight(priorities))
 
     def priorities(self) -> np.ndarray:
         """Return the weights of all unrolls held, oldest first: priorities raised to the exponent."""
@@ -131,7 +135,7 @@ class Replay:
     def state(self) -> dict[str, np.ndarray]:
         """Return copies of what changes: weights and numbers of draws, oldest unroll first."""
         places = self._places()
-        highest = np.array([self._highest])
+        highest = np.array([self._tree.highest])
         return {"weights": self._tree.get(places), "draws": self._draws[places], "highest": highest}
 
     def restore_state(self, weights: np.ndarray, draws: np.ndarray, highest: np.ndarray) -> None:
@@ -143,8 +147,8 @@ class Replay:
         places = self._places()
         if weights.shape != places.shape or draws.shape != places.shape:
             raise ValueError(f"{len(weights)} weights were saved for {len(places)} unrolls")
-        self._set(places, weights)
-        self._highest = float(highest[0])
+        self._tree.set(places, weights)
+        self._tree.highest = float(highest[0])
         self._draws[places] = draws
 
     def generator_state(self) -> dict[str, Json]:
@@ -184,10 +188,6 @@ class Replay:
         for physical in [block for block in self._gone if self.pins.may_reuse(block)]:
             self._gone.remove(physical)
             self.blocks.free(physical)
-
-    def _set(self, places: np.ndarray, weights: np.ndarray) -> None:
-        self._tree.set(places, weights)
-        self._highest = max(self._highest, float(weights.max(initial=0.0)))
 
     def _weight(self, priorities: np.ndarray) -> np.ndarray:
         weights: np.ndarray = np.maximum(priorities, MIN_PRIORITY, dtype=np.float64) ** self._priority_exponent

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 
@@ -22,7 +23,10 @@ from aioseed.specs import Json
 from aioseed.telemetry.counters import Gauge, Metrics
 from aioseed.telemetry.ledger import Account, Ledger
 from aioseed.telemetry.quantiles import Quantiles
-from aioseed.types import SavedReplay, Settled, UnrollBatch, UnrollLayout
+from aioseed.types import SavedReplay, Settled, UnrollBatch, UnrollColumns, UnrollLayout
+
+Relabel: TypeAlias = Callable[[UnrollColumns, np.random.Generator], UnrollColumns]
+"""Makes the columns that are learned from out of those that were drawn, which stay as they are."""
 
 
 class ReplaySource:
@@ -39,6 +43,7 @@ class ReplaySource:
         *,
         sample_unrolls: int,
         samples_first: bool = False,
+        relabel: Relabel | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Join the parts.
@@ -53,6 +58,7 @@ class ReplaySource:
             sample_unrolls: Unrolls that one `take` hands over.
             samples_first: Sample as soon as it is allowed, even if unrolls wait: what is learned from then depends on
                 the order of unrolls alone, not on when they came (lockstep). Otherwise actors are held up less.
+            relabel: Makes what is learned from out of what was drawn, with the randomness of the drawing.
             clock: Monotonic time in seconds.
         """
         self.replay = replay
@@ -61,9 +67,10 @@ class ReplaySource:
         self._ledger = ledger
         self._sample_unrolls = sample_unrolls
         self._samples_first = samples_first
+        self._relabel = relabel
         self._clock = clock
         self._buffer: UnrollBuffer | None = allocate_buffer(layout, sample_unrolls)
-        self._lent: UnrollBuffer | None = None
+        self._lent: tuple[UnrollBuffer, UnrollColumns] | None = None  # and the columns that were handed over
         self._new_transitions = 0
         self._cuts = Cuts(replay.blocks, replay.pins)
         self._gauges = _Gauges(metrics)
@@ -103,9 +110,9 @@ class ReplaySource:
         Raises:
             AioseedError: The batch is not lent.
         """
-        if self._lent is None or self._lent.batch.columns is not batch.columns:
+        if self._lent is None or self._lent[1] is not batch.columns:
             raise AioseedError("a batch was given back that is not lent")
-        self._buffer, self._lent = self._lent, None
+        self._buffer, self._lent = self._lent[0], None
 
     def save(self) -> SavedReplay:
         """Return what a checkpoint keeps: to be called between two updates."""
@@ -177,10 +184,12 @@ class ReplaySource:
         self.replay.blocks.copy_out(drawn.numbers, buffer)
         buffer.batch.columns.importance[...] = drawn.importance
         self.limiter.sample()
-        self._lent = buffer
+        columns = buffer.batch.columns
+        if self._relabel is not None:
+            columns = self._relabel(columns, self.replay.generator)
+        self._lent = buffer, columns
         self._gauges.observe(self.replay, self.limiter, drawn.priorities, self.replay.blocks.next - drawn.numbers)
-        batch = buffer.batch
-        return UnrollBatch(batch.columns, batch.identity, batch.count, None, drawn.numbers)
+        return UnrollBatch(columns, buffer.batch.identity, buffer.batch.count, None, drawn.numbers)
 
 
 class _Gauges:

@@ -69,7 +69,7 @@ def names_in_the_source() -> set[str]:
     """Return the names that are asked of `Metrics` and those that are keys of dicts of figures."""
     found: set[str] = set()
     for path, tree in sources():
-        figures = path.parent.name in ("host", "vtrace")
+        figures = path.parent.name in ("host", "vtrace", "r2d2", "sac")
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
                 if node.func.attr in ("counter", "gauge", "quantiles"):
@@ -79,7 +79,7 @@ def names_in_the_source() -> set[str]:
                 found.update(name for key in keys for name in written_name(key) if "/" in name)
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
                 target = node.targets[0]
-                if isinstance(target.value, ast.Name) and target.value.id == "metrics":
+                if isinstance(target.value, ast.Name) and target.value.id in ("metrics", "parts"):
                     found.update(written_name(target.slice))
     return {name for name in found if "learner/" not in name}
 

@@ -63,7 +63,7 @@ def welcome(slots: Sequence[int], epochs: Sequence[int], **changes: Any) -> Welc
 
 def greeted(groups: int = 1, rows: int = 2) -> tuple[ActorSession, list[StepMessage]]:
     messages = [StepMessage(STEPS, rows) for _ in range(groups)]
-    session = ActorSession(messages, ACTIONS)
+    session = ActorSession(messages, ACTIONS, [])
     session.open(Hello(library="test", actor_id="a", environments=groups * rows, observation={}, action={}))
     return session, messages
 
@@ -253,7 +253,7 @@ class World:
     def __init__(self) -> None:
         self.slots = [10, 11, 12, 13, 14]
         self.messages = [StepMessage(STEPS, 3), StepMessage(STEPS, 2)]
-        self.session = ActorSession(self.messages, ACTIONS)
+        self.session = ActorSession(self.messages, ACTIONS, [])
         self.session.open(Hello(library="test", actor_id="a", environments=5, observation={}, action={}))
         self.learner = StrictLearner(self.slots)
         self.to_learner: list[bytes] = []

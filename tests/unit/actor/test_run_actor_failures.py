@@ -46,7 +46,7 @@ async def test_a_full_learner_is_asked_again(stage: Any) -> None:
     await peer.step()
     peer.end_run()
     assert (await task).sessions == 1
-    assert stage.kinds() == ["refused", "welcomed"]  # the same refusal is told once
+    assert stage.kinds() == ["refused", "welcomed", "over"]  # the same refusal is told once
 
 
 async def test_a_learner_that_stays_full_is_a_refusal_in_the_end(stage: Any) -> None:
@@ -302,4 +302,4 @@ async def test_a_bye_that_crossed_a_step_is_heard_though_nothing_can_be_sent_any
     peer.end_run()
     await peer.cut()
     assert (await task).sessions == 1
-    assert stage.kinds() == ["welcomed"]
+    assert stage.kinds() == ["welcomed", "over"]

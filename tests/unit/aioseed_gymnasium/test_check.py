@@ -8,6 +8,9 @@ from aioseed_gymnasium.check import MAX_STEPS, findings_of
 from aioseed_gymnasium.options import GymnasiumOptions
 from gymnasium import spaces
 
+DICT = spaces.Dict({"a": spaces.Discrete(3), "c": spaces.Discrete(3)})
+MISFIT = "the observation of step() is not in its space:"
+
 
 def look(build):
     return findings_of(build, GymnasiumOptions())
@@ -43,20 +46,26 @@ def step_returning(**changes):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"reward": "x"}, "the reward is 'x', and it must be one number"),
+        ({"reward": "x"}, "the reward is 'x', and it must be one number: return float(reward)"),
         ({"reward": np.zeros(1)}, "the reward is array([0.]), and it must be one number"),
-        ({"reward": float("inf")}, "the reward is inf, and it must be finite"),
-        ({"terminated": None}, "terminated and truncated must be True or False, one is None"),
-        ({"info": None}, "info must be a dict, it is a NoneType"),
-        ({"observation": np.zeros(3)}, "the observation of step() (float64[3]) is not in its space Box"),
-        ({"observation": np.zeros(4, np.float32)}, "the observation of step() (float32[4]) is not in its space Box"),
+        ({"reward": float("inf")}, "the reward is inf, and it must be finite: look for a division by zero"),
+        ({"terminated": None}, "terminated and truncated must be True or False, one is None: return bool(...)"),
+        ({"info": None}, "info must be a dict, it is a NoneType: return {}"),
         (
-            {"observation": np.full(3, np.nan, np.float32)},
-            "the observation of step() holds a number that is not finite",
+            {"observation": np.zeros(3)},
+            f"{MISFIT} it is float64[3], and the space says float32[3]: return it with .astype(np.float32)",
         ),
         (
-            {"observation": np.full(3, 1e7, np.float32)},
-            "the observation of step() (float32[3]) is not in its space Box",
+            {"observation": np.zeros(4, np.float32)},
+            f"{MISFIT} it is float32[4], and the space says float32[3]: return that shape, or change the space",
+        ),
+        (
+            {"observation": np.full(3, np.nan, np.float32)},
+            "the observation of step() holds a number that is not finite: look for a division by zero",
+        ),
+        (
+            {"observation": np.array([0, 0, 1e7], np.float32)},
+            f"{MISFIT} it is 10000000.0 at [2], and the space goes from -1000000.0 to 1000000.0: widen it, or clip",
         ),
     ],
 )
@@ -74,7 +83,12 @@ def test_a_step_that_breaks_the_interface_is_an_error(ladder, changes, sentence)
             "reset() must return (observation",
         ),
         ({"step": lambda self, action: (np.zeros(3, np.float32), 1.0, False, {})}, "step() must return (observation"),
-        ({"reset": lambda self: None}, "it raised TypeError: "),
+        (
+            {"reset": lambda self: None},
+            "reset() must take seed and options: def reset(self, *, seed=None, options=None)",
+        ),
+        ({"step": lambda self, action: exit(3)}, "step() ended the process (sys.exit(3)): raise an error instead"),
+        ({"reset": lambda self, *, seed=None: 1 / 0}, "reset() raised ZeroDivisionError: division by zero"),
     ],
 )
 def test_the_older_gym_interface_is_told_apart(ladder, methods, sentence):
@@ -90,6 +104,39 @@ def test_a_space_that_cannot_be_sent_is_an_error(ladder):
 
     (error,) = said(look(Talks), "error")
     assert error.startswith("observation is a Text space")
+
+
+@pytest.mark.parametrize(
+    ("space", "observation", "sentence"),
+    [
+        (DICT, {"a": 1, "b": 0}, "has the parts ['a', 'b'], and the space has ['a', 'c']: return the same parts"),
+        (DICT, (1, 0), "it is a tuple, and the space says dict: return one"),
+        (DICT, {"a": 1, "c": 7}, 'its part "c" is 7, and the space is Discrete(3): return an element of it'),
+        (spaces.Tuple([DICT]), ({"a": 1, "c": 7},), 'its part "c" is 7, and the space is Discrete(3)'),
+        (spaces.Discrete(3), 3, "it is 3, and the space is Discrete(3): return an element of it, or change the space"),
+        (spaces.Box(0, 1, (), np.float32), np.float32(2), "it is 2.0, and the space goes from 0.0 to 1.0: widen it"),
+    ],
+)
+def test_the_part_that_does_not_fit_is_named(constant, space, observation, sentence):
+    (error,) = said(look(lambda: constant(space, observation, spaces.Discrete(2))), "error")
+    assert sentence in error and error.startswith("the observation of reset() is not in its space: ")
+
+
+@pytest.mark.parametrize("name", ["observation_space", "action_space"])
+def test_a_space_that_was_forgotten_is_an_error(constant, name):
+    def build():
+        env = constant(spaces.Discrete(3), 0, spaces.Discrete(2))
+        delattr(env, name)
+        return env
+
+    (error,) = said(look(build), "error")
+    assert error.startswith(f"the environment has no {name}: set it to one of gymnasium.spaces")
+
+
+def test_an_action_without_bounds_is_warned_of(constant):
+    boundless = spaces.Box(-np.inf, 1, (2,), np.float32)
+    warnings = said(look(lambda: constant(spaces.Discrete(3), 0, boundless)), "warning")
+    assert warnings[0].startswith("the action has an infinite bound, and the agents that come with aioseed need finite")
 
 
 def test_an_environment_that_ignores_its_seed_is_warned_of(ladder):
@@ -127,7 +174,7 @@ def test_both_environments_are_closed_whatever_happens(ladder):
         return built[-1]
 
     (error,) = said(look(build), "error")
-    assert error == "it raised ZeroDivisionError: division by zero"
+    assert error == "step() raised ZeroDivisionError: division by zero"
     assert [env.closed for env in built] == [1, 1]
 
 

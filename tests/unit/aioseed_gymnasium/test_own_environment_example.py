@@ -33,3 +33,10 @@ def test_the_page_shows_the_files_that_are_tested():
     module, config = ((DOCS / "examples" / f"own_environment.{end}").read_text() for end in ("py", "yaml"))
     assert module.split('"""\n\n', 1)[1] in page
     assert config in page
+
+
+def test_the_page_shows_what_the_check_says(section):
+    page = (DOCS / "howto" / "own-environment.md").read_text()
+    shown = [f"note: {finding.text}" for finding in plugin.check(section["name"], section["options"])]
+    assert "\n".join(shown[:2]) in page
+    assert shown[2].split(" of about ")[0] in page

@@ -102,3 +102,21 @@ async def test_close_drops_connections_that_are_no_channels(accept: Accept) -> N
             await asyncio.sleep(0)
         await listener.close()
         await dropped(reader, writer)
+
+
+async def test_a_peer_that_goes_during_the_handshake_is_no_error(
+    accept: Accept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare = aiohttp.web.WebSocketResponse.prepare
+
+    async def gone(self: aiohttp.web.WebSocketResponse, request: aiohttp.web.BaseRequest) -> object:
+        assert request.transport is not None
+        request.transport.abort()
+        return await prepare(self, request)
+
+    monkeypatch.setattr(aiohttp.web.WebSocketResponse, "prepare", gone)
+    async with accept(ListenOptions(Keyring.of("right"))) as (listener, accepted):
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await get(listener.url, UPGRADE | {"Authorization": "Bearer right"})
+        assert accepted.empty()
+    assert caplog.records == []

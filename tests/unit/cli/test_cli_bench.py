@@ -20,6 +20,7 @@ from aioseed.errors import UsageError
         ["serving", "--transport", "pigeon"],
         ["connections", "--connections", "1,x"],
         ["startup", "--repeats", "0"],
+        ["replay", "--entries", "many"],
         ["train"],
         ["train", "cartpole", "actor"],
         ["compare", "absent.json", "absent.json"],
@@ -53,6 +54,13 @@ def test_latency_and_connections_are_made_of_serving(capsys: pytest.CaptureFixtu
     assert figures["connections"][1]["share_of_16_sessions"] == 1.0
     assert main(["transports", "--transports", "memory", "--sessions", "2", *traffic[2:]]) == 0
     assert list(json.loads(capsys.readouterr().out)["transports"]) == ["memory"]
+
+
+def test_replay_prints_its_figures_by_the_number_of_entries(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", "--entries", "1000,2000", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["benchmark"] == "replay" and set(figures["aioseed"]["updates_per_s"]) == {"1000", "2000"}
+    assert {"share_of_cpprb", "updates_lowest_to_highest"} <= set(figures)
 
 
 def test_two_measurements_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ PROGRESS = Progress(
     env_steps_per_s=12_000.0,
     trained_steps_per_s=10_000.0,
     return_mean=118.75,
+    evaluation_return_mean=math.nan,
     episodes=321,
     policy_lag=1.0,
     batch_rows=64.0,
@@ -81,7 +82,14 @@ def test_a_plain_line_has_it_all_in_one(config):
     ]  # fmt: skip
 
 
-EVENTS = [Listening(("ws://a:1",)), Ready(1.5), PROGRESS, PROGRESS, Saved(3, "x"), Trouble("an actor died")]
+EVENTS = [
+    Listening(("ws://a:1",)),
+    Ready(1.5, ("replay: 3 KiB",)),
+    PROGRESS,
+    PROGRESS,
+    Saved(3, "x"),
+    Trouble("an actor died"),
+]
 
 
 def test_without_a_terminal_there_are_lines_and_progress_now_and_then(config, capsys):
@@ -89,7 +97,7 @@ def test_without_a_terminal_there_are_lines_and_progress_now_and_then(config, ca
         for event in EVENTS:
             view.show(event)
     out, err = capsys.readouterr()
-    assert [line[:9] for line in out.splitlines()] == ["listening", "ready aft", "     6 s |"[:9]]
+    assert [line[:9] for line in out.splitlines()] == ["listening", "replay: 3", "ready aft", "     6 s |"[:9]]
     assert err == "an actor died\n"
 
 

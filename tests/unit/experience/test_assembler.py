@@ -209,6 +209,16 @@ def test_a_lease_that_ends_drops_its_open_transitions_once(feeder):
     road.assembler.audit()
 
 
+def test_what_arrives_only_to_be_dropped_is_accepted_and_dropped_with_its_unroll(feeder):
+    road = feeder(4)
+    for row in range(3):
+        road.feed([0, 1], [row, row])
+    road.assembler.drop(np.array([1]), "nonfinite", 1)
+    books = road.ledger.snapshot()
+    assert (books.dropped, books.accepted, books.open) == ({"nonfinite": 3}, 5, 2)
+    road.assembler.audit()
+
+
 def test_the_audit_finds_what_the_ledger_was_not_told(feeder):
     road = feeder(4)
     for row in range(3):

@@ -11,7 +11,8 @@ from aioseed.errors import ConfigError
 from aioseed.experience.layout import UnrollBuffer, allocate_buffer
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.memory import check_memory
-from aioseed.experience.replay.replay import MIN_PRIORITY, Replay
+from aioseed.experience.replay.replay import MIN_PRIORITY, SPARE_SHARE, Replay
+from aioseed.experience.replay.saving import Pins
 from aioseed.specs import ArraySpec
 from aioseed.types import UnrollLayout
 
@@ -143,6 +144,15 @@ def test_too_large_a_replay_is_refused_with_what_would_fit() -> None:
                                           r"replay\.max_bytes, the largest that fits is 1,2\d\d$"):  # fmt: skip
         check_memory(100_000, frames, 2**30)
     assert check_memory(1000, frames, 2**30) == "replay: 1,000 unrolls of 120 steps of 84x84 = 816 MiB"
+
+
+def test_memory_for_saving_while_unrolls_go_counts_too() -> None:
+    frames = UnrollLayout((ArraySpec("uint8", (84, 84)),), ArraySpec("int32", ()), (), (), 80, 40)
+    assert check_memory(1000, frames, 2**30, SPARE_SHARE).endswith("= 893 MiB")
+    with pytest.raises(ConfigError, match=r"too large for replay\.max_bytes, the largest that fits is 1,1\d\d$"):
+        check_memory(1200, frames, 2**30, SPARE_SHARE)
+    blocks = Replay(frames, ReplayConfig(capacity_unrolls=3200), 0, Pins()).blocks
+    assert blocks.places == 3200 and blocks.spare_unrolls == 3200 * SPARE_SHARE
 
 
 def test_a_minimum_beyond_the_capacity_is_refused() -> None:

@@ -88,7 +88,7 @@ async def test_one_that_dies_is_started_again_and_that_is_told(
     await made.run()
     assert made.starts == 3
     assert troubles == [
-        "actor 0 died (killed by signal 9) and is started again",
+        "actor 0 died (killed by signal 9, SIGKILL) and is started again",
         "actor 0 died (ValueError: the wheel came off) and is started again",
     ]
 

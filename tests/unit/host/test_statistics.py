@@ -21,7 +21,7 @@ def runtime() -> Any:
         engine=SimpleNamespace(times=SimpleNamespace(act_s=0.0)),
         assembler=SimpleNamespace(statistics=lambda: queue),
         table=SimpleNamespace(leased=8),
-        episodes=SimpleNamespace(return_mean=20.0, episodes=3),
+        episodes=SimpleNamespace(return_mean=20.0, evaluation_return_mean=30.0, episodes=3),
         board=SimpleNamespace(current=lambda: SimpleNamespace(version=12)),
     )
 

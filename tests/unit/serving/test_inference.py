@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
+from aioseed.errors import EnvironmentFailed
 from aioseed.serving.inference import (
     Acting,
     ActRows,
@@ -70,6 +72,7 @@ class Sink:
         self.rows: list[tuple[int, list[int], list[list[int]]]] = []
         self.versions: list[int] = []
         self.told: list[tuple[str, list[int]]] = []
+        self.arrived_in_vain = 0
         self.batches_finished = 0
 
     def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> None:
@@ -84,8 +87,9 @@ class Sink:
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
         self.told.append(("evaluate" if evaluation else "train", slots.tolist()))
 
-    def drop(self, slots: np.ndarray, reason: str) -> None:
+    def drop(self, slots: np.ndarray, reason: str, arrived: int = 0) -> None:
         self.told.append((reason, slots.tolist()))
+        self.arrived_in_vain += arrived
 
 
 class Respondent:
@@ -109,6 +113,7 @@ class Bench:
         actions = action_table(CAPACITY, ACTION.array)
         limits = Limits(4, 4, 1.0)
         batches: list[ClosedBatch] = []
+        self.expelled: list[tuple[list[int], list[int]]] = []
         self.intake = Intake(STEPS, ActionLayout(ACTION), self.table, actions, limits, batches.append)
         self.batches = batches
         self.engine = InferenceEngine(
@@ -119,6 +124,7 @@ class Bench:
             actions,
             self.intake.pool,
             self.sink,
+            lambda slots, epochs: self.expelled.append((slots.tolist(), epochs.tolist())),
             lambda batch, packed, row_bytes: self.intake.answer(batch, packed, row_bytes, 0.0),
             EngineOptions(
                 CAPACITY, (2, 4), 0, (lambda filled: filled * lockstep_updates) if lockstep_updates else None
@@ -130,7 +136,7 @@ class Bench:
         self.slots = self.table.lease(1, CAPACITY, 0.0)
         self.sequence = np.zeros(CAPACITY, np.int64)
 
-    def step(self, slots: list[int], first: list[bool], observation: list[int], reward: float = 0.5) -> list[int]:
+    def step(self, slots: list[int], first: list[bool], observation: list[int], reward: ArrayLike = 0.5) -> list[int]:
         """Serve one batch of these slots and return their actions."""
         message = StepMessage(STEPS, len(slots))
         columns = message.columns
@@ -242,6 +248,25 @@ def test_lockstep_serves_nobody_after_the_last_update() -> None:
     bench.board.closed = True
     assert bench.step([0], [True], [0]) == []
     assert bench.sink.rows == []
+
+
+def test_a_row_that_is_not_finite_reaches_nobody_and_its_siblings_go_on() -> None:
+    bench = Bench()
+    bench.step([0, 1, 2], [True, True, True], [1, 2, 3])
+    epoch = int(bench.table.epoch[1])
+    seen = len(bench.sink.rows)
+    bench.step([0, 1, 2], [False, False, False], [1, 2, 3], reward=[1.0, np.nan, 1.0])
+    assert [row[0] for row in bench.sink.rows[seen:]] == [0, 2]
+    assert bench.expelled == [([1], [epoch])]
+    assert bench.sink.told == [("nonfinite", [1])] and bench.sink.arrived_in_vain == 1
+    bench.step([2], [True], [0], reward=[np.inf])  # a first row is no transition, and nothing is left of the batch
+    assert len(bench.sink.rows) == seen + 2 and bench.sink.arrived_in_vain == 1
+
+
+def test_in_lockstep_a_row_that_is_not_finite_ends_the_run() -> None:
+    bench = Bench(lockstep_updates=3)
+    with pytest.raises(EnvironmentFailed, match="environment 0 sent"):
+        bench.step([0], [True], [0], reward=[np.nan])
 
 
 class Recorder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from aioseed.errors import ChannelClosed
@@ -208,7 +209,7 @@ async def test_pings_are_answered_and_sent(desk):
 
 
 async def silent_until_suspended(table, peer):
-    await asyncio.sleep(12.0)
+    await asyncio.sleep(43.0)
     assert table.count("serving/suspended") == 1
     assert table.server.environments == 0
     assert isinstance(table.told[-1], Released) and table.told[-1].slots.tolist() == peer.welcome.slots
@@ -259,12 +260,12 @@ async def test_a_session_whose_slots_went_to_another_is_told_to_connect_again(de
 
 
 async def test_a_session_that_never_wakes_is_closed(desk):
-    table = await desk(ping_interval_s=5.0, ping_timeout_s=5.0, suspended_s=60.0)
+    table = await desk(ping_interval_s=5.0, ping_timeout_s=5.0, resume_grace_s=10.0, suspended_s=60.0)
     peer = await table.dial()
     await peer.join(2)
     assert (await peer.hears_a(Bye)).code == "unresponsive"
     await closed(peer)
-    assert asyncio.get_running_loop().time() == pytest.approx(70.0, abs=2.5)
+    assert asyncio.get_running_loop().time() == pytest.approx(80.0, abs=2.5)
     await asyncio.sleep(EVERYBODY_ELSE_FIRST_S)
     assert table.server.sessions == 0
 
@@ -297,8 +298,28 @@ async def test_an_environment_that_hangs_loses_its_slot_and_gets_it_again_when_i
     awake.cancel()
 
 
-async def test_the_end_of_a_channel_ends_its_leases(desk):
+async def test_a_slot_that_sent_what_is_not_finite_begins_a_new_epoch_and_its_sibling_goes_on(desk):
     table = await desk()
+    peer = await table.dial()
+    welcome = await peer.join(2)
+    peer.step(0)
+    await peer.acts()
+    table.server.expel_from(np.array([1]), np.array([welcome.epochs[1]], np.uint64))
+    table.server.expel_from(np.array([0]), np.array([welcome.epochs[0] - 1], np.uint64))  # of an older epoch
+    revoke, lease = await peer.hears_a(Revoke), await peer.hears_a(Lease)
+    assert (revoke.slots, revoke.epochs) == ([1], welcome.epochs[1:])
+    assert revoke.reason == "a reward or an observation is not finite"
+    assert lease.slots == [1] and lease.epochs[0] > welcome.epochs[1]
+    assert isinstance(table.told[-2], Released) and isinstance(table.told[-1], Leased)
+    peer.step(1, [0], welcome.epochs[:1])
+    peer.step(0, [1], lease.epochs)
+    acted = [await peer.acts(), await peer.acts()]
+    assert sorted(acted) == [([0], [100]), ([1], [1])]
+    assert table.count("serving/nonfinite_rows") == 1
+
+
+async def test_without_a_grace_the_end_of_a_channel_ends_its_leases(desk):
+    table = await desk(resume_grace_s=0.0)
     peer = await table.dial()
     await peer.join(2)
     await peer.channel.close()

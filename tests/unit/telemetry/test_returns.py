@@ -80,13 +80,14 @@ def test_rows_behind_the_count_are_not_read():
 
 def test_the_training_figure_is_the_mean_of_the_newest_episodes_without_those_of_evaluation():
     tracker = EpisodeTracker(4, window_episodes=3)
-    assert math.isnan(tracker.return_mean)
+    assert math.isnan(tracker.return_mean) and math.isnan(tracker.evaluation_return_mean)
     tracker.begin(np.array([3]), evaluation=True)
     for value in (1, 2, 3, 4):
         play(tracker, 0, [FIRST, TERMINATED], [0, value])
     tracker.append(rows([3], [FIRST], [0]), 1)
     assert tracker.append(rows([3], [TERMINATED], [100]), 1).evaluation.tolist() == [True]
     assert (tracker.return_mean, tracker.window_count, tracker.episodes) == (3, 3, 4)
+    assert tracker.evaluation_return_mean == 100
 
 
 def test_an_episode_that_an_old_lease_left_unfinished_is_none():

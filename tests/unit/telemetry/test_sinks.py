@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import struct
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -26,6 +29,78 @@ def test_a_resumed_run_appends(tmp_path):
         sink.write(step, {})
         sink.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+@pytest.fixture
+def full_disk():
+    """Let no file grow beyond so many bytes, as if the disk were full."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    @contextlib.contextmanager
+    def full(size: int) -> Iterator[None]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return full
+
+
+@pytest.mark.parametrize("room", [0, 5])
+def test_a_line_that_a_full_disk_cuts_short_is_taken_back_and_the_next_is_whole(tmp_path, full_disk, room):
+    path = tmp_path / "metrics.jsonl"
+    sink = JsonLinesSink(path)
+    sink.write(1, {})
+    with full_disk(path.stat().st_size + room):
+        for _ in range(2):
+            with pytest.raises(RunDirectoryError, match="cannot write metrics"):
+                sink.write(2, {"run/env_steps": 5.0})
+    sink.write(3, {})
+    sink.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 3]
+
+
+def test_a_line_that_a_power_cut_left_in_part_is_ended(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"ste')
+    sink = JsonLinesSink(path)
+    sink.write(2, {})
+    sink.close()
+    assert path.read_text().splitlines() == ['{"step": 1}', '{"ste', '{"step": 2}']
+
+
+@pytest.mark.parametrize("room", [0, 5])
+def test_tensorboard_on_a_full_disk_says_so_and_goes_on_when_there_is_space(tmp_path, full_disk, room):
+    pytest.importorskip("tensorboardX")
+    sink = TensorBoardSink(tmp_path)
+    if room:
+        sink.write(1, {"before": 1.0})
+    with full_disk(sum(path.stat().st_size for path in tmp_path.iterdir()) + room):
+        for _ in range(2):
+            with pytest.raises(RunDirectoryError, match="cannot write TensorBoard events"):
+                sink.write(2, {"meanwhile": 1.0})
+    sink.write(3, {"after": 1.0})
+    sink.close()
+    (file,) = tmp_path.iterdir()
+    assert tags_in(file.read_bytes()) == ([[], ["before"], ["after"]] if room else [[], ["after"]])
+
+
+def tags_in(data: bytes) -> list[list[str]]:
+    """Read the tags of every record, as TensorBoard does: it stops at the first that is not whole."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import masked_crc32c
+
+    tags = []
+    while data:
+        (size,) = struct.unpack("<Q", data[:8])
+        record = data[12 : 12 + size]
+        assert struct.unpack("<I", data[8:12])[0] == masked_crc32c(data[:8])
+        assert struct.unpack("<I", data[12 + size : 16 + size])[0] == masked_crc32c(record)
+        tags.append([value.tag for value in Event.FromString(record).summary.value])
+        data = data[16 + size :]
+    return tags
 
 
 def test_a_directory_that_is_not_there_is_one_sentence(tmp_path):

@@ -36,6 +36,8 @@ def test_a_linear_schedule_ends_after_total_steps():
     )
     rate = make_optimizer(config, unroll_steps=20).learning_rate
     assert [float(rate(jnp.int32(step))) for step in (0, 5, 10, 99)] == [1.0, 0.75, 0.5, 0.5]
+    often = make_optimizer(config, unroll_steps=20, samples_per_insert=4).learning_rate
+    assert [float(often(jnp.int32(step))) for step in (0, 20, 40, 99)] == [1.0, 0.75, 0.5, 0.5], "out of replay"
 
 
 def test_a_polynomial_schedule_has_its_own_length_and_power():

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from aioseed.errors import RunDirectoryError, RunDirectoryInUse
+from aioseed.training.files import Files
 from aioseed.training.rundir import RunDirectory
 
 
@@ -56,6 +57,36 @@ def test_generations_only_grow(tmp_path):
             assert run.next_generation() == expected
 
 
+def test_a_lost_file_does_not_make_an_old_generation_new(tmp_path):
+    with RunDirectory.open(tmp_path) as run:
+        assert [run.next_generation() for _ in range(3)] == [1, 2, 3]
+        (tmp_path / "generation").unlink()
+        assert run.next_generation(restored=3) == 4
+        assert run.next_generation(restored=2) == 5
+
+
+def test_every_flipped_bit_of_the_generation_is_noticed(tmp_path):
+    with RunDirectory.open(tmp_path) as run:
+        run.next_generation(restored=41)
+        path = tmp_path / "generation"
+        sound = path.read_bytes()
+        for bit in range(8 * len(sound)):
+            flipped = bytearray(sound)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            with pytest.raises(RunDirectoryError, match="damaged"):
+                run.next_generation()
+        path.write_bytes(sound)
+        assert run.next_generation() == 43
+
+
+def test_the_names_of_new_folders_reach_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(Files, "sync_directory", lambda self, path: synced.append(path))
+    RunDirectory.open(tmp_path / "runs" / "one").close()
+    assert synced == [tmp_path / "runs", tmp_path]
+
+
 def test_a_damaged_generation_is_an_error_and_not_a_new_beginning(tmp_path):
     (tmp_path / "generation").write_bytes(b"\xff12")
     with RunDirectory.open(tmp_path) as run, pytest.raises(RunDirectoryError, match="damaged"):
@@ -66,8 +97,7 @@ def test_a_generation_is_never_given_twice_whenever_the_process_dies(tmp_path, f
     for call in range(1, 6):
         path = tmp_path / str(call)
         with RunDirectory.open(path) as run:
-            (path / "generation").write_text("998\n")
-            given = run.next_generation()
+            given = run.next_generation(998)
         with RunDirectory.open(path, files=faulty_files(call)) as run:
             try:
                 given = run.next_generation()

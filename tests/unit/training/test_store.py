@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import random
 import shutil
 
@@ -12,6 +13,7 @@ import pytest
 
 from aioseed.errors import CheckpointError
 from aioseed.training import manifest as manifests
+from aioseed.training import store as store_module
 from aioseed.training.files import Files
 from aioseed.training.store import CheckpointStore, Snapshot
 
@@ -169,7 +171,109 @@ def test_a_corrupt_one_does_not_count_among_those_kept(tmp_path):
 def test_contents_reach_the_disk_before_names_do(tmp_path, faulty_files):
     files = faulty_files()
     CheckpointStore(tmp_path, files=files).save(snapshot(1), 1)
-    assert files.names == ["make_directory", *["write", "sync"] * 3, "sync", "rename", "sync"]
+    assert files.names == ["sync", "make_directory", *["write", "sync"] * 3, "sync", "rename", "sync"]
+
+
+def test_a_directory_whose_maker_died_before_its_name_was_on_the_disk_is_named_by_the_next(tmp_path):
+    synced = []
+
+    class Watched(Files):
+        def sync_directory(self, path):
+            synced.append(path)
+            super().sync_directory(path)
+
+    (tmp_path / "checkpoints").mkdir()
+    store = CheckpointStore(tmp_path / "checkpoints", files=Watched())
+    for step in (1, 2):
+        store.save(snapshot(step), 1)
+    assert synced.count(tmp_path) == 1 and synced[0] == tmp_path
+
+
+def test_a_save_whose_sync_failed_is_never_trusted_even_if_it_cannot_be_removed(tmp_path):
+    """Its contents read well, from memory; after a power cut they may be gone."""
+
+    class Failing(Files):
+        names_on_disk = True
+        removes = True
+
+        def sync_directory(self, path):
+            if not self.names_on_disk and path == tmp_path:
+                raise OSError(errno.EIO, "the disk says no")
+            super().sync_directory(path)
+
+        def rename(self, old, new):
+            if not self.removes and new.name.endswith(".old.tmp"):
+                raise OSError(errno.EIO, "the disk says no")
+            super().rename(old, new)
+
+    files = Failing()
+    store = CheckpointStore(tmp_path, keep=2, files=files)
+    for step in (1, 2):
+        store.save(snapshot(step), 1)
+    files.names_on_disk = files.removes = False
+    with pytest.raises(CheckpointError, match="the disk says no"):
+        store.save(snapshot(3), 1)
+    files.names_on_disk = True
+    store.save(snapshot(4), 1)
+    assert names(tmp_path) == ["000000000001", "000000000002", "000000000003", "000000000004"]
+    files.removes = True
+    store.save(snapshot(5), 1)
+    assert names(tmp_path) == ["000000000004", "000000000005"]
+
+
+@pytest.mark.parametrize("name", ["MANIFEST.json", "arrays.safetensors", "state.json", "."])
+def test_links_are_refused_wherever_they_lead(tmp_path, caplog, name):
+    store = CheckpointStore(tmp_path / "checkpoints")
+    store.save(snapshot(1), 1)
+    victim = store.save(snapshot(2), 1) / name
+    elsewhere = tmp_path / "elsewhere"
+    victim.rename(elsewhere)
+    victim.symlink_to(elsewhere)
+    with caplog.at_level(logging.WARNING):
+        assert_is(store.newest(), snapshot(1))
+    assert "symbolic link" in caplog.text
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
+    store = CheckpointStore(tmp_path)
+    victim = store.save(snapshot(1), 1) / "state.json"
+    victim.unlink()
+    os.mkfifo(victim)
+    with pytest.raises(CheckpointError):
+        store.newest()
+
+
+def test_a_size_is_looked_at_before_anything_is_read(tmp_path, caplog, monkeypatch):
+    store = CheckpointStore(tmp_path)
+    path = store.save(snapshot(1), 1)
+    os.truncate(path / "arrays.safetensors", 2**40)  # sparse: reading it would take all memory
+    with pytest.raises(CheckpointError), caplog.at_level(logging.WARNING):
+        store.newest()
+    assert f"it has {2**40} bytes" in caplog.text
+    huge = store.save(snapshot(2), 1)
+    monkeypatch.setitem(store_module._LIMITS_BYTES, "state.json", 10)
+    with pytest.raises(CheckpointError), caplog.at_level(logging.WARNING):
+        store.newest()
+    assert f"checkpoint {huge} is skipped: state.json has " in caplog.text
+
+
+def test_a_state_that_is_no_object_is_not_sound(tmp_path):
+    for state in ([1], "deep"):
+        path = tmp_path / str(state)
+        CheckpointStore(path).save(Snapshot(1, {}, state), 1)
+        with pytest.raises(CheckpointError):
+            CheckpointStore(path).newest()
+
+
+def test_findings_name_every_checkpoint_and_what_is_wrong_with_it(tmp_path):
+    store = CheckpointStore(tmp_path)
+    assert list(CheckpointStore(tmp_path / "none").findings()) == []
+    sound, broken = store.save(snapshot(1), 1), store.save(snapshot(2), 1)
+    (broken / "state.json").write_bytes(b"{}")
+    newest, older = store.findings()
+    assert (newest.path, newest.checkpoint) == (broken, None) and "state.json is not what was written" in newest.fault
+    assert (older.path, older.fault) == (sound, "")
+    assert_is(older.checkpoint, snapshot(1))
 
 
 def test_a_kill_at_any_operation_leaves_the_one_before_or_the_new_one(tmp_path, faulty_files, killed):

@@ -1,0 +1,1 @@
+"""Break aioseed on purpose, and check what must hold all the same."""

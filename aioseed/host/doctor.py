@@ -1,0 +1,251 @@
+"""Look at a run directory and say what is found: whether a run can go on from it, and what to do if not.
+
+Nothing is changed. A learner may be at work on the directory meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from aioseed.errors import CheckpointError, ConfigError, RunDirectoryError
+from aioseed.host.config import RunConfig
+from aioseed.specs import Json
+from aioseed.telemetry.ledger import Ledger
+from aioseed.training.progress import Progress
+from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, owner_of, read_generation
+from aioseed.training.store import Checkpoint, CheckpointStore
+from aioseed.validation import validate
+
+METRICS = "metrics.jsonl"
+LOG = "learner.log"
+
+Level = Literal["sound", "note", "trouble"]
+
+
+class Found(NamedTuple):
+    """Hold one thing that was found."""
+
+    level: Level
+    subject: str  # file or folder below the run directory
+    text: str
+    advice: str = ""
+
+
+class Diagnosis(NamedTuple):
+    """Hold all that was found in a run directory."""
+
+    run_dir: Path
+    found: tuple[Found, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Return True if nothing needs anybody's hand."""
+        return all(one.level != "trouble" for one in self.found)
+
+
+def examine(run_dir: Path) -> Diagnosis:
+    """Look at everything in `run_dir`. Blocks: not for the event loop.
+
+    Raises:
+        RunDirectoryError: There is no such directory.
+    """
+    if not run_dir.is_dir():
+        raise RunDirectoryError(f"there is no run directory {run_dir}", path=str(run_dir))
+    found = [*_directory(run_dir), *_configuration(run_dir), *_owner(run_dir)]
+    sound: list[Checkpoint] = []
+    found += _checkpoints(run_dir, sound)
+    found += [*_generation(run_dir, sound), *_metrics(run_dir), *_log(run_dir), *_space(run_dir)]
+    return Diagnosis(run_dir, tuple(found))
+
+
+def _directory(run_dir: Path) -> Iterator[Found]:
+    mode = stat.S_IMODE(run_dir.stat().st_mode)
+    if os.name == "posix" and mode & 0o077:
+        yield Found("note", ".", f"others than its owner may enter it ({mode:04o})", f"run: chmod 700 {run_dir}")
+
+
+def _configuration(run_dir: Path) -> Iterator[Found]:
+    path = run_dir / CONFIG
+    try:
+        validate(RunConfig, json.loads(path.read_text()), "")
+    except FileNotFoundError:
+        yield Found("trouble", CONFIG, "is missing: no learner takes this folder for a run", _COPY_CONFIG)
+    except (OSError, ValueError, RecursionError) as error:
+        yield Found("trouble", CONFIG, f"cannot be read: {error}", _COPY_CONFIG)
+    except ConfigError as error:
+        advice = "resume with the version of aioseed that wrote it, or change what the sentence names"
+        yield Found("trouble", CONFIG, f"is not a configuration of this version: {error}", advice)
+    else:
+        yield Found("sound", CONFIG, "is a configuration that this version can use")
+
+
+_COPY_CONFIG = 'name the preset again when you resume, or take it from the key "config" of a checkpoint\'s state.json'
+
+
+def _owner(run_dir: Path) -> Iterator[Found]:
+    try:
+        owner = owner_of(run_dir)
+    except OSError as error:
+        yield Found("trouble", ".", f"whether a learner owns it cannot be seen: {error.strerror}", "look as its owner")
+        return
+    said = "no learner is at work on it" if owner is None else f"a learner is at work on it: {owner or 'unnamed'}"
+    yield Found("sound", ".", said)
+
+
+def _checkpoints(run_dir: Path, sound: list[Checkpoint]) -> Iterator[Found]:
+    """Say what each checkpoint is worth, and add the sound ones to `sound`, newest first, without their arrays."""
+    directory, unsound = run_dir / CHECKPOINTS, 0
+    try:
+        for path, checkpoint, fault in CheckpointStore(directory).findings():
+            name = f"{CHECKPOINTS}/{path.name}"
+            if checkpoint is None:
+                unsound += 1
+                yield Found("trouble", name, f"is not sound: {fault}", f"it is passed over; remove {path}")
+                continue
+            yield from _contents(name, checkpoint)
+            sound.append(checkpoint._replace(arrays={}))
+        left_over = sorted(path.name for path in directory.glob("*.tmp"))
+    except OSError as error:
+        yield Found("trouble", CHECKPOINTS, f"cannot be listed: {error.strerror}", "look as its owner")
+        return
+    for name in left_over:
+        yield Found("note", f"{CHECKPOINTS}/{name}", "is a save that is under way or was interrupted; no one reads it")
+    if unsound and not sound:
+        yield Found("trouble", CHECKPOINTS, "holds no sound checkpoint: the run cannot go on", "begin another run")
+    elif not sound:
+        yield Found("note", CHECKPOINTS, "no save was completed yet: --resume auto begins anew")
+    else:
+        yield Found("sound", CHECKPOINTS, f"the run goes on from {sound[0].path.name}")
+        yield from _versions(sound[0])
+
+
+def _contents(name: str, checkpoint: Checkpoint) -> Iterator[Found]:
+    """Look for what training and ledger need, which digests cannot tell."""
+    path, sections = str(checkpoint.path), checkpoint.state
+    try:
+        Progress.from_json(_section(sections, "training"), path=path)
+        Ledger.from_json(_section(sections, "ledger"), path=path)
+    except CheckpointError as error:
+        yield Found("trouble", name, f"is what was written, but {error}", "report it: aioseed wrote something wrong")
+    else:
+        manifest = checkpoint.manifest
+        size = sum(file.size for file in manifest.files.values())
+        yield Found("sound", name, f"generation {manifest.generation}, {len(manifest.files) + 1} files, {size:,} bytes")
+
+
+def _section(state: Mapping[str, Json], name: str) -> dict[str, Json]:
+    section = state.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _versions(checkpoint: Checkpoint) -> Iterator[Found]:
+    for library, written in sorted(checkpoint.manifest.versions.items()):
+        try:
+            here = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            here = "none"
+        if here != written:
+            text = f"was written with {library} {written}, here is {here}"
+            yield Found(
+                "note", f"{CHECKPOINTS}/{checkpoint.path.name}", text, "going on is possible, equal bits are not"
+            )
+
+
+def _generation(run_dir: Path, sound: list[Checkpoint]) -> Iterator[Found]:
+    newest = max((checkpoint.manifest.generation for checkpoint in sound), default=0)
+    try:
+        generation = read_generation(run_dir / GENERATION)
+    except (OSError, RunDirectoryError) as error:
+        yield Found("trouble", GENERATION, f"cannot be used: {error}", _LOST_GENERATION)
+        return
+    if generation < newest or not generation:
+        text = f"says {generation or 'nothing'}, the checkpoints were written by generation {newest}"
+        level: Level = "trouble" if newest else "note"
+        yield Found(level, GENERATION, text, _LOST_GENERATION if newest else "")
+    else:
+        yield Found("sound", GENERATION, f"{generation} learners have opened the directory")
+
+
+_LOST_GENERATION = "remove the file if it is there, end all actors, and resume: it is counted on from the checkpoints"
+
+
+def _metrics(run_dir: Path) -> Iterator[Found]:
+    path = run_dir / METRICS
+    lines = torn = unbalanced = 0
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                lines += 1
+                values = _line(line)
+                torn += values is None
+                unbalanced += values is not None and imbalance(values) != 0
+    except FileNotFoundError:
+        yield Found("note", METRICS, "is not there: no figure was written yet")
+        return
+    except OSError as error:
+        yield Found("trouble", METRICS, f"cannot be read: {error.strerror}", "look as its owner")
+        return
+    if unbalanced:
+        text = f"the ledger does not balance in {unbalanced} of {lines} lines"
+        yield Found("trouble", METRICS, text, "report it: steps were lost or counted twice")
+    if torn:
+        yield Found("note", METRICS, f"{torn} of {lines} lines are cut short, by a power cut or a full disk")
+    if not unbalanced:
+        yield Found("sound", METRICS, f"the ledger balances in all {lines - torn} lines")
+
+
+def _line(line: bytes) -> dict[str, float] | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def imbalance(values: Mapping[str, float]) -> float:
+    """Return accepted minus all that is accounted for in one line of the figures; 0 where it has no ledger."""
+    dropped = sum(value for name, value in values.items() if name.startswith("ledger/dropped_"))
+    accounted = sum(values.get(f"ledger/{term}", 0) for term in ("consumed", "evaluated", "held"))
+    return values.get("ledger/accepted", 0) - accounted - dropped
+
+
+def _log(run_dir: Path) -> Iterator[Found]:
+    path, errors, last = run_dir / LOG, 0, ""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if " ERROR " in line:
+                    errors, last = errors + 1, line.strip()[:200]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield Found("trouble", LOG, f"cannot be read: {error.strerror}", "look as its owner")
+        return
+    if errors:
+        yield Found("note", LOG, f"has {errors} errors, the last one: {last}", f"read {path}")
+    else:
+        yield Found("sound", LOG, "has no errors")
+
+
+def _space(run_dir: Path) -> Iterator[Found]:
+    free = shutil.disk_usage(run_dir).free
+    size = max((_size(path) for path in (run_dir / CHECKPOINTS).glob("*[0-9]")), default=0)
+    text = f"{free / 2**20:,.0f} MiB are free, the largest checkpoint takes {size / 2**20:,.1f} MiB"
+    if free < 2 * size or not free:
+        yield Found("trouble", ".", text, "free some space: the next save will fail (training goes on all the same)")
+    else:
+        yield Found("sound", ".", text)
+
+
+def _size(directory: Path) -> int:
+    try:
+        return sum(path.lstat().st_size for path in directory.iterdir())
+    except OSError:
+        return 0  # removed just now, or reported above

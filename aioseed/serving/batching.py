@@ -1,0 +1,71 @@
+"""When the event loop looks at the open batch, and how its answers come back: the timer around `Intake`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from aioseed.serving.intake import ClosedBatch, Intake
+from aioseed.serving.meters import Meters
+
+
+class Batching:
+    """Poll the intake when something has come, when a batch was answered and at its deadline.
+
+    Thread: the event loop alone, but for `answer_from`, which inference calls.
+
+    Args:
+        clock: Time in seconds that agrees with the loop's timers.
+        answered: Called after each batch was answered.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        intake: Intake,
+        meters: Meters,
+        clock: Callable[[], float],
+        answered: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._intake = intake
+        self._meters = meters
+        self._time = clock
+        self._answered = answered
+        self._timer: asyncio.TimerHandle | None = None
+        self._poll_due = False
+
+    def poll_soon(self) -> None:
+        """Poll once for all messages of this turn of the loop: they arrived together and may share a batch."""
+        if not self._poll_due:
+            self._poll_due = True
+            self._loop.call_soon(self._poll_turn)
+
+    def poll(self, now_s: float) -> None:
+        """Close the open batch if the rule says so, else see that it is looked at again at its deadline."""
+        self._intake.poll(now_s)
+        if self._timer is None and (due_s := self._intake.deadline_at_s()) is not None:
+            self._timer = self._loop.call_at(due_s, self._deadline)
+
+    def answer_from(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
+        """Hand the actions of a batch to the event loop, which sends them. Thread: any."""
+        self._loop.call_soon_threadsafe(self._answer, batch, actions, row_bytes)
+
+    def _poll_turn(self) -> None:
+        self._poll_due = False
+        self.poll(self._time())
+
+    def _deadline(self) -> None:
+        self._timer = None
+        now_s, due_s = self._time(), self._intake.deadline_at_s()
+        if due_s is not None and due_s > now_s:
+            self._timer = self._loop.call_at(due_s, self._deadline)
+        else:
+            self.poll(now_s)
+
+    def _answer(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
+        now_s = self._time()
+        self._intake.answer(batch, actions, row_bytes, now_s)
+        self._meters.answered(batch, now_s)
+        self._answered()
+        self.poll(now_s)

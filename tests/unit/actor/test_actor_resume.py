@@ -1,0 +1,127 @@
+"""An actor whose channel broke goes on with the same episodes, wherever the break found its groups."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from aioseed.errors import EnvironmentFailed
+from aioseed.types import FIRST
+from aioseed.wire.messages import Refused
+
+
+async def test_an_unanswered_step_is_sent_again_and_the_episode_goes_on(stage: Any) -> None:
+    await stage.listen()
+    task = stage.start(2)
+    peer = await stage.peer()
+    await peer.greet([0, 1], [1, 1], resume_token="one")
+    for _ in range(3):
+        peer.act(await peer.step(), [0, 0])
+    lost = await peer.step()
+    await peer.cut()
+    peer = await stage.peer()
+    hello = await peer.greet([0, 1], [1, 1], resume_token="two")
+    assert hello.resume_token == "one"
+    again = await peer.step()
+    assert again.payload == lost.payload
+    peer.act(again, [1, 2])
+    step = await peer.step()
+    assert (step.sequences, step.epochs) == ([4, 4], [1, 1])
+    [environment] = stage.environments
+    assert len(environment.resets) == 1 and environment.actions[-1] == [1, 2]
+    await peer.cut()
+    peer = await stage.peer()
+    assert (await peer.greet([0, 1], [1, 1])).resume_token == "two"
+    peer.end_run()
+    assert (await task).transitions == 6
+
+
+async def test_what_a_worker_did_during_the_break_is_sent_in_the_next_session(stage: Any) -> None:
+    await stage.listen()
+    go_on, entered = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        entered.set()
+        go_on.wait(10)
+
+    stage.before_step = hold
+    stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    peer.act(await peer.step(), [3])
+    await _until(entered)
+    await peer.cut()
+    peer = await stage.peer()
+    await peer.hello()
+    go_on.set()
+    peer.welcome([0], [1])
+    step = await peer.step()
+    assert (step.sequences, step.epochs) == ([1], [1])
+    assert stage.environments[0].actions == [[3]]
+    peer.act(step, [2])
+    assert (await peer.step()).sequences == [2]
+
+
+async def test_slots_that_were_lost_meanwhile_begin_anew_and_the_others_go_on(stage: Any) -> None:
+    await stage.listen()
+    stage.start(3)
+    peer = await stage.peer()
+    await peer.greet([0, 1, 2], [1, 1, 1])
+    peer.act(await peer.step(), [0, 0, 0])
+    await peer.step()
+    await peer.cut()
+    peer = await stage.peer()
+    await peer.greet([0, 2, 7], [1, 1, 5])
+    kept = await peer.step()
+    assert (kept.slots, kept.sequences) == ([0, 2], [1, 1])
+    peer.act(kept, [1, 1])
+    step = await peer.step()
+    assert (step.slots, step.epochs, step.sequences) == ([0, 7, 2], [1, 5, 1], [2, 0, 2])
+    assert step.columns.flags.tolist() == [0, FIRST, 0]
+
+
+async def test_a_token_that_is_refused_is_left_out_at_once_and_environments_are_reset(stage: Any) -> None:
+    await stage.listen()
+    task = stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    peer.act(await peer.step(), [0])
+    await peer.step()
+    await peer.cut()
+    peer = await stage.peer()
+    assert (await peer.hello()).resume_token == "next"
+    peer.say(Refused(code="resume_token", message="it was used before", retry=True))
+    peer = await stage.peer()
+    assert (await peer.greet([0], [2])).resume_token is None
+    step = await peer.step()
+    assert (step.epochs, step.sequences) == ([2], [0]) and step.columns.flags.tolist() == [FIRST]
+    peer.end_run()
+    assert (await task).sessions == 2
+
+
+async def test_environments_that_fail_during_the_break_end_the_actor(stage: Any) -> None:
+    await stage.listen()
+    go_on, entered = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        entered.set()
+        go_on.wait(10)
+        raise ValueError("broken")
+
+    stage.before_step = fail
+    task = stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    peer.act(await peer.step(), [3])
+    await _until(entered)
+    await peer.cut()
+    go_on.set()
+    with pytest.raises(EnvironmentFailed, match="broken"):
+        await task
+
+
+async def _until(event: threading.Event) -> None:
+    await asyncio.to_thread(event.wait, 10)

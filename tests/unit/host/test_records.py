@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from aioseed.errors import RunDirectoryError
+from aioseed.host.records import Records
+from aioseed.telemetry.counters import Metrics
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.full = False
+        self.steps = []
+
+    def write(self, step, values):
+        if self.full:
+            raise RunDirectoryError("the disk is full", path="")
+        self.steps.append(step)
+
+    def close(self):
+        pass
+
+
+def test_a_sink_that_fails_costs_its_own_figures_and_is_told_once_each_time():
+    metrics, sound, failing = Metrics(), Sink(), Sink()
+    records = Records([failing, sound], metrics)
+    told = []
+    for step, full in enumerate([False, True, True, False, True]):
+        failing.full = full
+        told.append([trouble.message for trouble in records.write(step, {})])
+    sentence = ["the disk is full; training goes on"]
+    assert told == [[], sentence, [], [], sentence]
+    assert (failing.steps, sound.steps) == ([0, 3], [0, 1, 2, 3, 4])
+    assert metrics.snapshot() == {"metrics/failed": 3}
