@@ -76,6 +76,8 @@ async def run_actor(
     reconnect_s: float = 600.0,
     step_deadline_s: float = 60.0,
     on_event: Callable[[ActorEvent], None] | None = None,
+    make_worker: Callable[[int, int, MakeEnvironments], Worker] = Worker,
+    jitter: Callable[[], float] | None = None,
 ) -> ActorSummary:
     """Step environments for the learner at `url` until its run is over.
 
@@ -103,6 +105,9 @@ async def run_actor(
         reconnect_s: Longest time without a learner after each session.
         step_deadline_s: Longest time of one step of a group; the learner may shorten it.
         on_event: Told what happens, in the event loop's thread; the log ``aioseed.actor`` if None.
+        make_worker: Makes what carries a group of environments, (index, count, maker); a thread each. A simulation
+            hands over one without a thread.
+        jitter: Uniform numbers in [0, 1) from which the pauses between attempts follow; random if None.
 
     Raises:
         UsageError: The arguments are impossible, or a plugin or the environment does not exist.
@@ -118,7 +123,7 @@ async def run_actor(
     road = transport if transport is not None else await asyncio.to_thread(transport_for, url)
     make = _maker(make_env)
     tell = on_event if on_event is not None else _log
-    workers = [Worker(index, count, make) for index, count in enumerate(sizes)]
+    workers = [make_worker(index, count, make) for index, count in enumerate(sizes)]
     try:
         # One after the other: what environments do while they are built is often not safe in threads.
         built = [await worker.build() for worker in workers]
@@ -141,7 +146,9 @@ async def run_actor(
         )
         secret = Secret(token) if isinstance(token, str) else token
         actor = _Actor(url, road, DialOptions(tls=tls), secret, workers, built, hello, tell)
-        return await actor.run(wait_s, reconnect_s)
+        # Jitter, not a secret.
+        backoff = Backoff(random.Random().random if jitter is None else jitter)  # noqa: S311
+        return await actor.run(Contact(wait_s, reconnect_s, backoff, asyncio.get_running_loop().time()))
     finally:
         await _close(workers, tell)
 
@@ -189,9 +196,7 @@ class _Actor:
         self._sessions = 0
         self._transitions = 0
 
-    async def run(self, wait_s: float, reconnect_s: float) -> ActorSummary:
-        backoff = Backoff(random.Random().random)  # noqa: S311 - jitter, not a secret
-        contact = Contact(wait_s, reconnect_s, backoff, self._loop.time())
+    async def run(self, contact: Contact) -> ActorSummary:
         said = ""
         while True:
             asked_to_resume = self._resume_token is not None

@@ -39,7 +39,8 @@ class Experience:
     source: UnrollSource  # where training takes from: the assembler itself on-policy
     save_replay: Callable[[], SavedReplay] | None  # None where checkpoints keep nothing of it
     memory: str  # what replay takes, as a sentence for the user; empty without
-    versions_after: Callable[[int], int]  # batches of the assembler -> versions that training publishes for them
+    # Batches of the assembler -> versions that training publishes for them; None where that depends on speed.
+    versions_after: Callable[[int], int] | None
 
 
 def build_experience(
@@ -93,7 +94,9 @@ def build_experience(
     if restored is not None and (state := _saved_replay(restored)) is not None:
         replay.restore(state, subtree(restored.arrays, "replay"), restored.segment, str(restored.path))
     save = replay.save if saves else None
-    return Experience(ledger, assembler, replay, save, memory, UpdatesAllowed(limiter, per_call))
+    # Without a ratio nothing bounds the updates: they could not be counted beforehand.
+    allowed = None if chosen.samples_per_insert is None else UpdatesAllowed(limiter, per_call)
+    return Experience(ledger, assembler, replay, save, memory, allowed)
 
 
 def _assembler(

@@ -82,7 +82,8 @@ def build_runtime(
         ConfigError, PluginError, SpaceError: The configuration cannot be built for these specs.
         CheckpointError: The checkpoint does not fit the configuration.
     """
-    built = build_agent(config.agent.section(), config.network.section(), contract.spec)
+    transforms = [section.section() for section in config.transforms]
+    built = build_agent(config.agent.section(), config.network.section(), contract.spec, transforms)
     layout = layout_of(built, config.experience.unroll_steps)
     lockstep_rows = config.local_environments if config.mode == "lockstep" else 0
     training_device = find_device(config.training.device)
@@ -97,7 +98,8 @@ def build_runtime(
         progress = Progress.from_json(_section(restored, "training"))
     update = Update(built.agent, optimizer, contract.spec.observation, config.training)
     program = compile_update(update, state, layout, config.training, training_device)
-    board = PolicyBoard(compile_copy(state.learner.params, inference_device), state.learner.params, progress.version)
+    published = built.agent.published(state.learner)
+    board = PolicyBoard(compile_copy(published, inference_device), published, progress.version)
 
     slots = config.serving.max_environments
     experience = build_experience(config, built, layout, restored, metrics, inference_device)
@@ -135,6 +137,7 @@ def build_runtime(
     )
     engine.compile()
     ports = TrainingPorts(source, board, ledger, metrics, hooks.save, hooks.updated, hooks.run_state, goal.reached)
+    ports = ports._replace(published=built.agent.published)
     if experience.save_replay is not None:
         ports = ports._replace(save_replay=experience.save_replay)
     loop = TrainingLoop(program, state, ports, config.training, progress=progress)

@@ -23,7 +23,7 @@ def check_environments(session: Session, sessions: Iterable[Session], wanted: in
     if credential is None or credential.max_environments is None:
         return
     held = sum(
-        int(other.held.size)
+        other.held.size
         for other in sessions
         if other.channel.credential is not None and other.channel.credential.digest == credential.digest
     )
@@ -37,14 +37,6 @@ def check_environments(session: Session, sessions: Iterable[Session], wanted: in
             theirs=str(wanted),
             retry=held > 0,
         )
-
-
-def same_holder(one: Session, other: Session) -> bool:
-    """Say whether two sessions were opened by the same actor's token, or both by a shared one."""
-    names = [
-        None if session.channel.credential is None else session.channel.credential.actor for session in (one, other)
-    ]
-    return names[0] == names[1]
 
 
 def message_bucket(per_s: float, now_s: float) -> Bucket:

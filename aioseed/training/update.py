@@ -112,7 +112,10 @@ class Update:
         learner = state.learner
         updates, opt_state = self._optimizer.transformation.update(gradient, state.opt_state, learner.params)
         moved = LearnerState(optax.apply_updates(learner.params, updates), learner.extra)
-        new = (self._agent.after_update(moved, state.step + 1), opt_state, state.step + 1)
+        moved = self._agent.observe(
+            self._agent.after_update(moved, state.step + 1), self._unroll(columns, start, self._unrolls)
+        )
+        new = (moved, opt_state, state.step + 1)
         old = (learner, state.opt_state, state.step)
         learner, opt_state, step = jax.tree.map(lambda ours, theirs: jnp.where(finite, ours, theirs), new, old)
 
@@ -128,7 +131,7 @@ class Update:
 
         def piece(offset: jax.Array) -> tuple[_Sums, PyTree]:
             piece_keys = jax.lax.dynamic_slice_in_dim(keys, offset, self._piece)
-            return self._piece_sums(learner, self._unroll(columns, start + offset), piece_keys)
+            return self._piece_sums(learner, self._unroll(columns, start + offset, self._piece), piece_keys)
 
         if self._piece == self._unrolls:
             return piece(jnp.int32(0))
@@ -152,14 +155,14 @@ class Update:
         weight = jnp.asarray(output.count, jnp.float32)
         return _Sums(output.total, weight, output.metrics, gradients), output.aux
 
-    def _unroll(self, columns: UnrollColumns, start: jax.Array) -> Unroll:
-        """Return the unrolls of one piece, with trees in the place of flat leaves."""
+    def _unroll(self, columns: UnrollColumns, start: jax.Array, count: int) -> Unroll:
+        """Return `count` unrolls from `start` on, with trees in the place of flat leaves."""
 
         def rows(column: np.ndarray) -> jax.Array:
-            return jax.lax.dynamic_slice_in_dim(jnp.asarray(column), start, self._piece, axis=1)
+            return jax.lax.dynamic_slice_in_dim(jnp.asarray(column), start, count, axis=1)
 
         def entries(column: np.ndarray) -> jax.Array:
-            return jax.lax.dynamic_slice_in_dim(jnp.asarray(column), start, self._piece, axis=0)
+            return jax.lax.dynamic_slice_in_dim(jnp.asarray(column), start, count, axis=0)
 
         return Unroll(
             observation=unflatten(self._observation, [rows(leaf) for leaf in columns.observation]),

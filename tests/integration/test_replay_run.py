@@ -98,3 +98,27 @@ async def test_without_saved_replay_a_resumed_run_fills_it_anew(tmp_path: Path) 
 async def test_what_cannot_work_is_said_before_anything_is_trained(overrides, message, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         await train(small(*overrides), run_dir=tmp_path / "run")
+
+
+async def test_windows_with_goals_of_hindsight_are_learned_from(tmp_path: Path) -> None:
+    overrides = [
+        "agent.name=aioseed.agents.sac:agent",
+        "network.name=aioseed.nets.mlp:mlp",
+        "network.hidden=[8]",
+        "transport.name=memory",
+        "serving.max_environments=16",
+        "serving.buckets=[8]",
+        "serving.max_batch_rows=8",
+        "replay={capacity_unrolls: 64, min_unrolls: 8, samples_per_insert: 64}",
+        "replay.sampling=uniform",
+        "replay.hindsight={window_steps: 20, reward: 'aioseed_gymnasium.reach:goal_reward'}",
+        "training={batch_unrolls: 16, updates_per_call: 2, total_steps: 800}",
+        "telemetry.tensorboard=false",
+    ]
+    result = await train(
+        validate(RunConfig, apply_overrides(read("reach-sac"), overrides), ""), run_dir=tmp_path / "run"
+    )
+    assert result.imbalance == 0 and result.trained_steps >= 800
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["replay/samples_per_insert"] == pytest.approx(64, rel=0.2)
+    assert 32 < last["replay/size_unrolls"] <= 64, "windows of 20 steps, not unrolls of one"

@@ -4,22 +4,24 @@ An unroll's name is its insertion number; numbers rise by 1 and are never used a
 neighbours. What is written is never changed while it is held, and blocks go as wholes, oldest first: so somebody else
 may read unrolls (a checkpoint) without a lock, as long as their blocks are kept from being used again.
 
-Rows lie unroll-major: an unroll is one contiguous piece a column, so that drawing one at random costs a few cache
-misses and not one a step.
+An unroll is one contiguous record of all its columns: to draw it at random costs one jump through memory, and not one
+for each column or step.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from aioseed.experience.layout import UnrollBuffer, row_view
+from aioseed.experience.layout import UnrollBuffer
 from aioseed.specs import ArraySpec
 from aioseed.types import UnrollIdentity, UnrollLayout
 
-_LARGE_ROW_BYTES = 256
+_CACHED_BYTES = 16 * 2**10
+"""Records up to this size are fetched as a whole before they are taken apart; larger ones would not stay in a cache."""
 BLOCKS = 32
 """Into how many pieces the capacity is cut: the oldest of them goes as a whole."""
 
@@ -40,11 +42,9 @@ class Blocks:
         self.places = self.blocks * self.block_unrolls
         self.spare_unrolls = spare * self.block_unrolls
         physical = self.blocks + spare
-        room = physical * self.block_unrolls
-        self._columns = _columns(layout, room)
-        self._identity = UnrollIdentity(
-            np.zeros(room, np.uint32), np.zeros(room, np.uint64), np.zeros(room, np.uint32), np.zeros(room, np.int32)
-        )
+        self._record = _record(layout)
+        self._held = _Records.of(np.zeros(physical * self.block_unrolls, self._record))
+        self._fetched = _Records.of(np.zeros(0, self._record))
         self._free = deque(range(physical))
         self._where = np.zeros(self.blocks, np.intp)  # block number modulo blocks -> physical block
         self.oldest = 0  # lowest number held
@@ -88,11 +88,11 @@ class Blocks:
         rows = self.rows(numbers)
         target = slice(int(rows[0]), int(rows[0]) + count)
         chosen = slice(start, start + count)
-        for column, grid in zip(self._columns[0], source.grids, strict=True):
+        for column, grid in zip(self._held.rows, source.grids, strict=True):
             column[target] = grid[:, chosen].T
-        for column, states in zip(self._columns[1], source.states, strict=True):
+        for column, states in zip(self._held.states, source.batch.columns.initial_state, strict=True):
             column[target] = states[chosen]
-        for column, values in zip(self._identity, source.batch.identity, strict=True):
+        for column, values in zip(self._held.identity, source.batch.identity, strict=True):
             column[target] = values[chosen]
         self.next += count
         return numbers
@@ -100,20 +100,32 @@ class Blocks:
     def copy_out(self, numbers: np.ndarray, target: UnrollBuffer) -> None:
         """Copy the unrolls `numbers`, as many as `target` has room for, in this order."""
         rows = self.rows(numbers)
-        for column, grid in zip(self._columns[0], target.grids, strict=True):
-            if column.dtype.itemsize < _LARGE_ROW_BYTES:
-                grid[...] = column.take(rows, axis=0).T
-                continue
-            for place, row in enumerate(rows.tolist()):  # one pass over large memory instead of two
-                grid[:, place] = column[row]
-        for column, states in zip(self._columns[1], target.states, strict=True):
+        if self._record.itemsize <= _CACHED_BYTES:
+            records = self._fetch(rows)
+            for column, grid in zip(records.rows, target.grids, strict=True):
+                grid[...] = column.T
+            rows = np.arange(len(rows))
+        else:
+            records = self._held
+            for column, grid in zip(records.rows, target.grids, strict=True):
+                for place, row in enumerate(rows.tolist()):  # one pass over large memory instead of two
+                    grid[:, place] = column[row]
+        for column, states in zip(records.states, target.batch.columns.initial_state, strict=True):
             states[...] = column[rows]
-        for column, values in zip(self._identity, target.batch.identity, strict=True):
+        for column, values in zip(records.identity, target.batch.identity, strict=True):
             values[...] = column[rows]
+
+    def _fetch(self, rows: np.ndarray) -> _Records:
+        """Return copies of the records at `rows`, in memory that is used again."""
+        if len(self._fetched.all) != len(rows):
+            self._fetched = _Records.of(np.zeros(len(rows), self._record))
+        # Any mode but "raise" writes into `out` itself instead of a copy of it.
+        self._held.all.take(rows, out=self._fetched.all, mode="clip")
+        return self._fetched
 
     def transitions(self, numbers: np.ndarray) -> int:
         """Return how many environment transitions belong to the unrolls `numbers`."""
-        return int(self._identity.transitions[self.rows(numbers)].sum())
+        return int(self._held.identity.transitions[self.rows(numbers)].sum())
 
     def rows(self, numbers: np.ndarray) -> np.ndarray:
         """Return where unrolls lie in the allocation."""
@@ -125,10 +137,7 @@ class Blocks:
         """Return views of `count` unrolls of one block from number `first` on, by name; nobody may write to them."""
         start = int(self.rows(np.array([first]))[0])
         chosen = slice(start, start + count)
-        named = {f"rows/{i}": _plain(column[chosen]) for i, column in enumerate(self._columns[0])}
-        named |= {f"state/{i}": _plain(column[chosen]) for i, column in enumerate(self._columns[1])}
-        named |= {f"identity/{i}": column[chosen] for i, column in enumerate(self._identity)}
-        return named
+        return {name: _plain(column[chosen]) for name, column in self._held.named().items()}
 
     def begin_at(self, number: int) -> None:
         """Let the first unroll be number `number`, the first of a block (replay that goes on from a checkpoint)."""
@@ -163,8 +172,30 @@ def _plain(rows: np.ndarray) -> np.ndarray:
     return rows if rows.dtype.kind != "V" else rows.view(np.uint8).reshape(*rows.shape, rows.dtype.itemsize)
 
 
-def _columns(layout: UnrollLayout, room: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return the rows of every time-major column as [room, T+1], in the order of `unroll_grids`, and the states."""
+class _Records(NamedTuple):
+    """Hold records and views of their columns."""
+
+    all: np.ndarray  # record[N]
+    rows: tuple[np.ndarray, ...]  # [N, T+1], elements are whole rows, in the order of `unroll_grids`
+    states: tuple[np.ndarray, ...]  # [N, ...]
+    identity: UnrollIdentity  # [N] each
+
+    @classmethod
+    def of(cls, records: np.ndarray) -> _Records:
+        """Return `records` with the views."""
+
+        def columns(kind: str) -> tuple[np.ndarray, ...]:
+            return tuple(records[name] for name in records.dtype.names or () if name.startswith(f"{kind}/"))
+
+        return cls(records, columns("rows"), columns("state"), UnrollIdentity(*columns("identity")))
+
+    def named(self) -> dict[str, np.ndarray]:
+        """Return the columns by name."""
+        return {name: self.all[name] for name in self.all.dtype.names or ()}
+
+
+def _record(layout: UnrollLayout) -> np.dtype[np.void]:
+    """Return what an unroll is in memory: ``rows/i`` as in `unroll_grids`, ``state/i``, ``identity/i``."""
     specs = (
         ArraySpec("uint8", ()),
         ArraySpec("float32", ()),
@@ -174,6 +205,12 @@ def _columns(layout: UnrollLayout, room: int) -> tuple[list[np.ndarray], list[np
         *layout.extras,
         ArraySpec("int32", ()),
     )
-    rows = [row_view(np.zeros((room, layout.rows, *spec.shape), spec.numpy_dtype), 2) for spec in specs]
-    states = [row_view(np.zeros((room, *spec.shape), spec.numpy_dtype), 1) for spec in layout.state]
-    return rows, states
+    fields: list[tuple[str, np.dtype[np.generic], tuple[int, ...]]] = []
+    for i, spec in enumerate(specs):
+        row = np.dtype((np.void, spec.row_bytes)) if spec.shape else spec.numpy_dtype
+        fields.append((f"rows/{i}", row, (layout.rows,)))
+    fields += [(f"state/{i}", spec.numpy_dtype, spec.shape) for i, spec in enumerate(layout.state)]
+    fields += [
+        (f"identity/{i}", np.dtype(dtype), ()) for i, dtype in enumerate((np.uint32, np.uint64, np.uint32, np.int32))
+    ]
+    return np.dtype(fields, align=True)

@@ -31,7 +31,7 @@ class Drawn(NamedTuple):
 
     numbers: np.ndarray  # int64[B]
     importance: np.ndarray  # float32[B], at most 1
-    priorities: np.ndarray  # float64[B], of the unrolls as they are now; 1 where drawing is even
+    weights: np.ndarray  # float64[B], priorities raised to the exponent; 1 where drawing is even
 
 
 class Replay:
@@ -101,16 +101,19 @@ class Replay:
             numbers = self.generator.integers(blocks.oldest, blocks.next, count)
             self._draws[numbers % blocks.places] += 1
             return Drawn(numbers, np.ones(count, np.float32), np.ones(count))
-        total = self._tree.total
-        places = self._tree.find(self.generator.random(count) * total)
+        places = self._tree.find(self.generator.random(count) * self._tree.total)
         newest = blocks.next - 1
         numbers = newest - (newest - places) % blocks.places
         weights = self._tree.get(places)
         self._draws[places] += 1
-        # (1 / (N p))^beta over the highest of the batch (Schaul et al. 2016, arXiv:1511.05952, section 3.4).
-        scarcity = (total / (len(self) * weights)) ** self._importance_exponent
-        priorities = weights ** (1 / self._priority_exponent) if self._priority_exponent else np.ones(count)
-        return Drawn(numbers, (scarcity / scarcity.max()).astype(np.float32), priorities)
+        # (1 / (N p))^beta over the highest of the batch (Schaul et al. 2016, arXiv:1511.05952, section 3.4): the sum of
+        # all weights and N cancel out.
+        importance = (np.minimum.reduce(weights) / weights) ** self._importance_exponent
+        return Drawn(numbers, importance.astype(np.float32), weights)
+
+    def priorities_of(self, drawn: Drawn) -> np.ndarray:
+        """Return float64[B], the priorities with which unrolls were drawn; 1 where drawing is even."""
+        return drawn.weights ** (1 / self._priority_exponent) if self._priority_exponent else drawn.weights
 
     def update(self, numbers: np.ndarray, priorities: np.ndarray) -> None:
         """Give unrolls new priorities; those that have gone and values that are not finite are passed over."""

@@ -16,7 +16,7 @@ from aioseed.errors import AioseedError
 from aioseed.experience.assembler import UnrollAssembler
 from aioseed.experience.layout import UnrollBuffer, allocate_buffer, unroll_buffer
 from aioseed.experience.replay.limiter import SamplesPerInsert
-from aioseed.experience.replay.replay import Replay
+from aioseed.experience.replay.replay import Drawn, Replay
 from aioseed.experience.replay.resume import restore_replay, save_replay
 from aioseed.experience.replay.saving import Cuts, number_of
 from aioseed.specs import Json
@@ -188,7 +188,7 @@ class ReplaySource:
         if self._relabel is not None:
             columns = self._relabel(columns, self.replay.generator)
         self._lent = buffer, columns
-        self._gauges.observe(self.replay, self.limiter, drawn.priorities, self.replay.blocks.next - drawn.numbers)
+        self._gauges.observe(self.replay, self.limiter, drawn)
         return UnrollBatch(columns, buffer.batch.identity, buffer.batch.count, None, drawn.numbers)
 
 
@@ -202,9 +202,9 @@ class _Gauges:
         self._priority: Quantiles = metrics.quantiles("replay/sampled_priority", low=1e-6, high=1e6)
         self._age: Quantiles = metrics.quantiles("replay/sampled_age_unrolls", low=0.5, high=1e9)
 
-    def observe(self, replay: Replay, limiter: SamplesPerInsert, priorities: np.ndarray, ages: np.ndarray) -> None:
+    def observe(self, replay: Replay, limiter: SamplesPerInsert, drawn: Drawn) -> None:
         self._size.set(len(replay))
         self._ratio.set(limiter.observed)
         self._unseen.set(replay.unseen_share)
-        self._priority.observe_many(priorities)
-        self._age.observe_many(ages)
+        self._priority.observe_many(replay.priorities_of(drawn))
+        self._age.observe_many(replay.blocks.next - drawn.numbers)

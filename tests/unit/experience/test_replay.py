@@ -113,7 +113,7 @@ def test_shares_and_importance_weights_are_those_of_seeds_own_test() -> None:
         assert abs(np.mean(drawn.numbers == 0) - share[0]) < 0.02
         weights = (0.5 / share) ** importance
         np.testing.assert_allclose(drawn.importance, (weights / weights.max())[drawn.numbers], rtol=1e-5)
-        np.testing.assert_allclose(drawn.priorities, np.array([0.3, 0.9])[drawn.numbers], rtol=1e-6)
+        np.testing.assert_allclose(held.priorities_of(drawn), np.array([0.3, 0.9])[drawn.numbers], rtol=1e-6)
 
 
 def test_even_drawing_knows_no_priorities() -> None:
