@@ -69,6 +69,10 @@ class RunConfig(BaseModel):
     ] = None
     agent: PluginSection = PluginSection(name="vtrace")
     network: PluginSection = PluginSection(name="mlp")
+    transforms: Annotated[
+        tuple[PluginSection, ...],
+        Field(description="Observation transforms in front of the network, in order: each a name and its options."),
+    ] = ()
     training: TrainingConfig = TrainingConfig()
     transport: TransportConfig = TransportConfig()
     telemetry: TelemetryConfig = TelemetryConfig()

@@ -83,7 +83,8 @@ def build_runtime(
         ConfigError, PluginError, SpaceError: The configuration cannot be built for these specs.
         CheckpointError: The checkpoint does not fit the configuration.
     """
-    built = build_agent(config.agent.section(), config.network.section(), contract.spec)
+    transforms = [section.section() for section in config.transforms]
+    built = build_agent(config.agent.section(), config.network.section(), contract.spec, transforms)
     layout = layout_of(built, config.experience.unroll_steps)
     lockstep_rows = config.local_environments if config.mode == "lockstep" else 0
     placement = find_devices(config.training.devices)
@@ -99,7 +100,8 @@ def build_runtime(
     update = Update(built.agent, optimizer, contract.spec.observation, config.training)
     # The longest compilation beside all the others: XLA lets go of the interpreter's lock while it compiles.
     program = begun("aioseed-compile", lambda: compile_update(update, state, layout, config.training, placement))
-    board = PolicyBoard(compile_copy(state.learner.params, inference_device), state.learner.params, progress.version)
+    published = built.agent.published(state.learner)
+    board = PolicyBoard(compile_copy(published, inference_device), published, progress.version)
 
     slots = config.serving.max_environments
     experience = build_experience(config, built, layout, restored, metrics, inference_device)
@@ -137,6 +139,7 @@ def build_runtime(
     )
     engine.compile()
     ports = TrainingPorts(source, board, ledger, metrics, hooks.save, hooks.updated, hooks.run_state, goal.reached)
+    ports = ports._replace(published=built.agent.published)
     if experience.save_replay is not None:
         ports = ports._replace(save_replay=experience.save_replay)
     loop = TrainingLoop(program.result(), state, ports, config.training, progress=progress)

@@ -115,7 +115,11 @@ class Update:
         learner = state.learner
         updates, opt_state = self._optimizer.transformation.update(gradient, state.opt_state, learner.params)
         moved = LearnerState(optax.apply_updates(learner.params, updates), learner.extra)
-        new = (self._agent.after_update(moved, state.step + 1), opt_state, state.step + 1)
+        moved = self._agent.observe(
+            self._agent.after_update(moved, state.step + 1),
+            self._unroll(columns, first, self._unrolls // self._piece),
+        )
+        new = (moved, opt_state, state.step + 1)
         old = (learner, state.opt_state, state.step)
         learner, opt_state, step = jax.tree.map(lambda ours, theirs: jnp.where(finite, ours, theirs), new, old)
 
@@ -131,7 +135,7 @@ class Update:
 
         def piece(number: jax.Array) -> tuple[_Sums, PyTree]:
             piece_keys = jax.lax.dynamic_slice_in_dim(keys, number * self._piece, self._piece)
-            return self._piece_sums(learner, self._unroll(columns, first + number), piece_keys)
+            return self._piece_sums(learner, self._unroll(columns, first + number, 1), piece_keys)
 
         if self._piece == self._unrolls:
             return piece(jnp.int32(0))
@@ -155,12 +159,12 @@ class Update:
         weight = jnp.asarray(output.count, jnp.float32)
         return _Sums(output.total, weight, output.metrics, gradients), output.aux
 
-    def _unroll(self, columns: UnrollColumns, number: jax.Array) -> Unroll:
-        """Return the unrolls of one piece, with trees in the place of flat leaves."""
+    def _unroll(self, columns: UnrollColumns, first: jax.Array, pieces: int) -> Unroll:
+        """Return the unrolls of some pieces from `first` on, with trees in the place of flat leaves."""
 
         def rows(column: np.ndarray, axis: int = 1) -> jax.Array:
-            piece: jax.Array = jax.lax.dynamic_index_in_dim(jnp.asarray(column), number, axis, keepdims=False)
-            return piece
+            cut = jax.lax.dynamic_slice_in_dim(jnp.asarray(column), first, pieces, axis)
+            return cut.reshape(*cut.shape[:axis], pieces * self._piece, *cut.shape[axis + 2 :])
 
         entries = partial(rows, axis=0)
         return Unroll(
