@@ -202,7 +202,7 @@ class Road:
 class Kit:
     """What the tests of this folder share."""
 
-    environment, layout, steps = ENVIRONMENT, LAYOUT, STEPS
+    environment, layout, steps, here = ENVIRONMENT, LAYOUT, STEPS, HERE
     agent = staticmethod(make_agent)
     columns = staticmethod(make_columns)
     batch = staticmethod(make_batch)

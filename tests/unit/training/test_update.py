@@ -211,11 +211,11 @@ def test_statistics_are_written_once_a_step_and_never_by_one_that_is_skipped(kit
         observe=observe,
     )
     config = kit.config(updates_per_call=2, micro_unrolls=1)
-    optimizer, device = make_optimizer(config, kit.steps), jax.devices()[0]
-    state = init_state(agent, optimizer, jax.random.key(0), device)
+    optimizer = make_optimizer(config, kit.steps)
+    state = init_state(agent, optimizer, jax.random.key(0), kit.here)
     update = Update(agent, optimizer, kit.environment.observation, config)
     columns = kit.columns(5, 8)
     columns.reward[1:, 4:] = np.nan  # the second step is not finite
-    state, output = compile_update(update, state, kit.layout, config, device)(state, columns)
+    state, output = compile_update(update, state, kit.layout, config, kit.here)(state, columns)
     assert output.finite.tolist() == [True, False]
     np.testing.assert_allclose(state.learner.extra["sum"], columns.reward[:, :4].sum(), rtol=1e-5)
