@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check install -c constraints.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+FOOTBALL_VENV := .venv-football
+INSTALLED_FOOTBALL := $(FOOTBALL_VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev train test chaos lint format docs dist packaging clean
+.PHONY: help install dev train test chaos lint format docs dist packaging football clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +26,7 @@ test: lint ## Check formatting, types and imports, then run every test
 	$(BIN)/pytest -n 2
 
 chaos: dev ## Break things for an hour and check that nothing is lost; FULL=1 takes the large numbers
-	AIOSEED_CHAOS_FULL=$(FULL) $(BIN)/pytest -m chaos tests/chaos --durations=0 -rA
+	AIOSEED_CHAOS_FULL=$(FULL) $(BIN)/pytest -m chaos --durations=0 -rA
 	$(BIN)/aioseed chaos cartpole --minutes $(if $(FULL),60,5) --json
 
 lint: dev
@@ -46,8 +48,11 @@ dist: dev ## Build the wheel and the source distribution into dist/
 packaging: dev ## Run the packaging tests alone
 	$(BIN)/pytest tests/packaging
 
+football: $(INSTALLED_FOOTBALL) ## Install what football actors need into .venv-football, and test the real engine
+	$(FOOTBALL_VENV)/bin/python -m pytest tests/unit/aioseed_football
+
 clean: ## Remove .venv, caches and whatever was built; runs/ stays
-	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(FOOTBALL_VENV) dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Each stamp is newer than the files that it was installed from, so that nothing is installed twice.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -60,4 +65,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(INSTALLED_DEV): $(INSTALLED)
 	@echo 'Installing what the tests need'
 	@$(PIP_INSTALL) --group dev
+	@touch $@
+
+$(INSTALLED_FOOTBALL): pyproject.toml scripts/make_football.sh scripts/football-constraints.txt
+	@PYTHON='$(PYTHON)' sh scripts/make_football.sh $(FOOTBALL_VENV)
 	@touch $@

@@ -13,6 +13,7 @@
     ├── TransportError               the road between actor and learner             exit 4
     │   ├── ConnectError             nobody answers at the address
     │   ├── AuthenticationError      the token was not accepted                     exit 3
+    │   ├── CertificateError         a certificate is not what it should be         exit 3
     │   └── ChannelClosed            the channel has ended (`clean` tells how)
     ├── EnvironmentFailed            an environment raised, hung or lied            exit 5
     ├── RunDirectoryError            the run directory cannot be used               exit 2
@@ -33,6 +34,7 @@ from typing import ClassVar
 __all__ = [
     "AioseedError",
     "AuthenticationError",
+    "CertificateError",
     "ChannelClosed",
     "CheckpointError",
     "ConfigError",
@@ -199,6 +201,23 @@ class AuthenticationError(TransportError):
 
     def __init__(self, message: str, *, url: str = "") -> None:
         super().__init__(message)
+        self.url = url
+
+
+class CertificateError(TransportError):
+    """Report that a learner's certificate is not trusted, or that it does not accept ours.
+
+    Attributes:
+        reason: ``expired``, ``name`` (it is another's), ``foreign`` (nobody we trust signed it), ``fingerprint``,
+            ``client`` (the learner wants a certificate of ours, or another one), ``files`` (ours cannot be read).
+    """
+
+    counter = "errors/certificate"
+    exit_code = 3
+
+    def __init__(self, reason: str, message: str, *, url: str) -> None:
+        super().__init__(message)
+        self.reason = reason
         self.url = url
 
 

@@ -11,13 +11,16 @@ from typing import Literal, TypeAlias, cast
 
 from aioseed.errors import PluginError
 from aioseed.lookup import did_you_mean, import_attribute, is_reference, sentence_of
+from aioseed.suites import Suite
 from aioseed.transport.channel import Transport
 from aioseed.transport.memory import MemoryTransport
 from aioseed.types import EnvironmentPlugin
 
-__all__ = ["Group", "environment_plugin", "load", "names", "transport_for"]
+__all__ = ["Group", "environment_plugin", "load", "names", "suite", "transport_for"]
 
-Group: TypeAlias = Literal["aioseed.transports", "aioseed.envs", "aioseed.agents", "aioseed.nets"]
+Group: TypeAlias = Literal[
+    "aioseed.transports", "aioseed.envs", "aioseed.agents", "aioseed.nets", "aioseed.transforms", "aioseed.suites"
+]
 """The entry-point groups in which plugins are found."""
 
 _KINDS: dict[str, str] = {
@@ -25,8 +28,10 @@ _KINDS: dict[str, str] = {
     "aioseed.envs": "environment plugin",
     "aioseed.agents": "agent",
     "aioseed.nets": "network",
+    "aioseed.transforms": "transform",
+    "aioseed.suites": "suite",
 }
-_LEARNER_SIDE = ("aioseed.agents", "aioseed.nets")
+_LEARNER_SIDE = ("aioseed.agents", "aioseed.nets", "aioseed.transforms")
 _SCHEMES = {"ws": "websocket", "wss": "websocket", "grpc": "grpc", "grpcs": "grpc"}
 
 
@@ -71,6 +76,18 @@ def environment_plugin(name: str) -> EnvironmentPlugin:
         message = f'"{name}" is no environment plugin: it has no {" and no ".join(lacking)}'
         raise PluginError(message, group="aioseed.envs", name=name)
     return cast("EnvironmentPlugin", plugin)
+
+
+def suite(name: str) -> Suite:
+    """Return the suite `name`.
+
+    Raises:
+        PluginError: As `load`, or what was loaded is no suite.
+    """
+    found = load("aioseed.suites", name)
+    if not isinstance(found, Suite):
+        raise PluginError(f'"{name}" is a {type(found).__name__}, not a Suite', group="aioseed.suites", name=name)
+    return found
 
 
 def transport_for(url: str) -> Transport:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -303,3 +303,18 @@ class EnvironmentPlugin(Protocol):
 
     def task(self, name: str, options: Mapping[str, Json]) -> dict[str, Json]:
         """Return the task configuration: what must be equal between actors (constructor arguments, wrappers)."""
+
+
+@runtime_checkable
+class KnowsSpecs(Protocol):
+    """Know the specs of environments without building one (what an `EnvironmentPlugin` may offer besides).
+
+    A learner then serves environments whose engine is not installed on its host.
+    """
+
+    def specs(self, name: str, options: Mapping[str, Json]) -> tuple[EnvironmentSpec, tuple[EnvironmentMetric, ...]]:
+        """Return specs and metrics of an environment: those that `make` would give.
+
+        Raises:
+            ConfigError: No such environment or a wrong option.
+        """

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from aioseed_atari.options import AtariOptions
 from aioseed_gymnasium.options import GymnasiumOptions, WrapperOptions
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -24,6 +25,7 @@ from aioseed.agents.sac.config import SacConfig
 from aioseed.agents.vtrace.config import VtraceConfig
 from aioseed.experience.replay.config import HindsightConfig, ReplayConfig
 from aioseed.host.config import PluginSection, RunConfig
+from aioseed.nets.images import dqn, impala_deep, impala_shallow, r2d2
 from aioseed.nets.mlp import mlp
 from aioseed.nets.recurrent import mlp_dueling_lstm, mlp_lstm
 
@@ -68,13 +70,23 @@ def page() -> str:
         ("agent", "`sac`: the options of SAC", SacConfig),
         ("environment.options", "`gymnasium`: how its environments are made", GymnasiumOptions),
         ("environment.options.wrappers.0", "one wrapper", WrapperOptions),
+        ("environment.options", "`atari`: how games are played and seen", AtariOptions),
     )
     parts += _model(ReplayConfig, "replay", "## `replay`, where it is not null")
     parts += _model(HindsightConfig, "replay.hindsight", "### `replay.hindsight`, where it is not null")
     parts.append("## Options of the plugins that come with aioseed\n")
     for path, title, model in sections:
         parts += _model(model, path, f"### `{path}` for {title}")
-    for name, network in (("mlp", mlp), ("lstm", mlp_lstm), ("dueling_lstm", mlp_dueling_lstm)):
+    networks = {
+        "mlp": mlp,
+        "lstm": mlp_lstm,
+        "dueling_lstm": mlp_dueling_lstm,
+        "dqn": dqn,
+        "r2d2": r2d2,
+        "impala-shallow": impala_shallow,
+        "impala-deep": impala_deep,
+    }
+    for name, network in networks.items():
         parts += _function(network, f"### `network` for `{name}`")
     return "\n".join(parts)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import importlib.util
+import ipaddress
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from blockbuster import BlockBuster
@@ -15,7 +19,14 @@ from hypothesis import HealthCheck, settings
 # Before anything imports JAX. A machine with an accelerator may say otherwise.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-OUR_PACKAGES = ("aioseed", "aioseed_websocket", "aioseed_grpc", "aioseed_gymnasium")
+OUR_PACKAGES = (
+    "aioseed",
+    "aioseed_websocket",
+    "aioseed_grpc",
+    "aioseed_gymnasium",
+    "aioseed_football",
+    "aioseed_dmlab",
+)
 
 # Same examples in every run, so that red means broken; `pytest --hypothesis-profile=thorough` looks for new ones.
 settings.register_profile(
@@ -76,3 +87,78 @@ def _logs_reach_the_test() -> Iterator[None]:
         handler.close()
     ours.setLevel(level)
     ours.propagate = True
+
+
+class Issued(NamedTuple):
+    """Files of a certificate and its key."""
+
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """Sign certificates for tests: for whom and until when the test says."""
+
+    def __init__(self, directory: Path, name: str = "test authority") -> None:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        self._directory = directory
+        self._name = name
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._count = 0
+        self.file = directory / f"{name.replace(' ', '-')}.pem"
+        self.file.write_bytes(self._sign(self._key, name, [], days=30, authority=True))
+
+    def issue(self, *hosts: str, days: float = 30, subject: str = "subject") -> Issued:
+        """Return a new certificate for `hosts` that is valid for `days` from now; negative: no longer."""
+        from cryptography.hazmat.primitives import serialization as form
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        self._count += 1
+        key = ec.generate_private_key(ec.SECP256R1())
+        issued = Issued(
+            self._directory / f"{self._name[:4]}{self._count}.pem",
+            self._directory / f"{self._name[:4]}{self._count}.key",
+        )
+        issued.certificate.write_bytes(self._sign(key, subject, list(hosts), days=days, authority=False))
+        issued.key.write_bytes(key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()))
+        issued.key.chmod(0o600)
+        return issued
+
+    def _sign(self, key: Any, subject: str, hosts: list[str], *, days: float, authority: bool) -> bytes:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.x509.oid import NameOID
+
+        def named(text: str) -> x509.Name:
+            return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+        now = datetime.datetime.now(datetime.UTC)
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(named(subject))
+            .issuer_name(named(self._name))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=60))
+            .not_valid_after(now + datetime.timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        )
+        if hosts:
+            names = [
+                x509.IPAddress(ipaddress.ip_address(host)) if host[0].isdigit() else x509.DNSName(host)
+                for host in hosts
+            ]
+            made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Another authority, which nobody trusts."""
+    return Authority(tmp_path_factory.mktemp("stranger"), "unknown authority")

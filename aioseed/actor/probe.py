@@ -1,4 +1,4 @@
-"""Build one environment and describe it: the body of ``aioseed env-spec``, and how a learner learns its specs.
+"""Describe an environment, building one if need be: the body of ``aioseed env-spec``, and how a learner learns specs.
 
 A learner runs this in a child process, ``python -m aioseed.actor.probe`` with the ``environment`` section as a line of
 JSON on standard input, so that environments never live in its own process. The child ends when its standard input
@@ -17,7 +17,7 @@ from aioseed.actor.config import EnvironmentConfig
 from aioseed.errors import AioseedError
 from aioseed.plugins import environment_plugin
 from aioseed.specs import Json, action_from_json, check_servable, observation_from_json, observation_to_json
-from aioseed.types import EnvironmentMetric, EnvironmentSpec
+from aioseed.types import EnvironmentMetric, EnvironmentSpec, KnowsSpecs
 
 
 class Description(NamedTuple):
@@ -58,7 +58,7 @@ class Description(NamedTuple):
 
 
 def describe(config: EnvironmentConfig) -> Description:
-    """Build one environment, read its specs and close it.
+    """Return what the plugin knows of the environment; where it knows nothing, build one, look and close it.
 
     Raises:
         ConfigError: There is no such environment, or an option is wrong.
@@ -67,6 +67,9 @@ def describe(config: EnvironmentConfig) -> Description:
         EnvironmentFailed: The environment raised.
     """
     plugin = environment_plugin(config.plugin)
+    if isinstance(plugin, KnowsSpecs):
+        spec, metrics = plugin.specs(config.name, config.options)
+        return Description(spec, metrics, plugin.task(config.name, config.options))
     environment = plugin.make(config.name, config.options, 1)
     try:
         check_servable(environment.spec.observation, environment.spec.action)

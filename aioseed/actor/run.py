@@ -22,6 +22,7 @@ from aioseed.actor.worker import Built, Worker
 from aioseed.errors import (
     AioseedError,
     AuthenticationError,
+    CertificateError,
     ConnectError,
     EnvironmentFailed,
     RefusedError,
@@ -31,6 +32,8 @@ from aioseed.errors import (
 from aioseed.plugins import environment_plugin, transport_for
 from aioseed.specs import observation_to_json
 from aioseed.transport.channel import DialOptions, Transport
+from aioseed.transport.client_tls import ClientTls
+from aioseed.transport.token import Secret
 from aioseed.types import BatchEnvironment
 from aioseed.validation import validate
 from aioseed.wire.columns import ActionLayout
@@ -38,6 +41,9 @@ from aioseed.wire.messages import Hello, Metric, RefusalCode, Task, Welcome
 
 CLOSE_S = 5.0
 """Longest wait for environments to close; threads that hang longer are left behind."""
+
+NO_TLS = ClientTls()
+"""Trust the system's authorities, and show no certificate."""
 
 logger = logging.getLogger("aioseed.actor")
 
@@ -62,13 +68,16 @@ async def run_actor(
     actor_id: str | None = None,
     actor_index: int | None = None,
     role: Role = "train",
-    token: str | Callable[[], str | None] | None = None,
+    token: Secret | str | Callable[[], Secret | None] | None = None,
+    tls: ClientTls = NO_TLS,
     task: Task | None = None,
     transport: Transport | None = None,
     wait_s: float = 10.0,
     reconnect_s: float = 600.0,
     step_deadline_s: float = 60.0,
     on_event: Callable[[ActorEvent], None] | None = None,
+    make_worker: Callable[[int, int, MakeEnvironments], Worker] = Worker,
+    jitter: Callable[[], float] | None = None,
 ) -> ActorSummary:
     """Step environments for the learner at `url` until its run is over.
 
@@ -89,17 +98,22 @@ async def run_actor(
         actor_index: Place among the actors of one command, which orders the slots in lockstep mode.
         role: ``train``, or ``evaluate`` for environments whose steps are not trained on.
         token: Secret to show, or a function that gives it for each attempt: a restarted learner may have a new one.
+        tls: How to know a learner whose URL asks for TLS.
         task: Name and configuration of the environment, to equal the learner's; None to be judged by specs alone.
         transport: Opens the channel; that of the URL's scheme if None.
         wait_s: Longest wait for the first welcome, but for a learner that says that it is starting.
         reconnect_s: Longest time without a learner after each session.
         step_deadline_s: Longest time of one step of a group; the learner may shorten it.
         on_event: Told what happens, in the event loop's thread; the log ``aioseed.actor`` if None.
+        make_worker: Makes what carries a group of environments, (index, count, maker); a thread each. A simulation
+            hands over one without a thread.
+        jitter: Uniform numbers in [0, 1) from which the pauses between attempts follow; random if None.
 
     Raises:
         UsageError: The arguments are impossible, or a plugin or the environment does not exist.
         ConnectError: No learner answered in time.
         AuthenticationError: The token was not accepted.
+        CertificateError: The learner's certificate is not trusted, or it does not accept ours.
         RefusedError: The learner refused this actor, or was full for too long.
         EnvironmentFailed: An environment raised, or a step took longer than the deadline.
         ProtocolError: The learner broke the wire rules.
@@ -109,7 +123,7 @@ async def run_actor(
     road = transport if transport is not None else await asyncio.to_thread(transport_for, url)
     make = _maker(make_env)
     tell = on_event if on_event is not None else _log
-    workers = [Worker(index, count, make) for index, count in enumerate(sizes)]
+    workers = [make_worker(index, count, make) for index, count in enumerate(sizes)]
     try:
         # One after the other: what environments do while they are built is often not safe in threads.
         built = [await worker.build() for worker in workers]
@@ -130,8 +144,11 @@ async def run_actor(
             },
             "actor",
         )
-        actor = _Actor(url, road, token, workers, built, hello, tell)
-        return await actor.run(wait_s, reconnect_s)
+        secret = Secret(token) if isinstance(token, str) else token
+        actor = _Actor(url, road, DialOptions(tls=tls), secret, workers, built, hello, tell)
+        # Jitter, not a secret.
+        backoff = Backoff(random.Random().random if jitter is None else jitter)  # noqa: S311
+        return await actor.run(Contact(wait_s, reconnect_s, backoff, asyncio.get_running_loop().time()))
     finally:
         await _close(workers, tell)
 
@@ -155,7 +172,8 @@ class _Actor:
         self,
         url: str,
         transport: Transport,
-        token: str | Callable[[], str | None] | None,
+        options: DialOptions,
+        token: Secret | Callable[[], Secret | None] | None,
         workers: Sequence[Worker],
         built: Sequence[Built],
         hello: Hello,
@@ -163,6 +181,7 @@ class _Actor:
     ) -> None:
         self._url = url
         self._transport = transport
+        self._options = options
         self._token = token
         self._crew = Crew(workers)
         self._groups = len(workers)
@@ -177,9 +196,7 @@ class _Actor:
         self._sessions = 0
         self._transitions = 0
 
-    async def run(self, wait_s: float, reconnect_s: float) -> ActorSummary:
-        backoff = Backoff(random.Random().random)  # noqa: S311 - jitter, not a secret
-        contact = Contact(wait_s, reconnect_s, backoff, self._loop.time())
+    async def run(self, contact: Contact) -> ActorSummary:
         said = ""
         while True:
             asked_to_resume = self._resume_token is not None
@@ -209,7 +226,11 @@ class _Actor:
         token = await self._read_token()
         patience_s = min(5.0, max(0.1, contact.remaining_s(self._loop.time())))
         try:
-            channel = await self._transport.dial(self._url, DialOptions(token, connect_timeout_s=patience_s))
+            options = self._options._replace(token=token, connect_timeout_s=patience_s)
+            channel = await self._transport.dial(self._url, options)
+        except CertificateError as error:
+            # A learner that was known before may be changing its certificate.
+            return End("retry" if contact.welcomed_once else "failed", error)
         except AuthenticationError as error:
             # A learner that was just restarted has a new token; it may have been written since we read it.
             return End("retry" if await self._read_token() != token else "failed", error)
@@ -234,7 +255,7 @@ class _Actor:
             self._acknowledged_rows += session.acknowledged_rows
             self._transitions += session.acknowledged_rows
 
-    async def _read_token(self) -> str | None:
+    async def _read_token(self) -> Secret | None:
         return await asyncio.to_thread(self._token) if callable(self._token) else self._token
 
 

@@ -1,9 +1,10 @@
-"""The token between a learner and the actors of the same machine and user: one file a listener, mode 0600."""
+"""Token files, mode 0600: those that users write, and the one that a loopback listener leaves for the same user."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import stat
 import sys
@@ -12,6 +13,10 @@ from urllib.parse import urlsplit
 
 from aioseed.errors import UsageError
 from aioseed.transport.address import Address
+from aioseed.transport.keyring import Credential, parse_keys
+from aioseed.transport.token import Secret
+
+MAX_FILE_BYTES = 2**20
 
 
 def is_loopback(url: str) -> bool:
@@ -39,7 +44,7 @@ def token_path(url: str) -> Path:
     return _runtime_directory() / "aioseed" / f"{name}-{port or 0}.token"
 
 
-def write_token(path: Path, token: str) -> None:
+def write_token(path: Path, token: Secret) -> None:
     """Write `token` to `path` atomically; on POSIX nobody but the user can read it at any moment.
 
     Raises:
@@ -50,7 +55,7 @@ def write_token(path: Path, token: str) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(token + "\n")
+            file.write(token.reveal() + "\n")
         draft.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -58,22 +63,46 @@ def write_token(path: Path, token: str) -> None:
         raise UsageError(f"the token file {path} cannot be written: {error.strerror or error}") from error
 
 
-def read_token(path: Path) -> str:
-    """Return the token in `path`, without surrounding white space.
+def read_token(path: Path) -> Secret:
+    """Return the token to show: the first in `path`.
 
     Raises:
         UsageError: The file is missing or empty, or (on POSIX) others than its owner can read it.
     """
+    words = re.sub("#.*", "", _read_private(path)).split()
+    if not words:
+        raise UsageError(f"the token file {path} is empty")
+    return Secret(words[0])
+
+
+def token_of_environment() -> Secret | None:
+    """Return the token in the environment variable ``AIOSEED_TOKEN``, None if there is none."""
+    given = os.environ.get("AIOSEED_TOKEN", "").strip()
+    return Secret(given) if given else None
+
+
+def read_keys(path: Path) -> list[Credential]:
+    """Return the credentials of every token in `path`, as `aioseed.transport.keyring` describes the file.
+
+    Raises:
+        UsageError: As `read_token`, or a line is wrong; the message tells its number and never the token.
+    """
+    try:
+        return parse_keys(_read_private(path))
+    except ValueError as error:
+        raise UsageError(f"the token file {path} cannot be used: {error}") from None
+
+
+def _read_private(path: Path) -> str:
     try:
         with path.open(encoding="utf-8") as file:
             if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
                 raise UsageError(f"the token file {path} can be read by others: run chmod 600 {path}")
-            token = file.read(4096).strip()
-    except (OSError, UnicodeDecodeError) as error:
+            return file.read(MAX_FILE_BYTES)
+    except UnicodeDecodeError:
+        raise UsageError(f"the token file {path} cannot be read: it is not UTF-8") from None
+    except OSError as error:
         raise UsageError(f"the token file {path} cannot be read: {error}") from error
-    if not token:
-        raise UsageError(f"the token file {path} is empty")
-    return token
 
 
 def _runtime_directory() -> Path:

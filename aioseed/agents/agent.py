@@ -1,6 +1,7 @@
 """The seam between the runtime and an algorithm: an agent is a NamedTuple of pure functions.
 
-There is one runtime. Serving calls `act`, training calls `loss` and `after_update`; neither knows the algorithm.
+There is one runtime. Serving calls `act`, training `loss`, `after_update`, `observe` and `published`; neither knows the
+algorithm.
 An entry point of the group ``aioseed.agents`` names an `AgentPlugin`. Check yours with `aioseed.testing.agent_kit`.
 
 Letters: B rows of a batch or unrolls, T transitions of an unroll (it has T+1 rows).
@@ -28,6 +29,8 @@ __all__ = [
     "NetworkFactory",
     "PyTree",
     "Unroll",
+    "learns_by_loss_alone",
+    "parameters_of",
 ]
 
 
@@ -56,7 +59,7 @@ class ActOutput(NamedTuple):
 class LearnerState(NamedTuple):
     """Hold what an agent trains, without the optimiser's part."""
 
-    params: PyTree  # trained by gradient, published to inference
+    params: PyTree  # trained by gradient
     extra: PyTree  # the rest: target networks, statistics of a normaliser; () where there is none
 
 
@@ -85,6 +88,17 @@ class LossOutput(NamedTuple):
     aux: PyTree
 
 
+def parameters_of(state: LearnerState) -> PyTree:
+    """Return the trained parameters; what most agents publish."""
+    return state.params
+
+
+def learns_by_loss_alone(state: LearnerState, unroll: Unroll) -> LearnerState:
+    """Return `state` as it is; `Agent.observe` of an agent that keeps no statistics."""
+    del unroll
+    return state
+
+
 class ActFunction(Protocol):
     """Answer the rows of a batch."""
 
@@ -94,7 +108,7 @@ class ActFunction(Protocol):
         """Return the answers and the recurrent state after each row.
 
         Args:
-            params: `LearnerState.params`, published.
+            params: What `Agent.published` gave.
             key: One per run. The noise of a row comes from it and the row's slot, epoch and sequence number alone.
             state: Leaves [B, ...], the recurrent state of each row's slot; the agent resets it at first rows.
             rows: The batch.
@@ -126,6 +140,10 @@ class Agent(NamedTuple):
     """True for an algorithm that learns from replay: the configuration must then have a section ``replay``."""
     priorities: Callable[[Unroll], jax.Array] | None = None
     """unroll -> float32[B], first priorities in replay, from what was stored alone; None: all alike."""
+    published: Callable[[LearnerState], PyTree] = parameters_of
+    """state -> what `act` needs of it; copied to inference after every update."""
+    observe: Callable[[LearnerState, Unroll], LearnerState] = learns_by_loss_alone
+    """(state after `after_update`, all unrolls of the step, uncut) -> state; statistics of what was seen."""
 
 
 Config = TypeVar("Config", bound=BaseModel)

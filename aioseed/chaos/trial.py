@@ -66,7 +66,10 @@ class Trial:
         self._steps = self._loss_s = self._end_s = self._return_s = 0.0
 
     async def run(self, stop: asyncio.Event, minutes: float | None = None) -> Outcome:
-        """Inject faults until there are no more, `minutes` are over or `stop` is set; then end the run in order."""
+        """Inject faults until there are no more, `minutes` are over or `stop` is set; then end the run in order.
+
+        The time begins when all environments step; what was begun is seen through.
+        """
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         self._cast = cast = await asyncio.to_thread(Cast, self._folder, self._config)
@@ -76,7 +79,7 @@ class Trial:
                 if self._verdicts.check(await cast.start_learner() is not None, "the learner never began to listen"):
                     await cast.start_actors(self._proxy)
                     await self._undisturbed()
-                    over_s = None if minutes is None else began_s + 60 * minutes
+                    over_s = None if minutes is None else loop.time() + 60 * minutes
                     await self._break_things(stop, over_s)
                     await self._stop_learner()
         finally:

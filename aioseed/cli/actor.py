@@ -17,11 +17,14 @@ from aioseed import presets
 from aioseed.actor.config import ActorConfig, EnvironmentConfig
 from aioseed.actor.run import run_actor
 from aioseed.actor.session import ActorEvent
-from aioseed.actor.token import is_loopback, read_token, token_path
+from aioseed.actor.token import is_loopback, read_token, token_of_environment, token_path
 from aioseed.cli.common import Parser, add_overrides, guarded, loop_factory, split_overrides
 from aioseed.cli.interrupts import INTERRUPTED
 from aioseed.errors import UsageError
 from aioseed.plugins import environment_plugin
+from aioseed.transport.allocator import keep_large_blocks
+from aioseed.transport.client_tls import ClientTls, parse_fingerprint
+from aioseed.transport.token import Secret
 from aioseed.validation import validate
 from aioseed.wire.messages import Task
 
@@ -59,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vectorized", action="store_true", help="use the environment's own vector implementation")
     parser.add_argument("--role", choices=("train", "evaluate"), default="train", help="default: train")
     parser.add_argument("--token-file", type=Path, help="file with the secret to show (or set AIOSEED_TOKEN)")
+    parser.add_argument("--fingerprint", metavar="SHA256", help="know a wss:// or grpcs:// learner by its certificate")
+    parser.add_argument("--tls-ca", type=Path, metavar="FILE", help="trust these authorities instead of the system's")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate to show to the learner")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key")
     parser.add_argument("--wait-s", type=float, metavar="S", help="wait so long for the first welcome (10)")
     parser.add_argument("--reconnect-s", type=float, metavar="S", help="look so long for a lost learner (600)")
     parser.add_argument("--step-deadline-s", type=float, metavar="S", help="a longer step is hung (60)")
@@ -100,11 +107,11 @@ def _section(data: presets.Data, name: str) -> dict[str, object]:
     return section
 
 
-def _token(url: str, file: Path | None) -> str | Callable[[], str | None] | None:
+def _token(url: str, file: Path | None) -> Secret | Callable[[], Secret | None] | None:
     """Return the token, or where to look for it at each attempt: a learner on this machine leaves a file."""
     if file is not None:
         return lambda: read_token(file)
-    if given := os.environ.get("AIOSEED_TOKEN"):
+    if (given := token_of_environment()) is not None:
         return given
     if not is_loopback(url):
         return None
@@ -112,7 +119,16 @@ def _token(url: str, file: Path | None) -> str | Callable[[], str | None] | None
     return lambda: read_token(path) if path.exists() else None
 
 
+def _tls(words: argparse.Namespace) -> ClientTls:
+    try:
+        fingerprint = None if words.fingerprint is None else parse_fingerprint(words.fingerprint)
+    except ValueError as error:
+        raise UsageError(f"--fingerprint: {error}") from error
+    return ClientTls(fingerprint, words.tls_ca, words.tls_cert, words.tls_key)
+
+
 def _run(words: argparse.Namespace) -> int:
+    keep_large_blocks()
     interrupt = _Interrupt()
     if words.lifeline_stdin:
         interrupt.watch_stdin()
@@ -129,6 +145,7 @@ def _run(words: argparse.Namespace) -> int:
             actor_index=words.actor_index,
             role=words.role,
             token=_token(words.url, words.token_file),
+            tls=_tls(words),
             task=settings.task,
             wait_s=settings.actor.wait_s,
             reconnect_s=settings.actor.reconnect_s,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aioseed.actor.token import read_token
+from aioseed.actor.token import token_of_environment
 from aioseed.cli.common import (
     Parser,
     RunLog,
@@ -19,11 +19,13 @@ from aioseed.cli.common import (
     run_until_interrupted,
 )
 from aioseed.cli.interrupts import INTERRUPTED, ends_at_once
+from aioseed.cli.listening import SECURE_SCHEMES, add_listen_arguments, joining_words, transport_overrides
 from aioseed.errors import UsageError
 
 if TYPE_CHECKING:
     from aioseed.host.evaluate import Evaluation
     from aioseed.host.events import Trouble
+    from aioseed.host.listen import Listeners
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,13 +40,9 @@ def parser() -> Parser:
     words.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     words.add_argument("--episodes", type=int, default=100, help="episodes to measure (default: 100)")
     words.add_argument("--greedy", action="store_true", help="take the likeliest action instead of sampling")
-    words.add_argument(
-        "--listen",
-        action="append",
-        metavar="URL",
-        help="let remote actors in the role evaluate step instead of local ones; may be given more than once",
+    add_listen_arguments(
+        words, "let remote actors in the role evaluate step instead of local ones; may be given more than once"
     )
-    words.add_argument("--token-file", type=Path, help="secret that actors must show; needed off loopback")
     words.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     return words
 
@@ -53,17 +51,19 @@ def _evaluate(argv: Sequence[str]) -> int:
     words = parser().parse_args(argv)
     if words.episodes < 1:
         raise UsageError("--episodes must be at least 1")
-    token = read_token(words.token_file) if words.token_file is not None else None
+    overrides = transport_overrides(words)
+    token = token_of_environment() if words.token_file is None else None
     # After everything that a user may have mistyped: JAX takes a second to import.
     from aioseed.host.evaluate import evaluate
 
-    def begun(urls: tuple[str, ...]) -> None:
+    def begun(listeners: Listeners) -> None:
         log.begin()
         if not words.listen:
             return
-        token_words = [] if words.token_file is None else ["--token-file", words.token_file]
-        for url in urls:
-            where = [reachable(url), "--preset", words.run_dir / "config.json", *token_words]
+        for url in listeners.urls:
+            secure = url.partition(":")[0] in SECURE_SCHEMES
+            joining = joining_words(listeners.token_file, listeners.fingerprint if secure else None)
+            where = [reachable(url), "--preset", words.run_dir / "config.json", *joining]
             _say(f"join with:  {command_line('actor', *where, '--role', 'evaluate')}")
 
     def trouble(event: Trouble) -> None:
@@ -76,6 +76,8 @@ def _evaluate(argv: Sequence[str]) -> int:
             greedy=words.greedy,
             listen=words.listen or (),
             token=token,
+            token_file=words.token_file,
+            transport=overrides,
             on_listening=begun,
             on_trouble=trouble,
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from aioseed.actor.token import read_token
+from aioseed.actor.token import token_of_environment
 from aioseed.cli import STARTED_S
 from aioseed.cli.common import (
     Parser,
@@ -23,11 +23,13 @@ from aioseed.cli.common import (
     split_overrides,
 )
 from aioseed.cli.interrupts import ends_at_once
+from aioseed.cli.listening import SECURE_SCHEMES, add_listen_arguments, joining_words, transport_overrides
 from aioseed.cli.report import Spoken, as_json, farewell
 from aioseed.cli.train import add_run_arguments, follow, where
 from aioseed.cli.view import RunView
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Finished, Listening
+from aioseed.transport.allocator import keep_large_blocks
 
 if TYPE_CHECKING:
     from aioseed.host.learner import Learner
@@ -42,13 +44,9 @@ def main(argv: Sequence[str]) -> int:
 def parser() -> Parser:
     """Return the parser of the command."""
     words = Parser(prog="aioseed learner", description="Serve and train for actors that connect from anywhere.")
-    words.add_argument(
-        "--listen",
-        action="append",
-        metavar="URL",
-        help="address for actors, e.g. ws://127.0.0.1:8700 or grpc://127.0.0.1:8701; may be given more than once",
+    add_listen_arguments(
+        words, "address for actors, e.g. ws://127.0.0.1:8700 or grpcs://0.0.0.0:8701; may be given more than once"
     )
-    words.add_argument("--token-file", type=Path, help="secret that actors must show; needed off loopback")
     add_run_arguments(words)
     return words
 
@@ -58,18 +56,18 @@ class Invitation(NamedTuple):
 
     preset: str
     overrides: Sequence[str]
-    token_file: Path | None
     config: RunConfig
 
-    def commands(self, url: str) -> list[str]:
+    def commands(self, url: str, joining: Sequence[object]) -> list[str]:
         """Return the exact commands that join an actor to the learner at `url`.
+
+        `joining` are the words for the token and the certificate.
 
         One, which may be used any number of times; in lockstep mode one for each place.
         """
         actor = self.config.actor
         sections = [word for word in self.overrides if re.match(r"(environment|actor)[.=]", word)]
-        token = [] if self.token_file is None else ["--token-file", self.token_file]
-        words = [reachable(url), "--preset", self.preset, "--envs", actor.groups * actor.envs_per_group, *token]
+        words = [reachable(url), "--preset", self.preset, "--envs", actor.groups * actor.envs_per_group, *joining]
         if self.config.mode == "lockstep":
             places = [["--actor-index", index] for index in range(actor.processes)]
             return [command_line("actor", *words, *place, *sections) for place in places]
@@ -82,15 +80,16 @@ def _learner(argv: Sequence[str]) -> int:
     for path, value in (("seed", words.seed), ("training.total_steps", words.steps)):
         if value is not None:
             overrides.append(f"{path}={value}")
-    config = load_config(words.config, overrides)
+    config = load_config(words.config, [*overrides, *transport_overrides(words)])
     run_dir, resume = where(words.run_dir, words.resume, Path(words.config).stem)
-    token = read_token(words.token_file) if words.token_file is not None else None
-    listen = words.listen or ["ws://127.0.0.1:8700"]
-    invitation = Invitation(words.config, words.overrides, words.token_file, config)
+    token = token_of_environment() if words.token_file is None else None
+    listen = words.listen or [f"{'wss' if config.transport.tls.given else 'ws'}://127.0.0.1:8700"]
+    invitation = Invitation(words.config, words.overrides, config)
+    keep_large_blocks()
     # After everything that a user may have mistyped: JAX takes a second to import.
     from aioseed.host.learner import Learner
 
-    learner = Learner(config, listen=listen, run_dir=run_dir, resume=resume, token=token)
+    learner = Learner(config, listen=listen, run_dir=run_dir, resume=resume, token=token, token_file=words.token_file)
     with RunView(config, quiet=words.json) as view, RunLog(view.warn) as log:
 
         async def serve(stop: asyncio.Event) -> Finished:
@@ -112,12 +111,21 @@ async def _serve(learner: Learner, invitation: Invitation, view: RunView, log: R
         try:
             async for event in learner.events():
                 follow(event, view, log, learner.run_dir)
-                for url in event.urls if isinstance(event, Listening) else ():
-                    for command in invitation.commands(url):
-                        view.say(f"join with:  {command}", always=True)
+                if isinstance(event, Listening):
+                    _invite(learner, invitation, event.urls, view)
         finally:
             stopping.cancel()
         return await learner.wait()
+
+
+def _invite(learner: Learner, invitation: Invitation, urls: Sequence[str], view: RunView) -> None:
+    for url in urls:
+        secure = url.partition(":")[0] in SECURE_SCHEMES
+        joining = joining_words(learner.token_file, learner.fingerprint if secure else None)
+        for command in invitation.commands(url, joining):
+            view.say(f"join with:  {command}", always=True)
+    if learner.made_token:
+        view.say(f"the token is in {learner.token_file}: take the file to the other machine", always=True)
 
 
 async def _stop_when(stop: asyncio.Event, learner: Learner) -> None:

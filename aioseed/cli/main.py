@@ -26,6 +26,7 @@ _COMMANDS = {
     "learner": _Command("aioseed.cli.learner", "serve and train for actors that connect from anywhere", True),
     "actor": _Command("aioseed.cli.actor", "step environments for a learner elsewhere", False),
     "evaluate": _Command("aioseed.cli.evaluate", "measure the policy of a finished or running run", True),
+    "suite": _Command("aioseed.cli.suite", "train the tasks of a suite one after another, and report on them", True),
     "presets": _Command("aioseed.cli.presets", "list the presets that are installed", False),
     "config": _Command("aioseed.cli.config", "show a resolved configuration, or its JSON Schema", True),
     "env-spec": _Command("aioseed.cli.env_spec", "describe an environment as learners see it", False),

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from aioseed.agents.agent import ActInput, Agent, AgentPlugin
+from aioseed.agents.transformed import transformed
 from aioseed.errors import ConfigError
-from aioseed.lookup import did_you_mean
-from aioseed.nets.network import Heads, Network
+from aioseed.host.makers import maker
+from aioseed.nets.network import Network
+from aioseed.nets.transforms import Transform, chain
 from aioseed.plugins import load
 from aioseed.serving.inference import Acting, ActRows
-from aioseed.specs import ActionSpec, ArraySpec, ObservationSpec, spec_leaves, unflatten
+from aioseed.specs import ArraySpec, spec_leaves, unflatten
 from aioseed.types import EnvironmentSpec, UnrollLayout
 from aioseed.validation import validate
 
@@ -28,57 +29,34 @@ class BuiltAgent(NamedTuple):
 
 
 def build_agent(
-    agent_section: Mapping[str, object], network_section: Mapping[str, object], spec: EnvironmentSpec
+    agent_section: Mapping[str, object],
+    network_section: Mapping[str, object],
+    spec: EnvironmentSpec,
+    transform_sections: Sequence[Mapping[str, object]] = (),
 ) -> BuiltAgent:
-    """Build the agent that the sections ``agent`` and ``network`` name, for `spec`.
+    """Build the agent that the sections ``agent``, ``network`` and ``transforms`` name, for `spec`.
 
     Raises:
-        ConfigError: An option of the agent or the network is wrong.
-        PluginError: No such agent or network.
+        ConfigError: An option of the agent, the network or a transform is wrong.
+        PluginError: No such agent, network or transform.
         SpaceError: The agent cannot take these spaces.
     """
-    agent_name, network_name = str(agent_section["name"]), str(network_section["name"])
+    agent_name = str(agent_section["name"])
     plugin = load("aioseed.agents", agent_name)
     if not isinstance(plugin, AgentPlugin):
         raise ConfigError(f"agent.name: {agent_name} is not an AgentPlugin", path="agent.name", value=agent_name)
     options = {key: value for key, value in agent_section.items() if key != "name"}
     config = validate(plugin.config_type, options, "agent")
-    make_network = load("aioseed.nets", network_name)
-    if not callable(make_network):
-        raise ConfigError(f"network.name: {network_name} is not callable", path="network.name", value=network_name)
-    _check_options(make_network, network_name, network_section)
-    network_options = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in network_section.items()
-        if key != "name"
-    }
-
-    def factory(observation: ObservationSpec, action: ActionSpec, heads: Heads) -> Network:
-        try:
-            network = make_network(observation, action, heads, **network_options)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"network: {error}", path="network", value=str(network_options)) from error
-        if not isinstance(network, Network):
-            raise ConfigError(f"network.name: {network_name} does not return a Network", path="network.name")
-        return network
-
-    agent = plugin.build(config, spec, factory)
-    return BuiltAgent(agent, spec)
-
-
-def _check_options(make_network: Callable[..., object], name: str, section: Mapping[str, object]) -> None:
-    """Raise ConfigError for an option that the network does not know; the first three arguments are not options."""
-    try:
-        parameters = list(inspect.signature(make_network).parameters.values())
-    except ValueError:
-        return  # written in C; what it makes of its options it says itself
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    known = [parameter.name for parameter in parameters[3:]]
-    for key in section:
-        if key != "name" and key not in known:
-            hint = did_you_mean(key, known) or f" (known to {name}: {', '.join(known) or 'none'})"
-            raise ConfigError(f"network.{key} is not a known key{hint}", path=f"network.{key}", value=str(section[key]))
+    network = maker("aioseed.nets", network_section, "network", Network, given=3)
+    if not transform_sections:
+        return BuiltAgent(plugin.build(config, spec, network), spec)
+    makers = [
+        maker("aioseed.transforms", section, f"transforms.{i}", Transform, given=1)
+        for i, section in enumerate(transform_sections)
+    ]
+    transform = chain(spec.observation, makers)
+    agent = plugin.build(config, spec._replace(observation=transform.observation), network)
+    return BuiltAgent(transformed(agent, transform), spec)
 
 
 def acting_of(built: BuiltAgent, *, greedy: bool) -> Acting:

@@ -20,6 +20,7 @@ from aioseed.actor.run import Role
 from aioseed.errors import AioseedError, EnvironmentFailed, RefusedError, UsageError
 from aioseed.host.config import RunConfig
 from aioseed.host.events import Trouble
+from aioseed.transport.token import Secret
 
 log = logging.getLogger("aioseed.actors")
 
@@ -54,7 +55,7 @@ class LocalActors:
         config: RunConfig,
         config_file: Path,
         url: str,
-        token: str,
+        token: Secret,
         trouble: Callable[[Trouble], None],
         role: Role = "train",
     ) -> None:
@@ -130,7 +131,7 @@ class LocalActors:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "AIOSEED_TOKEN": self._token},
+                env={**os.environ, "AIOSEED_TOKEN": self._token.reveal()},
                 start_new_session=os.name == "posix",
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )

@@ -14,7 +14,7 @@ from aioseed.experience.replay.config import ReplayConfig
 from aioseed.presets import apply_overrides, read
 from aioseed.serving.config import ServingConfig
 from aioseed.training.config import TrainingConfig
-from aioseed.transport.channel import DEFAULT_MAX_MESSAGE_BYTES
+from aioseed.transport.config import TransportConfig
 from aioseed.validation import validate
 
 
@@ -28,15 +28,6 @@ class PluginSection(BaseModel):
     def section(self) -> dict[str, JsonValue]:
         """Return name and options as one mapping."""
         return self.model_dump()
-
-
-class TransportConfig(BaseModel):
-    """Choose how the local actors of `aioseed train` reach their learner, and bound messages."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    name: Annotated[str, Field(description="websocket, grpc, memory, or a plug-in's name.")] = "websocket"
-    max_message_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = DEFAULT_MAX_MESSAGE_BYTES
 
 
 class TelemetryConfig(BaseModel):
@@ -78,6 +69,10 @@ class RunConfig(BaseModel):
     ] = None
     agent: PluginSection = PluginSection(name="vtrace")
     network: PluginSection = PluginSection(name="mlp")
+    transforms: Annotated[
+        tuple[PluginSection, ...],
+        Field(description="Observation transforms in front of the network, in order: each a name and its options."),
+    ] = ()
     training: TrainingConfig = TrainingConfig()
     transport: TransportConfig = TransportConfig()
     telemetry: TelemetryConfig = TelemetryConfig()

@@ -22,9 +22,10 @@ from aioseed.host.acting import acting_of
 from aioseed.host.actors import LocalActors
 from aioseed.host.config import RunConfig
 from aioseed.host.events import Trouble
-from aioseed.host.listen import Listeners
+from aioseed.host.listen import PRIVATE, Listeners
 from aioseed.host.saved import SavedRun, load_run
 from aioseed.host.threads import in_own_thread
+from aioseed.presets import apply_overrides
 from aioseed.serving.handshake import Contract
 from aioseed.serving.inference import EngineOptions, InferenceEngine, InferenceThread, action_table
 from aioseed.serving.intake import ClosedBatch, Intake
@@ -34,7 +35,9 @@ from aioseed.serving.slots import SlotTable
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.returns import EpisodeTracker
 from aioseed.training.rundir import CONFIG
+from aioseed.transport.token import Secret
 from aioseed.types import FIRST, ActColumns, BeginsState, Episodes, Policy, StepColumns
+from aioseed.validation import validate
 from aioseed.wire.columns import ActionLayout, StepLayout
 from aioseed.wire.messages import Task
 
@@ -126,8 +129,10 @@ async def evaluate(
     episodes: int,
     greedy: bool = False,
     listen: Sequence[str] = (),
-    token: str | None = None,
-    on_listening: Callable[[tuple[str, ...]], None] = lambda urls: None,
+    token: Secret | None = None,
+    token_file: Path | None = None,
+    transport: Sequence[str] = (),
+    on_listening: Callable[[Listeners], None] = lambda listeners: None,
     on_trouble: Callable[[Trouble], None] = lambda trouble: None,
 ) -> Evaluation:
     """Evaluate the newest sound checkpoint of the run in `path`.
@@ -140,7 +145,9 @@ async def evaluate(
         greedy: Take the likeliest action instead of sampling.
         listen: Addresses for remote actors in the role evaluate; without any, local actor processes step.
         token: What remote actors must show; None makes a random one for loopback listeners.
-        on_listening: Told where actors may join, once they may.
+        token_file: File with tokens, which takes the place of `token`.
+        transport: Overrides of the run's section ``transport``, such as ``transport.tls.self_signed=true``.
+        on_listening: Told where and how actors may join, once they may.
         on_trouble: Told what the evaluation survived.
 
     Raises:
@@ -158,17 +165,19 @@ async def evaluate(
     run = await in_own_thread("aioseed-build", lambda: _load(path))
     limit_bytes = run.config.transport.max_message_bytes
     facts = RunFacts(path.name, f"aioseed {__version__}", run.config.seed, 0, limit_bytes)
-    server = Server(run.config.serving, facts, Metrics())
+    metrics = Metrics()
+    server = Server(run.config.serving, facts, metrics)
     slots = run.config.serving.max_environments
     dealer = EpisodeDealer(episodes, slots, EpisodeTracker(slots, run.described.metrics), done)
     thread, serving = await in_own_thread("aioseed-build", lambda: _serving(run, dealer, server, failed, greedy))
-    listeners = Listeners(token, limit_bytes)
+    config = validate(RunConfig, apply_overrides(run.config.model_dump(mode="json"), transport), "")
+    listeners = Listeners(config.transport, path / PRIVATE, metrics, token=token, token_file=token_file)
     watch = loop.create_task(server.watch())
     thread.start()
     server.open(serving)
     try:
         await listeners.open(listen or ["ws://127.0.0.1:0"], server.handle, ())
-        on_listening(listeners.urls)
+        on_listening(listeners)
         actors = None if listen else _local_actors(run.config, path, listeners, episodes, on_trouble)
         await _until_done(outcome, watch, actors)
     finally:

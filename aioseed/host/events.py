@@ -44,7 +44,7 @@ class Progress(NamedTuple):
     wall_s: float  # since training began
     share_done: float | None  # of training.total_steps; None without
     verdict: str
-    metrics: dict[str, float]  # of the newest update
+    metrics: dict[str, float]  # of the newest update; environment/<name>: means over the last episodes
 
 
 class Saved(NamedTuple):

@@ -14,7 +14,7 @@ from aioseed.errors import AioseedError
 from aioseed.host.accelerator import default_cache, prepare
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Event, EventHub, Finished, Listening, Ready, Saved, Trouble
-from aioseed.host.listen import Listeners
+from aioseed.host.listen import PRIVATE, Listeners
 from aioseed.host.probe import probe
 from aioseed.host.run import LiveRun, finished_before_training
 from aioseed.host.rundir import OpenedRun, Resume, discard, new_run_path, open_run
@@ -26,6 +26,7 @@ from aioseed.specs import Json
 from aioseed.telemetry.counters import Metrics
 from aioseed.training.writer import CheckpointReport, CheckpointWriter, checkpoint_thread
 from aioseed.transport.channel import Transport
+from aioseed.transport.token import Secret
 from aioseed.validation import validate
 from aioseed.wire.messages import Task
 
@@ -51,6 +52,7 @@ class Learner:
         run_dir: Where the run lives; None makes a new folder under ``runs/``.
         resume: ``never`` begins a run, ``auto`` goes on if there is one, ``require`` insists.
         token: What actors must show; None makes a random one for loopback listeners.
+        token_file: File with tokens, read again when it changes; takes the place of `token`.
         transports: Transport instances to use instead of loaded ones, such as one `MemoryTransport`.
     """
 
@@ -61,7 +63,8 @@ class Learner:
         listen: Sequence[str] | None = None,
         run_dir: Path | str | None = None,
         resume: Resume = "never",
-        token: str | None = None,
+        token: Secret | str | None = None,
+        token_file: Path | str | None = None,
         transports: Sequence[Transport] = (),
     ) -> None:
         self.config = _as_config(config)
@@ -69,7 +72,9 @@ class Learner:
         self._run_dir = Path(run_dir) if run_dir is not None else None
         self._resume: Resume = resume
         self._transports = list(transports)
-        self._listeners = Listeners(token, self.config.transport.max_message_bytes)
+        self._token = Secret(token) if isinstance(token, str) else token
+        self._token_file = Path(token_file) if token_file is not None else None
+        self._listeners: Listeners | None = None
         self._metrics = Metrics()
         self._hub = EventHub()
         self._stop: asyncio.Event | None = None
@@ -80,12 +85,31 @@ class Learner:
     @property
     def urls(self) -> tuple[str, ...]:
         """Return the addresses at which actors can connect."""
-        return self._listeners.urls
+        return self._listeners.urls if self._listeners is not None else ()
 
     @property
-    def token(self) -> str:
-        """Return what actors must show."""
-        return self._listeners.token
+    def token(self) -> Secret:
+        """Return what actors must show; its text is `learner.token.reveal()`.
+
+        Raises:
+            AioseedError: The learner was not entered yet.
+        """
+        return self._listening().token
+
+    @property
+    def token_file(self) -> Path | None:
+        """Return the file with the tokens that open this learner, None if there is none that the user has to know."""
+        return self._listeners.token_file if self._listeners is not None else None
+
+    @property
+    def made_token(self) -> bool:
+        """Say whether the token file was made by this learner, so that the user has to be told of it."""
+        return self.token_file is not None and self._token_file is None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Return the SHA-256 of the self-signed certificate, by which actors know this learner; else None."""
+        return self._listeners.fingerprint if self._listeners is not None else None
 
     @property
     def run_dir(self) -> Path:
@@ -111,6 +135,13 @@ class Learner:
                 new_run_path, self.config.environment.name.replace("/", "-").replace(":", "-")
             )
         opened = await asyncio.to_thread(open_run, self._run_dir, self.config, self._resume)
+        self._listeners = Listeners(
+            self.config.transport,
+            self._run_dir / PRIVATE,
+            self._metrics,
+            token=self._token,
+            token_file=self._token_file,
+        )
         server = Server(self.config.serving, self._facts(opened), self._metrics)
         try:
             await self._listeners.open(self._listen, server.handle, self._transports)
@@ -180,14 +211,15 @@ class Learner:
                 finished = finished_before_training(self.run_dir)
             else:
                 self._hub.emit(Ready(loop.time() - began_s, runtime.notes))
-                self._live = LiveRun(self.config, opened, runtime, server, self._listeners, writer, self._metrics)
+                listeners = self._listening()
+                self._live = LiveRun(self.config, opened, runtime, server, listeners, writer, self._metrics)
                 finished = await self._live.run(stop, self._hub.emit)
             self._hub.emit(finished)
             return finished
         finally:
             # After an orderly end nothing is left to do here; after a failed start the actors must not wait in vain.
             await server.drain(run_over=False, reason="the learner goes down")
-            await self._listeners.close()
+            await self._listening().close()
             await asyncio.to_thread(executor.shutdown)
             await asyncio.to_thread(_close, opened, self._live is not None)
 
@@ -216,6 +248,11 @@ class Learner:
             return build_runtime(self.config, contract, opened.generation, opened.restored, self._metrics, hooks)
 
         return await in_own_thread("aioseed-build", build)
+
+    def _listening(self) -> Listeners:
+        if self._listeners is None:
+            raise AioseedError("enter the learner first: async with learner")
+        return self._listeners
 
     def _now_live(self) -> LiveRun:
         if self._live is None:

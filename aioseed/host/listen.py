@@ -1,4 +1,4 @@
-"""Listeners of a learner and the tokens that open them."""
+"""Listeners of a learner, and what opens them: tokens and certificates."""
 
 from __future__ import annotations
 
@@ -8,26 +8,55 @@ import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from aioseed.actor.token import is_loopback, token_path, write_token
+from aioseed.actor.token import is_loopback, read_keys, read_token, token_path, write_token
 from aioseed.errors import ListenError
+from aioseed.host.certificate import self_signed
+from aioseed.host.door import Door
 from aioseed.plugins import transport_for
+from aioseed.telemetry.counters import Metrics
 from aioseed.transport.channel import Handler, Listener, ListenOptions, Transport
+from aioseed.transport.config import TransportConfig
+from aioseed.transport.keyring import Keyring
+from aioseed.transport.server_tls import ServerTls
+from aioseed.transport.token import Secret
+
+PRIVATE = "private"
+"""Directory inside that of a run for a certificate, its key and a token that were made for it."""
+TOKEN = "token"  # noqa: S105 - the name of a file
 
 
 class Listeners:
     """Hold the open listeners of a learner. Thread: the event loop alone.
 
     Args:
+        config: How to listen.
+        private: Directory of what only the learner's user may see: a certificate and a token that were made here.
+        metrics: Count what was refused.
         token: What every actor must show; None makes a random one for loopback listeners and refuses any other.
+        token_file: File with tokens, read again when it changes; takes the place of `token`.
     """
 
-    def __init__(self, token: str | None, max_message_bytes: int) -> None:
-        self.token = token or secrets.token_urlsafe(32)
-        self._given = token is not None
-        self._max_message_bytes = max_message_bytes
+    def __init__(
+        self,
+        config: TransportConfig,
+        private: Path,
+        metrics: Metrics,
+        *,
+        token: Secret | None = None,
+        token_file: Path | None = None,
+    ) -> None:
+        self.token = token or Secret(secrets.token_urlsafe(32))
+        self.token_file = token_file
+        self.fingerprint: str | None = None
+        self._given = token is not None or token_file is not None
+        self._config = config
+        self._private = private
+        self._metrics = metrics
         self._listeners: list[Listener] = []
         self._token_files: list[Path] = []
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -41,26 +70,22 @@ class Listeners:
             transports: Instances to use for the schemes that they have (an in-memory network, say); others are loaded.
 
         Raises:
-            ListenError: A port is in use, or the address is not loopback and there is no token.
+            ListenError: A port is in use, or other machines can reach the address and there is no token or no TLS.
             PluginError: No transport has the scheme.
+            UsageError: A file of tokens or certificates cannot be used.
         """
-        for url in urls:
-            transport = next((ours for ours in transports if url.split(":")[0] in ours.schemes), None)
-            if transport is None:
-                transport = await asyncio.to_thread(transport_for, url)
-            in_memory = url.startswith("memory:")
-            if not in_memory and not is_loopback(url) and not self._given:
-                raise ListenError(
-                    f"{url} can be reached from other machines: give a token with --token-file, or listen on 127.0.0.1",
-                    url=url,
-                )
-            options = ListenOptions(None if in_memory else self.token, self._max_message_bytes)
-            listener = await transport.listen(url, handler, options)
-            self._listeners.append(listener)
-            if not in_memory and not self._given:
-                path = token_path(listener.url)
-                await asyncio.to_thread(write_token, path, self.token)
-                self._token_files.append(path)
+        chosen = [(url, await _transport(url, transports)) for url in urls]
+        await asyncio.to_thread(self._ready_token, urls)
+        for url, transport in chosen:
+            self._check(url, transport)
+        secure = any(_scheme(url) in transport.secure_schemes for url, transport in chosen)
+        tls = await asyncio.to_thread(self._ready_tls, urls) if secure else None
+        keys = await asyncio.to_thread(self._keys)
+        door = Door(keys, self.token_file, tls, self._config.limits.connections_per_token, self._metrics)
+        for url, transport in chosen:
+            await self._listen(url, transport, door.guarded(handler), _options(self._config, door, tls))
+        if self.token_file is not None or tls is not None:
+            self._watch = asyncio.get_running_loop().create_task(door.watch(), name="aioseed-door")
 
     async def close(self, grace_s: float = 2.0) -> None:
         """Close every listener and remove the token files. Idempotent."""
@@ -71,3 +96,89 @@ class Listeners:
         for path in paths:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(os.unlink, path)
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watch
+
+    async def _listen(self, url: str, transport: Transport, handler: Handler, options: ListenOptions) -> None:
+        in_memory = _scheme(url) == "memory"
+        open_to_all = in_memory or not (self._given or is_loopback(url))
+        listener = await transport.listen(url, handler, options._replace(keys=None) if open_to_all else options)
+        self._listeners.append(listener)
+        if not open_to_all and not self._given:
+            path = token_path(listener.url)
+            await asyncio.to_thread(write_token, path, self.token)
+            self._token_files.append(path)
+
+    def _check(self, url: str, transport: Transport) -> None:
+        """Refuse what would let strangers in or listen in."""
+        if _scheme(url) == "memory" or is_loopback(url) or self._config.allow_insecure:
+            return
+        lacking = [] if self._given else ["a token (--token-file)"]
+        if _scheme(url) not in transport.secure_schemes:
+            ways = " or ".join(f"{scheme}://" for scheme in sorted(transport.secure_schemes)) or "another transport"
+            lacking.append(f"TLS ({ways} with --tls self-signed, or --tls-cert and --tls-key)")
+        if lacking:
+            raise ListenError(
+                f"{url} can be reached from other machines and lacks {' and '.join(lacking)}: give it, listen on"
+                " 127.0.0.1, or say --insecure-listen if everybody on that network may join, read and change all",
+                url=url,
+            )
+
+    def _ready_token(self, urls: Sequence[str]) -> None:
+        """Make a token file where a self-signed learner for other machines has none, so that one command is enough."""
+        remote = any(_scheme(url) != "memory" and not is_loopback(url) for url in urls)
+        if not self._given and remote and self._config.tls.self_signed:
+            self.token_file, self._given = self._private / TOKEN, True
+            if not self.token_file.exists():
+                write_token(self.token_file, self.token)
+        if self.token_file is not None:
+            self.token = read_token(self.token_file)
+
+    def _keys(self) -> Keyring:
+        return Keyring.of(self.token) if self.token_file is None else Keyring(read_keys(self.token_file))
+
+    def _ready_tls(self, urls: Sequence[str]) -> ServerTls:
+        tls = self._config.tls
+        certificate, key = tls.certificate, tls.key
+        if tls.self_signed:
+            hosts = [urlsplit(url).hostname or "" for url in urls]
+            certificate, key = self_signed(self._private, [host for host in hosts if host])
+        if certificate is None or key is None:
+            raise ListenError(
+                f"{urls[0]}: TLS needs a certificate: say --tls self-signed, or give --tls-cert and --tls-key",
+                url=urls[0],
+            )
+        made = ServerTls(certificate, key, tls.client_ca)
+        self.fingerprint = made.material.fingerprint if tls.self_signed else None
+        return made
+
+
+async def _transport(url: str, transports: Sequence[Transport]) -> Transport:
+    ours = next((transport for transport in transports if _scheme(url) in transport.schemes), None)
+    return ours if ours is not None else await asyncio.to_thread(transport_for, url)
+
+
+def _scheme(url: str) -> str:
+    return url.partition(":")[0]
+
+
+def _options(config: TransportConfig, door: Door, tls: ServerTls | None) -> ListenOptions:
+    limits = config.limits
+    return ListenOptions(
+        keys=door.keys,
+        max_message_bytes=config.max_message_bytes,
+        send_buffer_bytes=limits.send_buffer_bytes,
+        handshake_timeout_s=limits.handshake_timeout_s,
+        tls=tls,
+        allowed_origins=config.allowed_origins,
+        max_header_bytes=limits.max_header_bytes,
+        max_unauthenticated=limits.max_unauthenticated,
+        max_connections=limits.max_connections,
+        control_frames_per_s=limits.control_frames_per_s,
+        received_bytes_per_s=limits.received_bytes_per_s,
+        stall_timeout_s=limits.stall_timeout_s,
+        report=door.report,
+    )

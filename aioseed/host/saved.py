@@ -24,7 +24,7 @@ class SavedRun(NamedTuple):
     config: RunConfig
     described: Description
     built: BuiltAgent
-    params: object  # a JAX pytree
+    params: object  # a JAX pytree: what its agent publishes
     version: int  # optimiser steps behind the parameters
 
 
@@ -42,11 +42,13 @@ def load_run(path: Path) -> SavedRun:
         what = "never completed a save: there is no policy in it" if (path / CONFIG).exists() else "holds no run"
         raise CheckpointError(f"{path} {what}", path=str(path))
     config, described = _said_in(checkpoint)
-    built = build_agent(config.agent.section(), config.network.section(), described.spec)
+    transforms = [section.section() for section in config.transforms]
+    built = build_agent(config.agent.section(), config.network.section(), described.spec, transforms)
     # Shapes alone: making the parameters would compile, only for them to be thrown away.
-    shapes = jax.eval_shape(built.agent.init, jax.random.key(0)).params
+    shapes = jax.eval_shape(built.agent.init, jax.random.key(0))
     template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
-    params = restore_arrays(template, subtree(checkpoint.arrays, "learner/params"), path=str(checkpoint.path))
+    learner = restore_arrays(template, subtree(checkpoint.arrays, "learner"), path=str(checkpoint.path))
+    params = built.agent.published(learner)
     return SavedRun(config, described, built, jax.device_put(params), checkpoint.manifest.step)
 
 

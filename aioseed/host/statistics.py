@@ -59,6 +59,7 @@ class Statistics:
             (now.queue.blocked_s - before.queue.blocked_s) / elapsed_s,
             latency.p50,
         )
+        environment = {f"environment/{name}": mean for name, mean in episodes.metric_means.items()}
         return Progress(
             env_steps=ledger.accepted,
             trained_steps=ledger.trained,
@@ -81,7 +82,7 @@ class Statistics:
             wall_s=now_s - self._began_s,
             share_done=self._share_done(ledger.trained),
             verdict=explain(shares),
-            metrics=dict(report.metrics) if report else {},
+            metrics=(dict(report.metrics) if report else {}) | environment,
         )
 
     def _share_done(self, trained: int) -> float | None:

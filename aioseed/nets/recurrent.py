@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias, cast
 
 import jax
@@ -20,7 +21,7 @@ from aioseed.nets.network import (
     flatten_observation,
     reset_where_first,
 )
-from aioseed.specs import ActionSpec, ObservationSpec
+from aioseed.specs import ActionSpec, ObservationSpec, Tree
 
 LayerState: TypeAlias = tuple[jax.Array, jax.Array]
 """Cell and output of one LSTM layer, float32[B, units] each."""
@@ -56,8 +57,8 @@ def mlp_lstm(
     """
     hidden = tuple(hidden)
     check_layers(activation, hidden=hidden, lstm_units=lstm_units, layers=layers)
-    module = _MlpLstm(heads, hidden, activation, lstm_units)
-    return _recurrent(observation, action, module, lstm_units, layers, include_previous)
+    module = TorsoAndLstm(Torso(hidden, activation), heads, lstm_units, activation)
+    return recurrent(observation, action, module, layers=layers, include_previous=include_previous)
 
 
 def mlp_dueling_lstm(
@@ -90,27 +91,33 @@ def mlp_dueling_lstm(
     """
     hidden = tuple(hidden)
     check_layers(activation, hidden=hidden, lstm_units=lstm_units, layers=max(layers, 1), dueling_units=dueling_units)
-    module = _MlpLstm(heads, hidden, activation, lstm_units, dueling_units)
-    return _recurrent(observation, action, module, lstm_units, layers, include_previous)
+    module = TorsoAndLstm(Torso(hidden, activation), heads, lstm_units, activation, dueling_units)
+    return recurrent(observation, action, module, layers=layers, include_previous=include_previous)
 
 
-def _recurrent(
+def recurrent(
     observation: ObservationSpec,
     action: ActionSpec,
-    module: nn.Module,
-    lstm_units: int,
+    module: TorsoAndLstm,
+    *,
     layers: int,
     include_previous: bool,
+    read: Callable[[ObservationSpec, Tree[jax.Array]], jax.Array] = flatten_observation,
 ) -> Network:
-    """Return the network of a Linen module ``(features [T+1, B, F], extra [T+1, B, X], first, state)``.
+    """Return the network of a module with `layers` LSTM layers.
 
-    The module returns its outputs and the state after the last row; `extra` is the reward and the previous action, of
-    width 0 without `include_previous`.
+    Args:
+        observation: The observation spec.
+        action: The action spec.
+        module: Torso, memory and heads.
+        layers: Number of LSTM layers; 0 makes a network without memory.
+        include_previous: Append the previous action and its reward to what the torso gives.
+        read: Makes the one array that the torso takes of an observation, with any leading axes.
     """
 
     def initial_state() -> State:
         def zeros() -> jax.Array:
-            return jnp.zeros((lstm_units,), jnp.float32)
+            return jnp.zeros((module.lstm_units,), jnp.float32)
 
         return tuple((zeros(), zeros()) for _ in range(layers))
 
@@ -119,13 +126,13 @@ def _recurrent(
         return previous if include_previous else previous[..., :0]
 
     def run(params: PyTree, state: State, inputs: NetworkInputs) -> tuple[NetworkOutputs, State]:
-        features = flatten_observation(observation, inputs.observation)
+        features = read(observation, inputs.observation)
         result = module.apply({"params": params}, features, extra(inputs), inputs.first, state, inputs.action)
         return cast("tuple[NetworkOutputs, State]", result)
 
     def init(key: jax.Array) -> PyTree:
         inputs = example_inputs(observation, action, (1, 1))
-        features = flatten_observation(observation, inputs.observation)
+        features = read(observation, inputs.observation)
         state = jax.tree.map(lambda leaf: leaf[None], initial_state())
         return module.init(key, features, extra(inputs), inputs.first, state, inputs.action)["params"]
 
@@ -136,18 +143,29 @@ def _recurrent(
     return Network(init, initial_state, step, run)
 
 
-class _MlpLstm(nn.Module):
+class TorsoAndLstm(nn.Module):
+    """Run a torso on every row, LSTM layers over time, and the heads on top; dueling ones where they have units."""
+
+    torso: nn.Module  # [..., *input] -> [..., F]
     heads: Heads
-    hidden: tuple[int, ...]
-    activation: Activation
     lstm_units: int
+    activation: Activation = "relu"
     dueling_units: int = 0
 
     @nn.compact
     def __call__(
         self, features: jax.Array, extra: jax.Array, first: jax.Array, state: State, action: jax.Array | None
-    ) -> tuple[NetworkOutputs, State]:  # features [T+1, B, F], extra [T+1, B, X], action [T+1, B, A]
-        features = jnp.concatenate([Torso(self.hidden, self.activation)(features), extra], axis=-1)
+    ) -> tuple[NetworkOutputs, State]:
+        """Return the outputs [T+1, B, size] and the states after the last row.
+
+        Args:
+            features: What the torso takes, [T+1, B, *input].
+            extra: float32[T+1, B, X], the reward and the previous action; of width 0 where they are left out.
+            first: bool[T+1, B].
+            state: What entered row 0, one for each LSTM layer.
+            action: float32[T+1, B, A], for heads that take one.
+        """
+        features = jnp.concatenate([self.torso(features), extra], axis=-1)
         final = []
         for entered in state:
             features, left = Lstm(self.lstm_units)(features, first, entered)

@@ -35,6 +35,8 @@ class ServingConfig(BaseModel):
     suspended_s: Seconds = 60.0
     """How long the channel of a silent session is kept open after that, so that it can join anew when it wakes."""
     hello_timeout_s: Seconds = 5.0
+    messages_per_s: Annotated[float, Field(gt=0)] = 20.0
+    """Messages other than steps that an actor may send in a second on average; then its session ends."""
     allow_mixed_environments: bool = False
     """Accept actors whose task configuration differs from the run's; specs must still agree."""
     inference_follows_loop: bool = True

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +90,11 @@ class InferenceTimes:
         self.padded_rows = 0
 
 
+# (params, key, state tables [S + 1, ...], rows) -> (state tables after, actions [B, ...], extras leaves [B, ...],
+# states that entered the rows [B, ...])
+Program: TypeAlias = Callable[..., tuple[list[jax.Array], jax.Array, list[jax.Array], list[jax.Array]]]
+
+
 class InferenceEngine:
     """Serve closed batches: act, answer, append to the unrolls.
 
@@ -136,9 +141,7 @@ class InferenceEngine:
         ]
         self._evaluation = np.full(rows, options.evaluates)
         self._first_version: int | None = None
-        self._compiled: dict[
-            int, Callable[..., tuple[list[jax.Array], jax.Array, list[jax.Array], list[jax.Array]]]
-        ] = {}
+        self._compiled: dict[int, Program] = {}
 
     def compile(self) -> None:
         """Compile `act` for every bucket; a compiled executable cannot recompile, it raises."""
@@ -146,6 +149,10 @@ class InferenceEngine:
         for bucket in self._options.buckets:
             step = jax.jit(self._act, donate_argnums=(2,))
             self._compiled[bucket] = step.lower(params, self._key, self._state, self._arguments(bucket)).compile()
+
+    def use(self, programs: Mapping[int, Program]) -> None:
+        """Take a program for every bucket in place of compiling one."""
+        self._compiled = dict(programs)
 
     def handle(self, item: ClosedBatch | Leased | Released) -> None:
         """Do what one item of the queue asks for. Thread: inference."""

@@ -27,6 +27,8 @@ _MAX_GROUPS = 256
 _IDENTITY_AT = 8  # the first column begins behind the header
 _GAP = bytes(4)  # behind an odd number of sequence numbers
 _ONE = np.uint32(1)
+_ROUNDING_S = 1e-9
+"""Later than the deadline, so that the age of the batch is not found a rounding error short of it, again and again."""
 
 
 class ActionTable(NamedTuple):
@@ -157,7 +159,7 @@ class Intake:
         """Return when the open batch closes by its deadline, or None while it is empty or may not close."""
         if not self._count or self.limits.lockstep_rows or self.in_flight >= self.limits.max_in_flight:
             return None
-        return self._opened_s + self.limits.deadline_s
+        return self._opened_s + self.limits.deadline_s + _ROUNDING_S
 
     def take(self, session: Respondent, payload: bytes, now_s: float) -> Error | None:
         """Take one STEP in: apply it, answer a repeat, or return the ERROR that refuses it.

@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aioseed.errors import RefusedError
+from aioseed.serving.allowance import check_environments
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.inference import Leased, Released
 from aioseed.serving.intake import Intake
@@ -94,11 +95,14 @@ class Leases:
         session.evaluation = hello.role == "evaluate"
         former = None
         if hello.resume_token is not None:
-            former = self._claimed(hello, hello.resume_token)
+            former = self._claimed(session, hello, hello.resume_token)
+            self._check_allowance(session, former, hello)
             self._take_over(session, former, now_s)
             self._metrics.counter("serving/resumed").add()
             log.info("actor %s goes on with %d environments", clip(session.actor_id), session.slots.size)
         else:
+            self._end_former(session, now_s)
+            self._check_allowance(session, None, hello)
             self._lease(session, hello, now_s)
             log.info("actor %s joined with %d environments", clip(session.actor_id), session.slots.size)
         deadline_s = min(self._config.step_deadline_s, hello.step_deadline_s)
@@ -107,7 +111,11 @@ class Leases:
         self._by_token[session.resume_token] = session
         return Granted(session.resume_token, deadline_s, former)
 
-    def _claimed(self, hello: Hello, token: str) -> Session:
+    def _check_allowance(self, session: Session, former: Session | None, hello: Hello) -> None:
+        others = (other for other in self._by_token.values() if other is not former)
+        check_environments(session, others, hello.environments)
+
+    def _claimed(self, session: Session, hello: Hello, token: str) -> Session:
         former = self._by_token.get(token)
         if former is None:
             generation, dot, _ = token.partition(".")
@@ -117,7 +125,7 @@ class Leases:
                 why = "it is of another start of the learner"
             else:
                 why = "it was used before, or has expired"
-        elif former.actor_id != hello.actor_id:
+        elif not _same_actor(former, session):
             why = "it is another actor's"
         elif (former.slots.size, former.evaluation) != (hello.environments, hello.role == "evaluate"):
             why = "it stands for other environments"
@@ -141,10 +149,13 @@ class Leases:
         self._forget(former)
         former.give_up_slots()
 
-    def _lease(self, session: Session, hello: Hello, now_s: float) -> None:
+    def _end_former(self, session: Session, now_s: float) -> None:
+        """End what an actor had that was started again: nobody will come back for it."""
         for former in [*self._parked.values()]:
-            if former.actor_id == session.actor_id:
-                self.end(former, now_s)  # the process was started again: nobody will come back for these
+            if _same_actor(former, session):
+                self.end(former, now_s)
+
+    def _lease(self, session: Session, hello: Hello, now_s: float) -> None:
         slots = self._table.lease(
             session.number,
             hello.environments,
@@ -339,3 +350,8 @@ class Leases:
         """Let nobody take the place of a session any more."""
         self._parked.pop(session.number, None)
         self._by_token.pop(session.resume_token, None)
+
+
+def _same_actor(one: Session, other: Session) -> bool:
+    """Say whether two sessions are of one actor: a name is easily taken, the token at the door is not."""
+    return one.actor_id == other.actor_id and one.channel.credential == other.channel.credential

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aioseed.errors import AioseedError, ChannelClosed, ProtocolError, RefusedError
+from aioseed.serving.allowance import count_message, message_bucket
 from aioseed.serving.batching import Batching
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract, contract_of, judge
@@ -134,7 +135,8 @@ class Server:
         A failure of the session ends the session, never the server; what the actor did wrong it is told.
         """
         self._numbers += 1
-        session = Session(self._numbers, channel, self._time())
+        now_s = self._time()
+        session = Session(self._numbers, channel, now_s, message_bucket(self._config.messages_per_s, now_s))
         self._sessions[session.number] = session
         broke_off = False
         try:
@@ -304,8 +306,10 @@ class Server:
         elif kind == STEP_TYPE:
             session.machine.received("step")  # legal while draining, then without an answer
         elif kind == CONTROL_BYTE:
+            count_message(session, now_s)
             self._control(session, payload)
         else:
+            count_message(session, now_s)
             self._metrics.counter(ProtocolError.counter).add()
             session.tell(Error(code="unknown_message", message=f"message type {kind} is not known here"))
         return not session.is_over

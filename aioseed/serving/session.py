@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import numpy as np
 
 from aioseed.errors import ChannelClosed
 from aioseed.serving.intake import CarefulReply
 from aioseed.transport.channel import Channel
+from aioseed.transport.guard import Bucket
 from aioseed.wire.messages import ControlMessage
 from aioseed.wire.session import SessionMachine, Side, State
 
@@ -18,9 +20,10 @@ _NO_SLOTS = np.zeros(0, np.int64)
 class Session:
     """Hold the state of one session. Thread: the event loop alone."""
 
-    def __init__(self, number: int, channel: Channel, now_s: float) -> None:
+    def __init__(self, number: int, channel: Channel, now_s: float, messages: Bucket | None = None) -> None:
         self.number = number
         self.channel = channel
+        self.messages = messages if messages is not None else Bucket(math.inf, math.inf, now_s)
         self.machine = SessionMachine(Side.LEARNER)
         self.actor_id = ""
         self.evaluation = False

@@ -32,8 +32,11 @@ class EpisodeTracker:
         self._length_steps = np.zeros(slots, np.int32)  # 0: no transition since the last episode ended
         self._metrics = np.zeros((len(metrics), slots), np.float64)
         self._folds = tuple(metric.fold for metric in metrics)
+        self._metric_names = tuple(metric.name for metric in metrics)
         self._evaluation = np.zeros(slots, np.bool_)
         self._window: deque[float] = deque(maxlen=window_episodes)
+        self._metric_window: deque[list[float]] = deque(maxlen=window_episodes)
+        self._metric_means: dict[str, float] = {}
         self._return_mean = math.nan
         self._evaluation_window: deque[float] = deque(maxlen=window_episodes)
         self._evaluation_return_mean = math.nan
@@ -43,6 +46,11 @@ class EpisodeTracker:
     def return_mean(self) -> float:
         """Return the mean return of the last 100 training episodes (fewer at the start, NaN before the first)."""
         return self._return_mean
+
+    @property
+    def metric_means(self) -> dict[str, float]:
+        """Return the mean of each metric, by name, over the same episodes; empty before the first."""
+        return self._metric_means
 
     @property
     def evaluation_return_mean(self) -> float:
@@ -106,9 +114,17 @@ class EpisodeTracker:
             self._episodes += training.size
             self._window.extend(training.tolist())
             self._return_mean = math.fsum(self._window) / len(self._window)
+            self._account_metrics(episodes.metrics[~episodes.evaluation])
         if training.size < episodes.episode_return.size:
             self._evaluation_window.extend(episodes.episode_return[episodes.evaluation].tolist())
             self._evaluation_return_mean = math.fsum(self._evaluation_window) / len(self._evaluation_window)
+
+    def _account_metrics(self, metrics: np.ndarray) -> None:
+        if self._metric_names:
+            self._metric_window.extend(metrics.tolist())
+            means = np.mean(self._metric_window, axis=0).tolist()
+            # One assignment: another thread sees the means before or after, never half of them.
+            self._metric_means = dict(zip(self._metric_names, means, strict=True))
 
 
 def _concatenate(parts: Sequence[Episodes]) -> Episodes:

@@ -7,6 +7,7 @@ import asyncio
 from aioseed.errors import AuthenticationError, ConnectError, ListenError
 from aioseed.testing._transport_harness import TOKEN, check, ended, expect, open_pairs, refused, refuses_to_send
 from aioseed.transport.channel import Channel, DialOptions, ListenOptions, Transport
+from aioseed.transport.token import Secret
 
 
 @check
@@ -111,7 +112,9 @@ async def token_is_required(transport: Transport, url: str) -> None:
     """Without the token, or with another, nobody gets in and no handler runs."""
     async with open_pairs(transport, url) as [(near, far, listener)]:
         for token in (None, "", "kit2", "ki", "kít"):
-            await refused(transport, listener.url, DialOptions(token), AuthenticationError)
+            shown = None if token is None else Secret(token)
+            await refused(transport, listener.url, DialOptions(shown), AuthenticationError)
+        expect(far.credential is not None, "a channel knows whose token opened it")
         await near.send(b"right token")
         expect(await far.receive() == b"right token", "others are not disturbed")
 

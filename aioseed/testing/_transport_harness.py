@@ -10,13 +10,15 @@ from typing import NamedTuple, TypeAlias
 
 from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError
 from aioseed.transport.channel import Channel, DialOptions, Listener, ListenOptions, Transport
+from aioseed.transport.keyring import Keyring
+from aioseed.transport.token import Secret
 
 Make: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[Transport, str]]]
 """Gives a fresh transport and a URL to listen at, with port 0 where the network has ports."""
 Check: TypeAlias = Callable[[Make], Awaitable[None]]
 """Raises AssertionError with the promise that is broken."""
 
-TOKEN = "kit"  # noqa: S105
+TOKEN = Secret("kit")
 MAX_MESSAGE_BYTES = 2 * 2**20
 CHECK_TIMEOUT_S = 15.0
 SETTLE_TIMEOUT_S = 2.0
@@ -95,7 +97,7 @@ async def open_pairs(
     transport: Transport, url: str, listen: ListenOptions | None = None, *, channels: int = 1
 ) -> AsyncIterator[list[Pair]]:
     """Listen, dial, and pair the ends by a first message, since nothing promises an order of acceptance."""
-    listen = listen or ListenOptions(TOKEN, MAX_MESSAGE_BYTES)
+    listen = listen or ListenOptions(Keyring.of(TOKEN), MAX_MESSAGE_BYTES)
     accepted: dict[bytes, asyncio.Future[Channel]] = {}
     over = asyncio.Event()
 
@@ -110,7 +112,7 @@ async def open_pairs(
         for number in range(channels):
             name = b"%d" % number
             accepted[name] = asyncio.get_running_loop().create_future()
-            near = await transport.dial(listener.url, DialOptions(listen.token, MAX_MESSAGE_BYTES))
+            near = await transport.dial(listener.url, DialOptions(TOKEN, MAX_MESSAGE_BYTES))
             dialled.append(near)
             await near.send(name)
             pairs.append(Pair(near, await accepted[name], listener))

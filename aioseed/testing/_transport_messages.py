@@ -7,6 +7,7 @@ import asyncio
 from aioseed.errors import ChannelClosed
 from aioseed.testing._transport_harness import MAX_MESSAGE_BYTES, TOKEN, Pair, check, ended, expect, open_pairs
 from aioseed.transport.channel import Channel, ListenOptions, Transport
+from aioseed.transport.keyring import Keyring
 
 
 @check
@@ -153,7 +154,7 @@ async def refuses_a_second_receiver(transport: Transport, url: str) -> None:
 @check
 async def slow_reader_is_cut(transport: Transport, url: str) -> None:
     """Sending without waiting to a peer that never reads ends the channel instead of filling the memory."""
-    options = ListenOptions(TOKEN, MAX_MESSAGE_BYTES, send_buffer_bytes=2**16)
+    options = ListenOptions(Keyring.of(TOKEN), MAX_MESSAGE_BYTES, send_buffer_bytes=2**16)
     message = bytes(2**15)
     async with open_pairs(transport, url, options, channels=2) as [(_, far, _), (other_near, other_far, _)]:
         for sent in range(20_000):

@@ -72,7 +72,7 @@ class AgentUnderTest:
         self, rows: ActInput, state: PyTree, *, greedy: bool = False, seed: int = 1, learner: LearnerState | None = None
     ) -> tuple[ActOutput, PyTree]:
         """Return the answers to B rows and the states after them."""
-        params = (learner or self.learner).params
+        params = self.agent.published(learner or self.learner)
         answer: tuple[ActOutput, PyTree] = self._act(params, jax.random.key(seed), state, rows, greedy)
         return answer
 

@@ -1,14 +1,43 @@
-"""A TCP proxy between actors and a learner, whose connections can be cut from a test."""
+"""A TCP proxy between actors and a learner that does to connections what networks do.
+
+Put it between the two on loopback and script it from the test::
+
+    async with Proxy("127.0.0.1", port) as proxy:
+        ...                  # dial proxy.port
+        proxy.stall()        # nothing arrives any more, and nobody is told: half-open connections
+        proxy.release()      # what was held back arrives after all
+        proxy.cut()          # reset: both ends are told, what is under way is lost
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import struct
+from collections.abc import Callable
 from types import TracebackType
+from typing import Literal, NamedTuple, TypeAlias
+
+__all__ = ["Direction", "Faults", "Proxy"]
+
+Direction: TypeAlias = Literal["there", "back"]
+"""From the dialling side to the listening one, or back."""
 
 _CHUNK_BYTES = 65536
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: closing sends a reset
+
+
+class Faults(NamedTuple):
+    """Say what happens to a new connection all along."""
+
+    delay_s: float = 0.0
+    jitter_s: float = 0.0
+    slice_bytes: int = _CHUNK_BYTES
+    """Largest piece that arrives at once."""
+    cut_after_bytes: int | None = None
+    """Bytes from the dialling side after which the connection is reset."""
 
 
 class Proxy:
@@ -19,12 +48,16 @@ class Proxy:
     Args:
         host: Of the target.
         port: Of the target.
+        faults: What happens to connections; the attribute may be changed for later ones.
+        seed: Of the jitter.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, faults: Faults | None = None, seed: int = 0) -> None:
+        self.faults = faults or Faults()
         self._target = host, port
+        self._random = random.Random(seed)  # noqa: S311 - jitter
         self._server: asyncio.Server | None = None
-        self._pairs: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
+        self._links: dict[asyncio.Task[None], _Link] = {}
 
     @property
     def port(self) -> int:
@@ -36,7 +69,11 @@ class Proxy:
     @property
     def connections(self) -> int:
         """Return how many connections there are."""
-        return len(self._pairs)
+        return len(self._links)
+
+    def lead_to(self, host: str, port: int) -> None:
+        """Give later connections another target."""
+        self._target = host, port
 
     def cut(self, most: int | None = None) -> int:
         """Reset connections at both ends, as a network does that forgets them, and return how many.
@@ -44,11 +81,20 @@ class Proxy:
         Args:
             most: The oldest so many; None for all.
         """
-        chosen = list(self._pairs.values())[:most]
-        for writers in chosen:
-            for writer in writers:
-                _reset(writer)
+        chosen = list(self._links.values())[:most]
+        for link in chosen:
+            link.cut()
         return len(chosen)
+
+    def stall(self, direction: Direction | None = None) -> None:
+        """Let nothing arrive any more in one direction, or both; no end is told."""
+        for link in self._links.values():
+            link.stall(direction)
+
+    def release(self) -> None:
+        """Let what was held back arrive, and what comes after it."""
+        for link in self._links.values():
+            link.release()
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -59,58 +105,85 @@ class Proxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        for pair in self._pairs:
-            pair.cancel()
-        await asyncio.gather(*self._pairs, return_exceptions=True)
+        for task in self._links:
+            task.cancel()
+        await asyncio.gather(*self._links, return_exceptions=True)
         await self._server.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._pairs[task] = [writer]
+        self._links[task] = link = _Link(writer, self.faults, self._random.random)
         try:
-            await self._pass_both(reader, writer, self._pairs[task])
+            far_reader, far_writer = await asyncio.open_connection(*self._target)
+            link.writers.append(far_writer)
+            await link.carry_both(reader, far_reader)
         except (OSError, asyncio.CancelledError):
-            writer.transport.abort()  # broken at one end, or the proxy ends
+            for end in link.writers:  # broken at one end, or the proxy ends
+                end.transport.abort()
         finally:
-            del self._pairs[task]
-            await _close(writer)
+            del self._links[task]
+            for end in link.writers:
+                end.close()
+            for end in link.writers:
+                with contextlib.suppress(OSError):
+                    await end.wait_closed()
 
-    async def _pass_both(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: list[asyncio.StreamWriter]
-    ) -> None:
-        far_reader, far_writer = await asyncio.open_connection(*self._target)
-        ends.append(far_writer)
-        ways = [asyncio.ensure_future(_pass(reader, far_writer)), asyncio.ensure_future(_pass(far_reader, writer))]
+
+class _Link:
+    """Carry one connection."""
+
+    def __init__(self, near: asyncio.StreamWriter, faults: Faults, uniform: Callable[[], float]) -> None:
+        self.writers = [near]
+        self._faults = faults
+        self._uniform = uniform
+        self._flows: dict[Direction, asyncio.Event] = {"there": asyncio.Event(), "back": asyncio.Event()}
+        self._carried = 0
+        self.release()
+
+    def stall(self, direction: Direction | None) -> None:
+        for name, flows in self._flows.items():
+            if direction in (None, name):
+                flows.clear()
+
+    def release(self) -> None:
+        for flows in self._flows.values():
+            flows.set()
+
+    def cut(self) -> None:
+        """Close with a reset instead of an orderly end."""
+        for writer in self.writers:
+            raw: socket.socket = writer.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            writer.transport.abort()
+        self.release()
+
+    async def carry_both(self, near_reader: asyncio.StreamReader, far_reader: asyncio.StreamReader) -> None:
+        near_writer, far_writer = self.writers
+        ways = [
+            asyncio.ensure_future(self._carry("there", near_reader, far_writer)),
+            asyncio.ensure_future(self._carry("back", far_reader, near_writer)),
+        ]
         try:
             await asyncio.gather(*ways)
-        except (OSError, asyncio.CancelledError):
-            far_writer.transport.abort()
-            raise
         finally:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            await _close(far_writer)
 
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_CHUNK_BYTES):
-        writer.write(data)
-        await writer.drain()
-    with contextlib.suppress(OSError, NotImplementedError):
-        writer.write_eof()
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with a reset instead of an orderly end."""
-    raw: socket.socket = writer.get_extra_info("socket")
-    with contextlib.suppress(OSError):
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
+    async def _carry(self, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        faults, flows = self._faults, self._flows[direction]
+        while data := await reader.read(faults.slice_bytes):
+            if faults.delay_s or faults.jitter_s:
+                await asyncio.sleep(faults.delay_s + faults.jitter_s * self._uniform())
+            await flows.wait()
+            self._carried += len(data) if direction == "there" else 0
+            if faults.cut_after_bytes is not None and self._carried > faults.cut_after_bytes:
+                self.cut()
+                raise ConnectionResetError("as told")
+            writer.write(data)
+            await writer.drain()
+        await flows.wait()
+        with contextlib.suppress(OSError, NotImplementedError):
+            writer.write_eof()

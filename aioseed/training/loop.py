@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from aioseed.agents.agent import LearnerState, PyTree, parameters_of
 from aioseed.errors import TrainingFailed
 from aioseed.specs import Json
 from aioseed.telemetry.counters import Counter, Gauge, Metrics
@@ -51,6 +52,8 @@ class TrainingPorts(NamedTuple):
     """Says whether the run has reached its goal; asked after each update, before its policy is published."""
     save_replay: Callable[[], SavedReplay | None] = lambda: None
     """Returns what a checkpoint keeps of replay, None for nothing."""
+    published: Callable[[LearnerState], PyTree] = parameters_of
+    """Returns what is published of the state: `Agent.published`."""
 
 
 class _Telemetry(NamedTuple):
@@ -152,7 +155,8 @@ class TrainingLoop:
         self._ports.source.give_back(batch)
         self._progress.version += len(finite)
         self._goal_reached = self._ports.goal_reached()
-        self._ports.board.publish(self._state.learner.params, self._progress.version, last=self.is_over)
+        published = self._ports.published(self._state.learner)
+        self._ports.board.publish(published, self._progress.version, last=self.is_over)
         self._observe(output, finite, lag)
         if self._cadence.due(self._clock(), self._progress.version):
             self._ports.save(self.snapshot())

@@ -2,7 +2,7 @@
 
 Every transport, ours and a third party's, implements these classes and passes `aioseed.testing.transport_kit`. A
 message is `bytes`; what it means is `aioseed.wire`'s business. Foreign exceptions never cross: a transport raises only
-`ChannelClosed`, `ConnectError`, `AuthenticationError` and `ListenError`.
+`ChannelClosed`, `ConnectError`, `AuthenticationError`, `CertificateError` and `ListenError`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import NamedTuple
+
+from aioseed.transport.client_tls import ClientTls
+from aioseed.transport.keyring import Credential, Keyring
+from aioseed.transport.server_tls import ServerTls
+from aioseed.transport.token import Secret
 
 DEFAULT_MAX_MESSAGE_BYTES = 16 * 2**20
 
@@ -21,6 +26,9 @@ class Channel(ABC):
     One task may receive and any number may send; all calls belong to the thread of the event loop that opened the
     channel.
     """
+
+    credential: Credential | None = None
+    """Whose token opened the channel; set by a listener that asks for tokens."""
 
     @property
     @abstractmethod
@@ -89,25 +97,56 @@ class Channel(ABC):
         await self.close()
 
 
-class ListenOptions(NamedTuple):
-    """Bound what a listener accepts."""
+def _unheard(what: str, peer: str) -> None:
+    """Stand where nobody counts what a listener refuses."""
 
-    token: str | None = None
-    """Secret that every peer must show; None accepts all (memory transport, loopback tests)."""
+
+class ListenOptions(NamedTuple):
+    """Say whom a listener lets in, and bound what it accepts."""
+
+    keys: Keyring | None = None
+    """Tokens of which every peer must show one; None accepts all (memory transport, loopback tests)."""
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     """Largest message that is received; a larger one closes the channel before it is allocated."""
     send_buffer_bytes: int = 64 * 2**20
     """Unsent bytes at which a channel whose peer does not read is cut."""
     handshake_timeout_s: float = 5.0
-    """Longest time from an accepted connection to an open channel."""
+    """Longest time from an accepted connection to an open channel, TLS included."""
+    tls: ServerTls | None = None
+    """Certificate for URLs that ask for TLS."""
+    allowed_origins: frozenset[str] = frozenset()
+    """Web origins whose pages may open channels."""
+    max_header_bytes: int = 8192
+    """Largest head of a request."""
+    max_unauthenticated: int = 256
+    """Connections that may be open without being channels."""
+    max_connections: int = 8192
+    """Channels that may be open."""
+    control_frames_per_s: float = 20.0
+    """PING and PONG frames that a peer may send in a second before it is cut."""
+    received_bytes_per_s: float = float(2**30)
+    """Payload that a channel may send in a second before it is read more slowly."""
+    stall_timeout_s: float = 10.0
+    """Time after which a channel is cut whose unsent bytes have not become fewer."""
+    report: Callable[[str, str], None] = _unheard
+    """Told about everything that was refused, held or cut: one word for what, and the peer's address."""
+
+    def admit(self, shown: str | None) -> tuple[bool, Credential | None]:
+        """Say whether a peer that showed the token `shown` may enter, and with whose credential."""
+        if self.keys is None:
+            return True, None
+        credential = self.keys.admit(shown)
+        return credential is not None, credential
 
 
 class DialOptions(NamedTuple):
     """Say how to reach a listener."""
 
-    token: str | None = None
+    token: Secret | None = None
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     connect_timeout_s: float = 5.0
+    tls: ClientTls = ClientTls()
+    """Whom to trust at URLs that ask for TLS."""
 
 
 Handler = Callable[[Channel], Awaitable[None]]
@@ -132,6 +171,8 @@ class Transport(ABC):
 
     schemes: tuple[str, ...]
     """URL schemes that name this transport, for example ``("ws", "wss")``."""
+    secure_schemes: frozenset[str] = frozenset()
+    """Those of them that mean TLS."""
 
     @abstractmethod
     async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
@@ -141,7 +182,7 @@ class Transport(ABC):
         listener.
 
         Raises:
-            ListenError: The port is in use or the address is not ours.
+            ListenError: The port is in use, the address is not ours, or it asks for TLS and there is no certificate.
         """
 
     @abstractmethod
@@ -151,4 +192,5 @@ class Transport(ABC):
         Raises:
             ConnectError: Nobody answers, or not in time.
             AuthenticationError: The token was not accepted.
+            CertificateError: The listener's certificate is not trusted, or it does not accept ours.
         """

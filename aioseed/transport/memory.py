@@ -14,7 +14,6 @@ from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError, Lis
 from aioseed.transport.channel import Channel, DialOptions, Handler, Listener, ListenOptions, Transport
 from aioseed.transport.handlers import HandlerSet
 from aioseed.transport.queue import MessageQueue, again, cut_reason
-from aioseed.transport.token import token_accepted
 
 
 class MemoryChannel(Channel):
@@ -95,9 +94,12 @@ class MemoryListener(Listener):
         Raises:
             AuthenticationError: The token was not accepted.
         """
-        if not token_accepted(options.token, self._options.token):
+        welcome, credential = self._options.admit(None if options.token is None else options.token.reveal())
+        if not welcome:
+            self._options.report("bad_token", f"memory:{number}")
             raise AuthenticationError(f"{self._url} did not accept the token", url=self._url)
         dialled, accepted = MemoryChannel.pair(self._url, number, self._options, options)
+        accepted.credential = credential
         self._handlers.start(accepted)
         return dialled
 

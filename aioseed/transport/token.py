@@ -1,16 +1,49 @@
-"""The token that a peer shows before the first message: `Bearer <token>`, compared in constant time."""
+"""The token that a peer shows before the first message, ``Bearer <token>``; a text that is not shown by accident."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import NoReturn
 
 BEARER = "Bearer "
 
 
-def bearer(token: str) -> str:
+class Secret:
+    """Hold a text that no log, dump or traceback may show: only `reveal` gives it.
+
+    Equal texts make equal secrets, compared in constant time.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the text, 32 bytes."""
+        return digest_of(self._text)
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self.digest(), other.digest())
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not written anywhere")
+
+
+def bearer(token: Secret) -> str:
     """Return the value of an ``authorization`` header or metadata entry."""
-    return BEARER + token
+    return BEARER + token.reveal()
 
 
 def shown_token(authorization: str | None) -> str | None:
@@ -20,14 +53,10 @@ def shown_token(authorization: str | None) -> str | None:
     return authorization[len(BEARER) :].strip()
 
 
-def token_accepted(shown: str | None, expected: str | None) -> bool:
-    """Say whether a peer that showed `shown` may enter; `expected` None accepts all."""
-    if expected is None:
-        return True
-    return hmac.compare_digest(_digest(shown or ""), _digest(expected)) and shown is not None
+def digest_of(token: str) -> bytes:
+    """Return the SHA-256 of a token.
 
-
-def _digest(token: str) -> bytes:
-    # Digests have one length, so the time of the comparison says nothing about the length of the secret. A header may
-    # hold bytes that are not UTF-8; they arrive as surrogates and must not raise.
+    Digests have one length, so the time of a comparison says nothing about the length of the secret. A header may hold
+    bytes that are not UTF-8; they arrive as surrogates and must not raise.
+    """
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -16,6 +16,7 @@ class CountedChannel(Channel):
     def __init__(self, inner: Channel, counts: Counter[str]) -> None:
         self._inner = inner
         self._counts = counts
+        self.credential = inner.credential
 
     @property
     def peer(self) -> str:

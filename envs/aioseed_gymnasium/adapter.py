@@ -16,11 +16,11 @@ import numpy as np
 
 from aioseed.errors import EnvironmentFailed, SpaceError
 from aioseed.lookup import sentence_of
+from aioseed.rebuilds import NotFiniteError, Rebuilds, close_quietly
 from aioseed.specs import check_servable
 from aioseed.types import FIRST, TERMINATED, TRUNCATED, EnvironmentMetric, EnvironmentSpec, StepColumns
 from aioseed_gymnasium.actions import ActionCodec
 from aioseed_gymnasium.options import GymnasiumOptions
-from aioseed_gymnasium.rebuilds import NotFiniteError, Rebuilds, close_quietly
 from aioseed_gymnasium.rows import Rows, share_memory
 from aioseed_gymnasium.spaces import read_observation_space
 

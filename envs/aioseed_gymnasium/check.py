@@ -56,6 +56,8 @@ def findings_of(build: Callable[[], Env], options: GymnasiumOptions) -> list[Fin
         pass
     except AioseedError as error:
         say("error", str(error))
+    except Exception as error:  # in its spaces, or where two of its observations are compared
+        say("error", f"it raised {sentence_of(error)}")
     for env in envs:
         try:
             env.close()
@@ -148,8 +150,9 @@ def _check_episode(env: Env, say: _Say) -> None:
     steps, ended = 0, False
     while not ended and steps < MAX_STEPS:
         steps += 1
+        action = env.action_space.sample()
         with _naming("step()"):
-            result: object = env.step(env.action_space.sample())
+            result: object = env.step(action)
         if not isinstance(result, tuple) or len(result) != 5:
             say(
                 "error",

@@ -30,9 +30,10 @@ CASES = {
     "wrong environment": Bad(["train", "cartpole", "environment.name=CartPol-v1"], 2, 'no environment "CartPol-v1"'),
     "space": Bad(["train", "catch-r2d2", "environment.name=Pendulum-v1"], 2, "learns one discrete action"),
     "unreachable run": Bad(["evaluate", "nowhere"], 2, "there is no run directory nowhere"),
-    "not loopback": Bad(["learner", "cartpole", "--listen", "ws://0.0.0.0:0"], 2, "give a token with --token-file"),
+    "not loopback": Bad(["learner", "cartpole", "--listen", "ws://0.0.0.0:0"], 2, "say --insecure-listen"),
     "no address": Bad(["learner", "cartpole", "--listen", "8700"], 2, '"8700" is no address'),
     "no learner": Bad(["actor", NOBODY, "--env", "CartPole-v1", "--wait-s", "0.2"], 4, "did not answer within 0.2 s"),
+    "unknown suite": Bad(["suite", "dmlab3", "--preset", "cartpole"], 2, 'no suite "dmlab3" (did you mean "dmlab30"'),
     "no environment": Bad(["env-spec", "--env", "CartPol-v1"], 2, 'there is no environment "CartPol-v1"'),
 }
 

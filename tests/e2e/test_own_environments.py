@@ -13,15 +13,15 @@ from aioseed.host.learner import Learner
 from aioseed.presets import apply_overrides
 from aioseed.validation import validate
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")]
+pytestmark = [pytest.mark.timeout(240), pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")]
 
 MODULE = """
-import pathlib, signal, threading, time
+import ctypes, pathlib, time
 import gymnasium, numpy as np
 
 class Guess(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(0, 1, (4,), np.float32)
-    action_space = gymnasium.spaces.Discrete(4)
+    action_space = gymnasium.spaces.Discrete(2)  # CartPole's shapes: what other tests compiled is taken from the cache
     steps = 0
 
     def reset(self, *, seed=None, options=None):
@@ -48,18 +48,19 @@ class Hangs(Guess):
     def trouble(self): time.sleep(1000)
 
 class Crashes(Guess):
-    def trouble(self): signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)
+    def trouble(self): ctypes.string_at(0)
 
 class CrashesOnce(Guess):
     def trouble(self):
         mark = pathlib.Path("crashed")
         if not mark.exists():
             mark.touch()
-            signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)
+            ctypes.string_at(0)
 
 def make_env(): return Guess()
 """
 NAME = "my_package.my_module"
+PATIENCE_S = 200.0
 
 
 @pytest.fixture
@@ -80,7 +81,8 @@ def config(small, tmp_path, monkeypatch):
 async def test_actors_whose_environments_break_end_with_the_reason_and_the_others_go_on(
     start, config, tmp_path, monkeypatch, caches
 ):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", caches["XDG_RUNTIME_DIR"])
+    for name in ("XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, caches[name])
     async with Learner(config("make_env"), listen=["ws://127.0.0.1:0"], run_dir=tmp_path / "run") as learner:
 
         def actor(environment: str, *more: object):
@@ -110,7 +112,8 @@ async def test_actors_whose_environments_break_end_with_the_reason_and_the_other
 def test_a_local_actor_that_an_environment_brought_down_is_started_again(start, config, tmp_path):
     (tmp_path / "run.json").write_text(config("CrashesOnce").model_dump_json())
     training = start("train", "run.json", "--steps", 400, "--run-dir", "run", "actor.processes=1")
-    training.says(r"^actor 0 died \(killed by signal 11, SIGSEGV\) and is started again$")
+    training.process.wait(PATIENCE_S)
     assert training.ends() == 0
+    assert "actor 0 died (killed by signal 11, SIGSEGV) and is started again" in training.text
     log = (tmp_path / "run" / "learner.log").read_text()
     assert "Fatal Python error: Segmentation fault" in log and "my_module.py" in log

@@ -14,6 +14,7 @@ from aioseed_websocket import WebSocketTransport
 
 from aioseed.specs import action_from_json
 from aioseed.transport.channel import Channel, ListenOptions
+from aioseed.transport.keyring import Keyring
 from aioseed.wire.columns import HEADER, STEP_TYPE, ActionLayout
 from aioseed.wire.messages import Bye, Hello, Welcome, decode_control
 
@@ -77,7 +78,9 @@ async def learner() -> TinyLearner:
 
 @pytest.fixture
 async def start(learner: TinyLearner) -> AsyncIterator[Start]:
-    listener = await WebSocketTransport().listen("ws://127.0.0.1:0", learner.handle, ListenOptions(token="secret"))
+    listener = await WebSocketTransport().listen(
+        "ws://127.0.0.1:0", learner.handle, ListenOptions(Keyring.of("secret"))
+    )
     children: list[asyncio.subprocess.Process] = []
 
     async def run(*words: str, token: str = "secret") -> asyncio.subprocess.Process:

@@ -24,6 +24,7 @@ class GrpcChannel(Channel):
     """Carry one message in one Frame."""
 
     def __init__(self, stream: Stream, *, peer: str, max_message_bytes: int, send_buffer_bytes: int) -> None:
+        self.received_bytes = 0
         self._stream = stream
         self._peer = peer
         self._max_message_bytes = max_message_bytes
@@ -37,6 +38,9 @@ class GrpcChannel(Channel):
         self._direct_over = asyncio.Event()
         # Whether the writer has a message that it took from the outbox.
         self._writer_has = False
+        # Cleared while the listener's guard lets nothing be read.
+        self._may_read = asyncio.Event()
+        self._may_read.set()
         loop = asyncio.get_running_loop()
         self._reader = loop.create_task(self._read_all(), name=f"reader of {peer}")
         self._writer = loop.create_task(self._write_all(), name=f"writer of {peer}")
@@ -46,14 +50,30 @@ class GrpcChannel(Channel):
         """Return the address of the other side."""
         return self._peer
 
+    @property
+    def backlog_bytes(self) -> int:
+        """Return what waits in the outbox, and at least 1 while gRPC has no room for a message."""
+        return self._outbox.size_bytes + (self._direct is not None or self._writer_has)
+
+    def hold(self, held: bool) -> None:
+        """Stop reading, or go on."""
+        if held:
+            self._may_read.clear()
+        else:
+            self._may_read.set()
+
+    def cut(self, reason: str) -> None:
+        """End the call as broken, at once."""
+        self._end(ChannelClosed(reason, clean=False))
+        self._writer.cancel()
+        self._stream.abort(reason)
+
     def send_nowait(self, payload: bytes) -> None:
         """Queue one message for the writer."""
         self._put(payload)
         if self._outbox.size_bytes > self._send_buffer_bytes:
             reason = "the peer reads too slowly"
-            self._end(ChannelClosed(reason, clean=False))
-            self._writer.cancel()
-            self._stream.abort(reason)
+            self.cut(reason)
             raise ChannelClosed(reason, clean=False)
 
     async def send(self, payload: bytes) -> None:
@@ -136,7 +156,10 @@ class GrpcChannel(Channel):
         """Move frames into the inbox until the peer ends the call; a full inbox stops reading, and so the peer."""
         try:
             while (frame := await self._stream.read()) is not None:
-                self._inbox.put(self._open_frame(frame))
+                payload = self._open_frame(frame)
+                self.received_bytes += len(payload)
+                self._inbox.put(payload)
+                await self._may_read.wait()
                 if self._inbox.size_bytes > HIGH_WATER_BYTES:
                     await self._inbox.room()
             closed = await self._stream.ending()

@@ -6,13 +6,13 @@ import asyncio
 
 import grpc
 
-from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError
+from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError, TransportError
 
 FOREIGN = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 """Everything that reading from, writing to or ending a call may raise."""
 
 
-def dial_error(code: grpc.StatusCode, details: str, url: str) -> ConnectError | AuthenticationError:
+def dial_error(code: grpc.StatusCode, details: str, url: str) -> TransportError:
     """Return what a dialler is told when its call ended with `code` before it was let in."""
     if code is grpc.StatusCode.UNAUTHENTICATED:
         return AuthenticationError(f"{url} did not accept the token", url=url)

@@ -11,15 +11,20 @@ import grpc
 
 from aioseed.transport.address import Address
 from aioseed.transport.channel import Listener, ListenOptions
+from aioseed.transport.guard import Guard, watch
 from aioseed.transport.handlers import HandlerSet
-from aioseed.transport.token import shown_token, token_accepted
+from aioseed.transport.server_tls import Material, ServerTls
+from aioseed.transport.token import shown_token
 from aioseed_grpc.channel import GrpcChannel
 from aioseed_grpc.frame import MAX_ENVELOPE_BYTES
 from aioseed_grpc.stream import ACCEPTED_KEY, METHOD, ServerStream
 
 
 class GrpcListener(Listener):
-    """Accept calls of ``aioseed.v1.Aioseed/Session`` at one address; each is a channel."""
+    """Accept calls of ``aioseed.v1.Aioseed/Session`` at one address, over TLS if its scheme is ``grpcs``.
+
+    Each call is a channel.
+    """
 
     def __init__(self, address: Address, handlers: HandlerSet, options: ListenOptions) -> None:
         self._address = address
@@ -29,6 +34,8 @@ class GrpcListener(Listener):
         service, method = METHOD[1:].split("/")
         handler = grpc.stream_stream_rpc_method_handler(self._session)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        self._guard = Guard(options.received_bytes_per_s, options.stall_timeout_s)
+        self._watch: asyncio.Task[None] | None = None
 
     async def start(self, numeric_host: str) -> None:
         """Bind and accept. The port 0 becomes the real one.
@@ -39,11 +46,14 @@ class GrpcListener(Listener):
         bound = self._address._replace(host=numeric_host)
         check_free(bound)
         try:
-            port = self._server.add_insecure_port(bound.authority)
+            port = self._bind(bound.authority)
         except RuntimeError as error:
             raise OSError(str(error)) from error
         self._address = self._address._replace(port=port)
         await self._server.start()
+        self._watch = asyncio.get_running_loop().create_task(
+            watch(self._guard, self._options.report), name=f"guard of {self.url}"
+        )
 
     @property
     def url(self) -> str:
@@ -57,22 +67,67 @@ class GrpcListener(Listener):
         try:
             await self._handlers.close(grace_s)
         finally:
+            if self._watch is not None:
+                self._watch.cancel()
             await stopping
+
+    def _bind(self, authority: str) -> int:
+        if self._address.scheme != "grpcs":
+            return int(self._server.add_insecure_port(authority))
+        assert self._options.tls is not None
+        return int(self._server.add_secure_port(authority, credentials(self._options.tls)))
 
     async def _session(self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
         metadata = dict(context.invocation_metadata() or ())
-        if not token_accepted(shown_token(metadata.get("authorization")), self._options.token):
+        peer = context.peer().removeprefix("ipv4:")
+        # No browser speaks gRPC; what looks like one is refused as a WebSocket of a foreign page is.
+        if "origin" in metadata and metadata["origin"] not in self._options.allowed_origins:
+            self._options.report("foreign_origin", peer)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "refused")
+        welcome, credential = self._options.admit(shown_token(metadata.get("authorization")))
+        if not welcome:
+            self._options.report("bad_token", peer)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "refused")
+        if len(self._guard) >= self._options.max_connections:
+            self._options.report("too_many_connections", peer)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "refused")
         await context.send_initial_metadata(((ACCEPTED_KEY, "1"),))
         stream = ServerStream(context)
         channel = GrpcChannel(
             stream,
-            peer=context.peer().removeprefix("ipv4:"),
+            peer=peer,
             max_message_bytes=self._options.max_message_bytes,
             send_buffer_bytes=self._options.send_buffer_bytes,
         )
+        channel.credential = credential
+        self._guard.add(channel, asyncio.get_running_loop().time())
         self._handlers.start(channel)
-        await stream.serve()
+        try:
+            await stream.serve()
+        finally:
+            self._guard.remove(channel)
+
+
+def credentials(tls: ServerTls) -> grpc.ServerCredentials:
+    """Return credentials that show the newest certificate of `tls` at each handshake."""
+    shown = tls.material
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        if tls.material is shown:
+            return None
+        shown = tls.material
+        return _configuration(shown)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(shown), fetch, require_client_authentication=shown.client_ca is not None
+    )
+
+
+def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(material.key, material.certificate)], root_certificates=material.client_ca
+    )
 
 
 def server_options(options: ListenOptions) -> tuple[tuple[str, int], ...]:
@@ -86,9 +141,14 @@ def server_options(options: ListenOptions) -> tuple[tuple[str, int], ...]:
         ("grpc.server_handshake_timeout_ms", handshake_ms),
         # The time for a connection that is up but opens no channel.
         ("grpc.max_connection_idle_ms", handshake_ms),
+        # gRPC tells us of no connection before its first call; so those without a token count here too.
+        ("grpc.max_allowed_incoming_connections", options.max_connections + options.max_unauthenticated),
         ("grpc.max_concurrent_streams", 4096),
-        ("grpc.max_metadata_size", 4096),
-        ("grpc.absolute_max_metadata_size", 8192),
+        ("grpc.max_metadata_size", options.max_header_bytes),
+        ("grpc.absolute_max_metadata_size", options.max_header_bytes),
+        # PING frames without data sooner than this, twice, end a connection.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", round(1000 / options.control_frames_per_s)),
+        ("grpc.http2.max_ping_strikes", round(2 * options.control_frames_per_s)),
         ("grpc.per_message_decompression", 0),
         ("grpc.enable_channelz", 0),
     )

@@ -1,4 +1,4 @@
-"""Listen and dial for the scheme ``grpc``."""
+"""Listen and dial for the schemes ``grpc`` and ``grpcs``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import functools
 import grpc
 
 from aioseed.errors import AuthenticationError, ConnectError, ListenError
-from aioseed.transport.address import parse_url, resolve
+from aioseed.transport.address import Address, parse_url, resolve
 from aioseed.transport.channel import Channel, DialOptions, Handler, Listener, ListenOptions, Transport
+from aioseed.transport.client_tls import certificate_error, dial_identity, why_refused
 from aioseed.transport.handlers import HandlerSet
 from aioseed.transport.token import bearer
 from aioseed_grpc.channel import GrpcChannel
@@ -22,14 +23,17 @@ from aioseed_grpc.stream import ACCEPTED_KEY, METHOD, ClientStream
 class GrpcTransport(Transport):
     """Open channels as gRPC calls; those of one process to one listener share a connection."""
 
-    schemes = ("grpc",)
+    schemes = ("grpc", "grpcs")
+    secure_schemes = frozenset({"grpcs"})
 
     async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
-        """Listen at ``grpc://host:port``."""
+        """Listen at ``grpc://host:port``, or with TLS at ``grpcs://host:port``."""
         try:
             address = parse_url(url, self.schemes)
         except ValueError as error:
             raise ListenError(f"cannot listen at {url}: {error}", url=url) from error
+        if address.scheme == "grpcs" and options.tls is None:
+            raise ListenError(f"cannot listen at {url}: there is no certificate", url=url)
         _keep_poller()
         listener = GrpcListener(address, HandlerSet(handler), options)
         try:
@@ -39,28 +43,23 @@ class GrpcTransport(Transport):
         return listener
 
     async def dial(self, url: str, options: DialOptions) -> Channel:
-        """Open a channel to ``grpc://host:port``; returns once the listener let it in. Proxies are not used."""
+        """Open a channel to ``grpc://host:port`` or ``grpcs://host:port``; returns once the listener let it in.
+
+        Proxies are not used.
+        """
         try:
             address = parse_url(url, self.schemes)
         except ValueError as error:
             raise ConnectError(f"cannot dial {url}: {error}", url=url) from error
-        if options.token is not None and not (options.token.isascii() and options.token.isprintable()):
+        token = None if options.token is None else bearer(options.token)
+        if token is not None and not (token.isascii() and token.isprintable()):
             raise AuthenticationError("the token has characters that gRPC metadata cannot carry", url=url)
         _keep_poller()
-        channel = grpc.aio.insecure_channel(address.authority, options=channel_options(options))
-        metadata = () if options.token is None else (("authorization", bearer(options.token)),)
-        call = channel.stream_stream(METHOD)(metadata=metadata)
-        stream = ClientStream(channel, call)
         try:
             async with asyncio.timeout(options.connect_timeout_s):
-                if ACCEPTED_KEY not in await call.initial_metadata():
-                    raise dial_error(await call.code(), await call.details(), url)
+                stream = await _open(address, token, options)
         except TimeoutError as error:
-            await stream.release()
             raise ConnectError(f"{url} did not answer within {options.connect_timeout_s:g} s", url=url) from error
-        except BaseException:
-            await stream.release()
-            raise
         return GrpcChannel(
             stream,
             peer=url,
@@ -69,7 +68,47 @@ class GrpcTransport(Transport):
         )
 
 
-def channel_options(options: DialOptions) -> tuple[tuple[str, int], ...]:
+async def _open(address: Address, token: str | None, options: DialOptions) -> ClientStream:
+    """Make the call and wait until the listener lets it in. Safe to cancel."""
+    channel = await _connection(address, options)
+    metadata = () if token is None else (("authorization", token),)
+    call = channel.stream_stream(METHOD)(metadata=metadata)
+    stream = ClientStream(channel, call)
+    try:
+        if ACCEPTED_KEY not in await call.initial_metadata():
+            error = dial_error(await call.code(), await call.details(), address.url)
+            if address.scheme == "grpcs" and isinstance(error, ConnectError):
+                error = await why_refused(address, options.tls) or error
+            raise error
+    except BaseException:
+        await stream.release()
+        raise
+    return stream
+
+
+async def _connection(address: Address, options: DialOptions) -> grpc.aio.Channel:
+    arguments = channel_options(options)
+    if address.scheme == "grpc":
+        return grpc.aio.insecure_channel(address.authority, options=arguments)
+    try:
+        identity = await dial_identity(address, options.tls)
+    except OSError as error:
+        words = f"no secure connection to {address.url}: {error}"
+        raise certificate_error(error, address.url) or ConnectError(words, url=address.url) from error
+    if identity.name:
+        arguments += (("grpc.ssl_target_name_override", identity.name),)
+    return grpc.aio.secure_channel(
+        address.authority, _credentials(identity.roots, identity.key, identity.certificate), options=arguments
+    )
+
+
+@functools.lru_cache(16)
+def _credentials(roots: bytes | None, key: bytes | None, certificate: bytes | None) -> grpc.ChannelCredentials:
+    """Return the same object for the same files: only then do channels share a connection."""
+    return grpc.ssl_channel_credentials(roots, key, certificate)
+
+
+def channel_options(options: DialOptions) -> tuple[tuple[str, int | str], ...]:
     """Return gRPC's channel arguments for a dialler."""
     return (
         # All channels of a process to one address share a connection (twice as fast as one each), and with it the pause

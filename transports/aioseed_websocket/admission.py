@@ -1,44 +1,60 @@
 """Who may open a WebSocket: decided from the request's head alone, by pure functions.
 
 A listener on loopback is reachable by every page in a browser on this machine. So a request with an `Origin` is refused
-(a browser always sends one), and on loopback a `Host` that is not ours too (a foreign name rebound to 127.0.0.1).
+(a browser always sends one) unless that origin is listed, and on loopback a `Host` that is not ours too (a foreign name
+rebound to 127.0.0.1).
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from multidict import MultiMapping
+
 from aioseed.transport.address import Address
-from aioseed.transport.token import shown_token, token_accepted
+from aioseed.transport.channel import ListenOptions
+from aioseed.transport.keyring import Credential
+from aioseed.transport.token import shown_token
 
 SUBPROTOCOL = "aioseed.v1"
 TOKEN_SUBPROTOCOL = "aioseed.token."  # noqa: S105 - the name of the field, not a secret
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def refusal_status(method: str, path: str, headers: Mapping[str, str], token: str | None, bound: Address) -> int | None:
-    """Return the HTTP status with which to refuse a request, None to let it in.
+class Admission(NamedTuple):
+    """Say whether a request may become a channel: `status` is None, or the HTTP status to refuse it with."""
+
+    status: int | None
+    reason: str = ""  # for the listener's own counters; the peer is told the status alone
+    credential: Credential | None = None
+
+
+def admission(method: str, path: str, headers: MultiMapping[str], options: ListenOptions, bound: Address) -> Admission:
+    """Judge a request.
 
     Args:
         method: HTTP method.
         path: Path with query.
         headers: Case-insensitive headers.
-        token: The secret to show, None if none is needed.
+        options: The tokens of which one is to be shown, and the web origins that may.
         bound: Where the listener listens.
     """
-    if "Origin" in headers or not _host_allowed(headers.get("Host", ""), bound):
-        return 403
+    if not options.allowed_origins.issuperset(headers.getall("Origin", [])) or len(headers.getall("Origin", [])) > 1:
+        return Admission(403, "foreign_origin")
+    if not _host_allowed(headers.get("Host", ""), bound):
+        return Admission(403, "foreign_host")
     protocols = [entry.strip() for entry in headers.get("Sec-WebSocket-Protocol", "").split(",") if entry.strip()]
-    if not token_accepted(_token_of(headers, protocols), token):
-        return 401
+    welcome, credential = options.admit(_token_of(headers, protocols))
+    if not welcome:
+        return Admission(401, "bad_token")
     if path != "/":
-        return 404
+        return Admission(404, "bad_request")
     if method != "GET" or (protocols and SUBPROTOCOL not in protocols):
-        return 400
-    return None
+        return Admission(400, "bad_request")
+    return Admission(None, credential=credential)
 
 
 def _host_allowed(host: str, bound: Address) -> bool:
@@ -51,7 +67,7 @@ def _host_allowed(host: str, bound: Address) -> bool:
     return name in _LOOPBACK_NAMES or name == bound.host
 
 
-def _token_of(headers: Mapping[str, str], protocols: list[str]) -> str | None:
+def _token_of(headers: MultiMapping[str], protocols: list[str]) -> str | None:
     shown = shown_token(headers.get("Authorization"))
     if shown is not None:
         return shown

@@ -18,6 +18,7 @@ from aiohttp.web import WebSocketResponse
 
 from aioseed.errors import ChannelClosed
 from aioseed.transport.channel import Channel
+from aioseed.transport.guard import Bucket
 from aioseed.transport.queue import again, cut_reason
 from aioseed_websocket.foreign import FOREIGN, broken
 
@@ -30,6 +31,7 @@ _HEAD_7, _HEAD_16, _HEAD_64 = (struct.Struct(form).pack for form in ("!BB", "!BB
 WebSocket: TypeAlias = WebSocketResponse | ClientWebSocketResponse
 
 _BINARY = WSMsgType.BINARY
+_CONTROL_TYPES = (WSMsgType.PING, WSMsgType.PONG)
 _OPEN_TYPES = (WSMsgType.BINARY, WSMsgType.TEXT, WSMsgType.PING, WSMsgType.PONG)
 # 0 is aiohttp's word for a close frame without a code.
 _CLEAN_CODES = (0, WSCloseCode.OK, WSCloseCode.GOING_AWAY)
@@ -46,12 +48,19 @@ class WebSocketChannel(Channel):
         peer: str,
         send_buffer_bytes: int,
         release: Callable[[], Awaitable[None]],
+        control: Bucket | None = None,
+        report: Callable[[str, str], None] = lambda what, peer: None,
     ) -> None:
+        self.received_bytes = 0
         self._socket = socket
         self._transport = transport
         self._peer = peer
         self._send_buffer_bytes = send_buffer_bytes
         self._release = release
+        self._control = control  # bounds the peer's control frames
+        self._report = report
+        # Set while the listener's guard lets nothing be read.
+        self._held: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._frame = transport.write if isinstance(socket, WebSocketResponse) else None
         # How the channel ended for `receive`; set once, by our close, by the peer's or by a break.
@@ -66,6 +75,24 @@ class WebSocketChannel(Channel):
     def peer(self) -> str:
         """Return the address of the other side."""
         return self._peer
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Return what waits in the connection's write buffer."""
+        return self._transport.get_write_buffer_size()
+
+    def hold(self, held: bool) -> None:
+        """Stop reading, or go on."""
+        if held and self._held is None:
+            self._held = self._loop.create_future()
+        elif not held and self._held is not None:
+            self._held.set_result(None)
+            self._held = None
+
+    def cut(self, reason: str) -> None:
+        """Drop the connection at once."""
+        self.hold(False)
+        self._transport.abort()
 
     def send_nowait(self, payload: bytes) -> None:
         """Write one message; no task is made for it.
@@ -109,6 +136,8 @@ class WebSocketChannel(Channel):
             assert task is not None
             self._receiver, self._receiver_cancels = task, task.cancelling()
             try:
+                if self._held is not None:
+                    await asyncio.shield(self._held)
                 message = await self._socket.receive()
             except asyncio.CancelledError:
                 # `close` wakes the receiver in the way of asyncio.timeout: by a cancel request that is taken back here.
@@ -118,7 +147,9 @@ class WebSocketChannel(Channel):
             finally:
                 self._receiver = None
             if message.type is _BINARY:
-                return message.data  # type: ignore[no-any-return]
+                payload: bytes = message.data
+                self.received_bytes += len(payload)
+                return payload
             await self._handle(message)
         raise again(self._end)
 
@@ -165,7 +196,15 @@ class WebSocketChannel(Channel):
             raise ChannelClosed("the peer reads too slowly", clean=False)
 
     async def _handle(self, message: WSMessage) -> None:
-        if message.type is WSMsgType.PING:
+        if (
+            message.type in _CONTROL_TYPES
+            and self._control is not None
+            and not self._control.take(1, self._loop.time())
+        ):
+            self._report("control_flood", self._peer)
+            self._transport.abort()
+            await self._leave(ChannelClosed("too many control frames", clean=False), None, "")
+        elif message.type is WSMsgType.PING:
             # Here because aiohttp's autoping may wait for the drain. A connection that is lost says so after what had
             # arrived, so not now.
             with contextlib.suppress(ChannelClosed):

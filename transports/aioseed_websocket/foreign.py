@@ -6,14 +6,17 @@ import os
 
 import aiohttp
 
-from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError
+from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError, TransportError
+from aioseed.transport.client_tls import certificate_error
 
 FOREIGN = (aiohttp.ClientError, aiohttp.WebSocketError, aiohttp.WSMessageTypeError, OSError, TimeoutError, ValueError)
 """Everything that dialling or using a WebSocket may raise."""
 
 
-def dial_error(error: BaseException, url: str, connect_timeout_s: float) -> ConnectError | AuthenticationError:
+def dial_error(error: BaseException, url: str, connect_timeout_s: float) -> TransportError:
     """Return what a dialler is told when opening a channel raised `error`."""
+    if (about_certificate := certificate_error(error, url)) is not None:
+        return about_certificate
     if isinstance(error, aiohttp.ClientResponseError):
         if error.status == 401:
             return AuthenticationError(f"{url} did not accept the token", url=url)

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from aiohttp import web
 
 from aioseed.transport.address import Address
 from aioseed.transport.channel import Listener, ListenOptions
+from aioseed.transport.guard import Bucket, Guard, watch
 from aioseed.transport.handlers import HandlerSet
-from aioseed_websocket.admission import SUBPROTOCOL, refusal_status
+from aioseed_websocket.admission import SUBPROTOCOL, Admission, admission
 from aioseed_websocket.channel import WebSocketChannel
+from aioseed_websocket.gate import Doorway, peer_of
 
 BACKLOG = 4096
 BACKLOG_CHECK_BYTES = 2**16
 """Written bytes between two looks at whether the peer reads; aiohttp's own choice is 2**18."""
+CONTROL_BURST_S = 2.0
+"""Seconds whose control frames may come at once."""
 _IDLE_SHUTDOWN_S = 0.5
 
 
 class WebSocketListener(Listener):
-    """Accept WebSockets at one address."""
+    """Accept WebSockets at one address, over TLS if its scheme is ``wss``."""
 
     def __init__(self, address: Address, handlers: HandlerSet, options: ListenOptions) -> None:
         self._address = address
         self._handlers = handlers
         self._options = options
-        self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
+        limit = options.max_header_bytes
         # `lingering_time` 0: nobody reads the body of a request that was refused.
-        self._http = web.Server(self._serve, access_log=None, lingering_time=0.0)
-        # Connections that are not channels yet, each with the timer that cuts it.
-        self._handshakes: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+        self._http = web.Server(
+            self._serve, access_log=None, lingering_time=0.0, max_line_size=limit, max_field_size=limit
+        )
+        self._doorway = Doorway(options, self._http, secure=address.scheme == "wss")
+        self._guard = Guard(options.received_bytes_per_s, options.stall_timeout_s)
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, numeric_host: str) -> None:
         """Bind and accept. The port 0 becomes the real one.
@@ -37,10 +46,15 @@ class WebSocketListener(Listener):
         Raises:
             OSError: The port is in use or the address is not ours.
         """
-        self._server = await asyncio.get_running_loop().create_server(
-            self._make_connection, numeric_host, self._address.port, backlog=BACKLOG
-        )
-        self._address = self._address._replace(port=self._server.sockets[0].getsockname()[1])
+        family = socket.AF_INET6 if ":" in numeric_host else socket.AF_INET
+        self._socket = socket.create_server((numeric_host, self._address.port), family=family, backlog=BACKLOG)
+        self._socket.setblocking(False)
+        self._address = self._address._replace(port=self._socket.getsockname()[1])
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._doorway.accept(self._socket), name=f"accepting at {self.url}"),
+            loop.create_task(watch(self._guard, self._options.report), name=f"guard of {self.url}"),
+        ]
 
     @property
     def url(self) -> str:
@@ -49,33 +63,30 @@ class WebSocketListener(Listener):
 
     async def close(self, grace_s: float = 2.0) -> None:
         """Stop accepting, end all channels and handlers, drop idle connections."""
-        if self._server is not None:
-            self._server.close()
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._socket is not None:
+            self._socket.close()
         await self._handlers.close(grace_s)
-        for timer in self._handshakes.values():
-            timer.cancel()
-        self._handshakes.clear()
+        self._doorway.close()
         self._http.pre_shutdown()
         await self._http.shutdown(_IDLE_SHUTDOWN_S)
 
-    def _make_connection(self) -> web.RequestHandler:
-        connection = self._http()
-        self._handshakes[connection] = asyncio.get_running_loop().call_later(
-            self._options.handshake_timeout_s, self._cut, connection
-        )
-        return connection
-
-    def _cut(self, connection: web.RequestHandler) -> None:
-        """Drop a connection that did not become a channel in time; aiohttp waits without end for a first request."""
-        del self._handshakes[connection]
-        if connection.transport is not None:
-            connection.transport.abort()
-
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        status = refusal_status(request.method, request.raw_path, request.headers, self._options.token, self._address)
-        if status is not None:
-            return _refuse(status)
-        socket = web.WebSocketResponse(
+        transport = request.transport
+        if transport is None:
+            return _refuse(400)
+        peer = peer_of(transport)
+        verdict = admission(request.method, request.raw_path, request.headers, self._options, self._address)
+        if verdict.status is not None:
+            self._options.report(verdict.reason, peer)
+            return _refuse(verdict.status)
+        if len(self._guard) >= self._options.max_connections:
+            self._options.report("too_many_connections", peer)
+            return _refuse(503)
+        upgraded = web.WebSocketResponse(
             protocols=(SUBPROTOCOL,),
             timeout=0.0,
             autoclose=False,
@@ -84,35 +95,43 @@ class WebSocketListener(Listener):
             writer_limit=BACKLOG_CHECK_BYTES,
             max_msg_size=self._options.max_message_bytes + 1,  # aiohttp refuses an equal size
         )
-        transport = request.transport
-        if not socket.can_prepare(request) or transport is None:
+        if not upgraded.can_prepare(request):
+            self._options.report("bad_request", peer)
             return _refuse(400)
         try:
-            await socket.prepare(request)
+            await upgraded.prepare(request)
         except ConnectionError:
             return _refuse(400)  # the peer has gone meanwhile, as aiohttp will find out when it answers
-        if (timer := self._handshakes.pop(request.protocol, None)) is not None:
-            timer.cancel()
+        self._doorway.open(request.protocol)
+        await self._hold(upgraded, transport, peer, verdict)
+        return upgraded
+
+    async def _hold(
+        self, upgraded: web.WebSocketResponse, transport: asyncio.Transport, peer: str, verdict: Admission
+    ) -> None:
+        """Run the handler of a channel to its end."""
+        now_s, rate = asyncio.get_running_loop().time(), self._options.control_frames_per_s
         channel = WebSocketChannel(
-            socket,
+            upgraded,
             transport,
-            peer=_peer(transport),
+            peer=peer,
             send_buffer_bytes=self._options.send_buffer_bytes,
             release=_nothing,
+            control=Bucket(rate, rate * CONTROL_BURST_S, now_s),
+            report=self._options.report,
         )
-        await asyncio.wait({self._handlers.start(channel)})
-        return socket
+        channel.credential = verdict.credential
+        self._guard.add(channel, now_s)
+        try:
+            await asyncio.wait({self._handlers.start(channel)})
+        finally:
+            self._guard.remove(channel)
 
 
 def _refuse(status: int) -> web.Response:
     answer = web.Response(status=status, text="refused\n")
     answer.force_close()
     return answer
-
-
-def _peer(transport: asyncio.Transport) -> str:
-    name = transport.get_extra_info("peername")
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
 
 
 async def _nothing() -> None:

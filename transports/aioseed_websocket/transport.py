@@ -9,6 +9,7 @@ import aiohttp
 from aioseed.errors import ConnectError, ListenError
 from aioseed.transport.address import parse_url, resolve
 from aioseed.transport.channel import Channel, DialOptions, Handler, Listener, ListenOptions, Transport
+from aioseed.transport.client_tls import dial_context, why_refused
 from aioseed.transport.handlers import HandlerSet
 from aioseed.transport.token import bearer
 from aioseed_websocket.admission import SUBPROTOCOL
@@ -21,15 +22,16 @@ class WebSocketTransport(Transport):
     """Open channels over WebSockets; every message is one binary WebSocket message, never compressed."""
 
     schemes = ("ws", "wss")
+    secure_schemes = frozenset({"wss"})
 
     async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
-        """Listen at ``ws://host:port``; ``wss`` is for dialling only."""
+        """Listen at ``ws://host:port``, or with TLS at ``wss://host:port``."""
         try:
             address = parse_url(url, self.schemes)
         except ValueError as error:
             raise ListenError(f"cannot listen at {url}: {error}", url=url) from error
-        if address.scheme == "wss":
-            raise ListenError(f"cannot listen at {url}: TLS is not served here, put a TLS proxy before ws://", url=url)
+        if address.scheme == "wss" and options.tls is None:
+            raise ListenError(f"cannot listen at {url}: there is no certificate", url=url)
         listener = WebSocketListener(address, HandlerSet(handler), options)
         try:
             await listener.start(await resolve(address))
@@ -40,7 +42,7 @@ class WebSocketTransport(Transport):
     async def dial(self, url: str, options: DialOptions) -> Channel:
         """Open a channel to ``ws://host:port`` or ``wss://host:port``; proxies of the environment are not used."""
         try:
-            parse_url(url, self.schemes)
+            address = parse_url(url, self.schemes)
         except ValueError as error:
             raise ConnectError(f"cannot dial {url}: {error}", url=url) from error
         session = aiohttp.ClientSession(
@@ -48,6 +50,7 @@ class WebSocketTransport(Transport):
         )
         try:
             async with asyncio.timeout(options.connect_timeout_s):
+                trusted = await dial_context(address, options.tls) if address.scheme == "wss" else True
                 socket = await session.ws_connect(
                     url,
                     protocols=(SUBPROTOCOL,),
@@ -56,12 +59,16 @@ class WebSocketTransport(Transport):
                     autoclose=False,
                     autoping=False,
                     compress=0,
+                    ssl=trusted,
                     max_msg_size=options.max_message_bytes + 1,  # aiohttp refuses an equal size
                 )
         except BaseException as error:
             await session.close()
             if isinstance(error, FOREIGN):
-                raise dial_error(error, url, options.connect_timeout_s) from error
+                told = dial_error(error, url, options.connect_timeout_s)
+                if address.scheme == "wss" and isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionError)):
+                    told = await why_refused(address, options.tls) or told
+                raise told from error
             raise
         return WebSocketChannel(
             socket,

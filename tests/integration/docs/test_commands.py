@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from aioseed.cli import bench
+from aioseed.cli import bench, suite
 from aioseed.cli.common import split_overrides
 from aioseed.cli.main import _COMMANDS
 from aioseed.host.config import load_config
@@ -32,8 +32,11 @@ class _Caught(BaseException):
 
 
 def parsers_of(command: str, monkeypatch: pytest.MonkeyPatch) -> list[argparse.ArgumentParser]:
-    """Return the parser of a command; `bench` has one for each kind of measurement."""
-    return [bench.parser(kind) for kind in bench.KINDS] if command == "bench" else [parser_of(command, monkeypatch)]
+    """Return the parser of a command; `bench` and `suite` have one for each of their kinds."""
+    if command in ("bench", "suite"):
+        room = bench if command == "bench" else suite
+        return [room.parser(kind) for kind in room.KINDS]
+    return [parser_of(command, monkeypatch)]
 
 
 def parser_of(command: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
@@ -89,6 +92,9 @@ def test_a_command_that_is_shown_parses(place: str, line: str, monkeypatch: pyte
     if words[0] == "bench":
         words = words[1:]
         parser = bench.parser(words[0])
+    elif words[:2] in (["suite", "report"], ["suite", "list"]):
+        words = words[1:]
+        parser = suite.parser(words[0])
     else:
         parser = parser_of(words[0], monkeypatch)
     has_subcommands = any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)

@@ -13,6 +13,7 @@ import pytest
 from aioseed.actor.run import run_actor
 from aioseed.specs import ArraySpec, discrete
 from aioseed.transport.channel import Channel, ListenOptions
+from aioseed.transport.keyring import Keyring
 from aioseed.transport.memory import MemoryTransport
 from aioseed.types import FIRST, EnvironmentMetric, EnvironmentSpec, StepColumns
 from aioseed.wire.columns import HEADER, STEP_TYPE, ActionLayout, StepLayout, step_views
@@ -168,7 +169,8 @@ class Stage:
         await peer.ended.wait()
 
     async def listen(self, token: str | None = None) -> Any:
-        return await self.transport.listen(self.url, self.handle, ListenOptions(token=token))
+        keys = None if token is None else Keyring.of(token)
+        return await self.transport.listen(self.url, self.handle, ListenOptions(keys))
 
     def make(self, count: int) -> CountingEnvironment:
         environment = CountingEnvironment(count, lambda: self.before_step())

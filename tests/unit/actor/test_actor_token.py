@@ -8,6 +8,7 @@ import pytest
 
 from aioseed.actor.token import is_loopback, read_token, token_path, write_token
 from aioseed.errors import UsageError
+from aioseed.transport.token import Secret
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
 
@@ -50,9 +51,9 @@ def test_an_address_without_host_or_with_an_impossible_port_is_a_usage_error(url
 
 def test_what_is_written_is_read_and_replaces_what_was_there() -> None:
     path = token_path("ws://127.0.0.1:8700")
-    write_token(path, "old")
-    write_token(path, "new")
-    assert read_token(path) == "new"
+    write_token(path, Secret("old"))
+    write_token(path, Secret("new"))
+    assert read_token(path) == Secret("new")
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -61,7 +62,7 @@ def test_only_the_user_can_read_the_file_whatever_the_umask() -> None:
     path = token_path("ws://127.0.0.1:8700")
     before = os.umask(0)
     try:
-        write_token(path, "secret")
+        write_token(path, Secret("secret"))
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -72,7 +73,7 @@ def test_only_the_user_can_read_the_file_whatever_the_umask() -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
 def test_a_file_that_others_can_read_is_refused(runtime: Path, mode: int) -> None:
     path = runtime / "token"
-    write_token(path, "secret")
+    write_token(path, Secret("secret"))
     path.chmod(mode)
     with pytest.raises(UsageError, match="can be read by others: run chmod 600"):
         read_token(path)
@@ -81,7 +82,7 @@ def test_a_file_that_others_can_read_is_refused(runtime: Path, mode: int) -> Non
 def test_a_missing_or_empty_file_is_a_usage_error(runtime: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         read_token(runtime / "missing")
-    write_token(runtime / "empty", "")
+    write_token(runtime / "empty", Secret(""))
     with pytest.raises(UsageError, match="is empty"):
         read_token(runtime / "empty")
 
@@ -89,4 +90,4 @@ def test_a_missing_or_empty_file_is_a_usage_error(runtime: Path) -> None:
 def test_a_file_that_cannot_be_written_is_a_usage_error(runtime: Path) -> None:
     (runtime / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
-        write_token(runtime / "file" / "token", "secret")
+        write_token(runtime / "file" / "token", Secret("secret"))

@@ -18,6 +18,7 @@ from aioseed.errors import (
 )
 from aioseed.transport.channel import Channel, DialOptions
 from aioseed.transport.memory import MemoryTransport
+from aioseed.transport.token import Secret
 from aioseed.wire.messages import Bye, Error, Ping, Refused
 
 
@@ -224,7 +225,7 @@ async def test_a_learner_that_does_not_come_back_is_one_sentence(stage: Any) -> 
 
 async def test_a_new_token_is_tried_and_a_wrong_one_is_not(stage: Any) -> None:
     await stage.listen(token="new")
-    tokens = iter(["old", "new", "new"])
+    tokens = iter([Secret("old"), Secret("new"), Secret("new")])
     task = stage.start(1, token=lambda: next(tokens))
     peer = await stage.peer()
     await peer.hello()

@@ -11,7 +11,7 @@ from aioseed_grpc.listener import check_free, server_options
 from aioseed_grpc.stream import ACCEPTED_KEY, METHOD
 
 from aioseed.errors import ListenError
-from aioseed.transport import Channel, ListenOptions
+from aioseed.transport import Channel, Keyring, ListenOptions
 from aioseed.transport.address import Address
 
 from .conftest import Accept, plain_channel
@@ -23,7 +23,10 @@ async def ignore(channel: Channel) -> None:
 
 @pytest.mark.parametrize("metadata", [(), (("authorization", "Bearer wrong"),), (("authorization", "right"),)])
 async def test_call_without_the_token_is_unauthenticated(accept: Accept, metadata: tuple[tuple[str, str], ...]) -> None:
-    async with accept(ListenOptions(token="right")) as (listener, accepted), plain_channel(listener.url) as channel:
+    async with (
+        accept(ListenOptions(Keyring.of("right"))) as (listener, accepted),
+        plain_channel(listener.url) as channel,
+    ):
         call = channel.stream_stream(METHOD)(metadata=metadata)
         assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
         assert ACCEPTED_KEY not in await call.initial_metadata()

@@ -12,7 +12,7 @@ from aioseed_grpc import GrpcTransport
 from aioseed_grpc.stream import ACCEPTED_KEY, CLOSE_REASON_KEY, METHOD
 
 from aioseed.errors import AuthenticationError, ConnectError, ListenError, PluginError
-from aioseed.transport import Channel, DialOptions, ListenOptions
+from aioseed.transport import Channel, DialOptions, ListenOptions, Secret
 
 
 async def ignore(channel: Channel) -> None:
@@ -32,7 +32,7 @@ async def test_address_that_is_not_ours_is_one_sentence(url: str) -> None:
 async def test_token_that_metadata_cannot_carry_is_refused_before_dialling() -> None:
     for token in ("schlüssel", "two\nlines"):
         with pytest.raises(AuthenticationError):
-            await GrpcTransport().dial("grpc://127.0.0.1:1", DialOptions(token=token))
+            await GrpcTransport().dial("grpc://127.0.0.1:1", DialOptions(Secret(token)))
 
 
 async def test_peer_that_never_answers_is_a_connect_error() -> None:

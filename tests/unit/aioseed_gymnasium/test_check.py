@@ -133,6 +133,15 @@ def test_a_space_that_was_forgotten_is_an_error(constant, name):
     assert error.startswith(f"the environment has no {name}: set it to one of gymnasium.spaces")
 
 
+def test_a_space_that_raises_is_an_error(constant):
+    class Broken(spaces.Discrete):
+        def sample(self, mask=None, probability=None):
+            raise LookupError("no such action")
+
+    (error,) = said(look(lambda: constant(spaces.Discrete(3), 0, Broken(2))), "error")
+    assert error == "it raised LookupError: no such action"
+
+
 def test_an_action_without_bounds_is_warned_of(constant):
     boundless = spaces.Box(-np.inf, 1, (2,), np.float32)
     warnings = said(look(lambda: constant(spaces.Discrete(3), 0, boundless)), "warning")

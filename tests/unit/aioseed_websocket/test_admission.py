@@ -3,9 +3,10 @@ from __future__ import annotations
 import base64
 
 import pytest
-from aioseed_websocket.admission import refusal_status
+from aioseed_websocket.admission import admission
 from multidict import CIMultiDict
 
+from aioseed.transport import Keyring, ListenOptions
 from aioseed.transport.address import Address
 
 LOOPBACK = Address("ws", "127.0.0.1", 8700)
@@ -18,8 +19,10 @@ def ask(
     bound: Address = LOOPBACK,
     method: str = "GET",
     path: str = "/",
+    origins: frozenset[str] = frozenset(),
 ) -> int | None:
-    return refusal_status(method, path, CIMultiDict([("Host", "127.0.0.1:8700"), *headers]), token, bound)
+    options = ListenOptions(None if token is None else Keyring.of(token), allowed_origins=origins)
+    return admission(method, path, CIMultiDict([("Host", "127.0.0.1:8700"), *headers]), options, bound).status
 
 
 def as_subprotocol(token: str) -> str:
@@ -64,17 +67,44 @@ def test_request_of_a_page_in_a_browser_is_403_whatever_it_shows(bound: Address)
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:1", "127.0.0.1", "[::1]:8700", "LOCALHOST"])
 def test_loopback_listener_knows_its_names(host: str) -> None:
-    assert refusal_status("GET", "/", CIMultiDict(Host=host), None, LOOPBACK) is None
+    assert admission("GET", "/", CIMultiDict(Host=host), ListenOptions(), LOOPBACK).status is None
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8700", "", "[::1", "localhost@evil.example"])
 def test_rebound_name_is_403_on_loopback(host: str) -> None:
-    assert refusal_status("GET", "/", CIMultiDict(Host=host), None, LOOPBACK) == 403
+    assert admission("GET", "/", CIMultiDict(Host=host), ListenOptions(), LOOPBACK).status == 403
 
 
 def test_bound_name_is_known_and_a_public_listener_takes_any() -> None:
-    assert refusal_status("GET", "/", CIMultiDict(Host="127.0.0.2:1"), None, Address("ws", "127.0.0.2", 1)) is None
-    assert refusal_status("GET", "/", CIMultiDict(Host="learner.example"), None, PUBLIC) is None
+    assert ask(("Host", "x"), token=None, bound=PUBLIC) is None
+    named = Address("ws", "127.0.0.2", 1)
+    assert admission("GET", "/", CIMultiDict(Host="127.0.0.2:1"), ListenOptions(), named).status is None
+
+
+@pytest.mark.parametrize(
+    ("origins", "status"),
+    [
+        (["https://lab.example"], None),
+        (["https://lab.example:444"], 403),
+        (["http://lab.example"], 403),
+        (["null"], 403),
+    ],
+)
+def test_an_origin_that_is_listed_may_and_its_neighbours_may_not(origins: list[str], status: int | None) -> None:
+    shown = [("Origin", origin) for origin in origins]
+    assert ask(("Authorization", "Bearer right"), *shown, origins=frozenset({"https://lab.example"})) == status
+
+
+def test_two_origins_are_none() -> None:
+    origins = [("Origin", "https://lab.example")] * 2
+    assert ask(("Authorization", "Bearer right"), *origins, origins=frozenset({"https://lab.example"})) == 403
+
+
+def test_a_listed_origin_still_needs_the_token_and_our_host() -> None:
+    listed = frozenset({"https://lab.example"})
+    assert ask(("Origin", "https://lab.example"), origins=listed) == 401
+    headers = CIMultiDict([("Host", "evil.example"), ("Origin", "https://lab.example")])
+    assert admission("GET", "/", headers, ListenOptions(allowed_origins=listed), LOOPBACK).status == 403
 
 
 @pytest.mark.parametrize("path", ["/other", "/?x=1", "//", "http://host/"])

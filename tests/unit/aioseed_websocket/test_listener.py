@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aioseed_websocket.listener import WebSocketListener
 
-from aioseed.transport import ListenOptions
+from aioseed.transport import Keyring, ListenOptions
 
 from .conftest import Accept
 
@@ -54,14 +54,14 @@ async def get(url: str, headers: dict[str, str], path: str = "/") -> tuple[int, 
 async def test_refusal_says_nothing_but_its_status(
     accept: Accept, headers: dict[str, str], path: str, status: int
 ) -> None:
-    async with accept(ListenOptions(token="right")) as (listener, accepted):
+    async with accept(ListenOptions(Keyring.of("right"))) as (listener, accepted):
         assert await get(listener.url, headers, path) == (status, "refused\n")
         assert accepted.empty()
 
 
 async def test_browser_style_token_is_taken_and_never_echoed(accept: Accept) -> None:
     token = "aioseed.token." + base64.urlsafe_b64encode(b"right").decode().rstrip("=")
-    async with accept(ListenOptions(token="right")) as (listener, accepted), aiohttp.ClientSession() as session:
+    async with accept(ListenOptions(Keyring.of("right"))) as (listener, accepted), aiohttp.ClientSession() as session:
         async with session.ws_connect(listener.url, protocols=("aioseed.v1", token)) as client:
             assert client.protocol == "aioseed.v1"
             assert client._response.headers["Sec-WebSocket-Protocol"] == "aioseed.v1"
@@ -89,7 +89,7 @@ async def test_open_channel_has_no_timer_that_could_cut_it(accept: Accept) -> No
         async with session.ws_connect(listener.url) as client:
             channel = await accepted.get()
             assert isinstance(listener, WebSocketListener)
-            assert not listener._handshakes
+            assert not len(listener._doorway)
             await asyncio.gather(client.close(), channel.close())
 
 
@@ -98,7 +98,7 @@ async def test_close_drops_connections_that_are_no_channels(accept: Accept) -> N
         reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))
         writer.write(b"GET")
         assert isinstance(listener, WebSocketListener)
-        while not listener._handshakes:  # noqa: ASYNC110
+        while not len(listener._doorway):  # noqa: ASYNC110
             await asyncio.sleep(0)
         await listener.close()
         await dropped(reader, writer)
@@ -115,7 +115,7 @@ async def test_a_peer_that_goes_during_the_handshake_is_no_error(
         return await prepare(self, request)
 
     monkeypatch.setattr(aiohttp.web.WebSocketResponse, "prepare", gone)
-    async with accept(ListenOptions(token="right")) as (listener, accepted):
+    async with accept(ListenOptions(Keyring.of("right"))) as (listener, accepted):
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await get(listener.url, UPGRADE | {"Authorization": "Bearer right"})
         assert accepted.empty()

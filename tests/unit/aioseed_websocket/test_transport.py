@@ -8,7 +8,7 @@ import pytest
 from aioseed_websocket import WebSocketTransport
 
 from aioseed.errors import ConnectError, ListenError
-from aioseed.transport import Channel, DialOptions, ListenOptions
+from aioseed.transport import Channel, DialOptions, ListenOptions, Secret
 
 
 async def ignore(channel: Channel) -> None:
@@ -18,7 +18,7 @@ async def ignore(channel: Channel) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("wss://127.0.0.1:0", "TLS"),
+        ("wss://127.0.0.1:0", "no certificate"),
         ("ws://127.0.0.1", "a port"),
         ("ws://no-such-host.invalid:0", "cannot listen"),
         ("ws://192.0.2.1:0", "cannot listen"),
@@ -84,7 +84,7 @@ async def test_wss_to_a_plain_listener_is_a_connect_error() -> None:
 async def test_token_that_no_header_can_carry_is_an_error_of_ours() -> None:
     listener = await WebSocketTransport().listen("ws://127.0.0.1:0", ignore, ListenOptions())
     with pytest.raises(ConnectError):
-        await WebSocketTransport().dial(listener.url, DialOptions(token="two\r\nlines"))
+        await WebSocketTransport().dial(listener.url, DialOptions(Secret("two\r\nlines")))
     await listener.close()
 
 

@@ -18,6 +18,7 @@ from aioseed.errors import (
     ProtocolError,
     RefusedError,
 )
+from aioseed.transport.token import Secret
 
 URL = "ws://127.0.0.1:9"
 
@@ -77,24 +78,24 @@ def test_few_environments_make_fewer_groups_unless_groups_were_asked_for(calls: 
 def test_a_file_that_was_named_comes_before_the_environment_and_before_what_a_learner_left(
     calls: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def token() -> str | None:
+    def token() -> Secret | None:
         assert actor.main([URL, "--env", "CartPole-v1", *words]) == 0
-        found: str | Callable[[], str | None] | None = calls[-1]["token"]
+        found: Secret | Callable[[], Secret | None] | None = calls[-1]["token"]
         return found() if callable(found) else found
 
     words: list[str] = []
     assert token() is None
-    write_token(token_path(URL), "left by the learner")
-    assert token() == "left by the learner"
+    write_token(token_path(URL), Secret("left"))
+    assert token() == Secret("left")
     monkeypatch.setenv("AIOSEED_TOKEN", "from the environment")
-    assert token() == "from the environment"
-    write_token(tmp_path / "mine", "named")
+    assert token() == Secret("from the environment")
+    write_token(tmp_path / "mine", Secret("named"))
     words = ["--token-file", str(tmp_path / "mine")]
-    assert token() == "named"
+    assert token() == Secret("named")
 
 
 def test_no_file_is_looked_for_when_the_learner_is_elsewhere(calls: list[dict[str, Any]]) -> None:
-    write_token(token_path("ws://10.0.0.1:9"), "of another machine")
+    write_token(token_path("ws://10.0.0.1:9"), Secret("of another machine"))
     assert actor.main(["ws://10.0.0.1:9", "--env", "CartPole-v1"]) == 0
     assert calls[0]["token"] is None
 

@@ -4,11 +4,14 @@ import shlex
 from pathlib import Path
 
 from aioseed.cli.learner import Invitation
+from aioseed.cli.listening import joining_words
 from aioseed.host.config import load_config
 
 
 def invited(*overrides: str, token_file: Path | None = None, url: str = "ws://127.0.0.1:8700") -> list[list[str]]:
-    commands = Invitation("cartpole", overrides, token_file, load_config("cartpole", overrides)).commands(url)
+    commands = Invitation("cartpole", overrides, load_config("cartpole", overrides)).commands(
+        url, joining_words(token_file, None)
+    )
     words = [shlex.split(command) for command in commands]
     return [line[line.index("actor") :] for line in words]
 

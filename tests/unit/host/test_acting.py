@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -21,6 +22,31 @@ def test_an_agent_becomes_leaves_in_the_order_of_the_specs():
     assert (layout.action, layout.rows) == (SPEC.action.array, 17)
     assert layout.state == (ArraySpec("float32", (4,)),) * 2
     assert [np.shape(leaf) for leaf in acting_of(built, greedy=False).initial_state] == [(4,), (4,)]
+
+
+def test_transforms_stand_in_front_and_their_state_is_the_recurrent_state():
+    sections = [{"name": "frame_stack", "n": 3, "only": ["a"]}, {"name": "normalize", "only": ["b"]}]
+    built = build_agent(AGENT, NETWORK, SPEC, sections)
+    layout = layout_of(built, 16)
+    assert layout.observation == (ArraySpec("uint8", (2,)), ArraySpec("float32", (3,)))  # what is sent
+    assert layout.state == (ArraySpec("uint8", (2, 2)),)
+    shapes = jax.eval_shape(built.agent.init, jax.random.key(0)).params
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(shapes) if len(leaf.shape) == 2} == {3 * 2 + 3, 8}
+
+
+@pytest.mark.parametrize(
+    ("section", "error", "said"),
+    [
+        ({"name": "frame_stak"}, PluginError, 'there is no transform "frame_stak" (did you mean "frame_stack"?)'),
+        ({"name": "frame_stack", "k": 4}, ConfigError, "transforms.0.k is not a known key"),
+        ({"name": "frame_stack", "n": 0}, ConfigError, "transforms.0: n must be a positive integer"),
+        ({"name": "builtins:dict"}, ConfigError, "transforms.0"),
+    ],
+)
+def test_transforms_that_cannot_be_built_are_said_in_a_sentence(section, error, said):
+    with pytest.raises(error) as caught:
+        build_agent(AGENT, NETWORK, SPEC, [section])
+    assert said in str(caught.value)
 
 
 def test_a_feed_forward_agent_has_no_state():

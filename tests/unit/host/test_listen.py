@@ -3,14 +3,22 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from aioseed.actor.token import read_token, token_path
-from aioseed.errors import ListenError, PluginError
+from aioseed.actor.token import read_token, token_path, write_token
+from aioseed.errors import ListenError, PluginError, UsageError
 from aioseed.host.listen import Listeners
+from aioseed.telemetry.counters import Metrics
 from aioseed.transport.channel import Channel
+from aioseed.transport.config import TransportConfig
 from aioseed.transport.memory import MemoryTransport
+from aioseed.transport.token import Secret
+
+LOCAL = "ws://127.0.0.1:0"
 
 
 async def handle(channel: Channel) -> None:
@@ -18,30 +26,39 @@ async def handle(channel: Channel) -> None:
 
 
 @pytest.fixture(autouse=True)
-def runtime_directory(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    return tmp_path
+def runtime_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    return tmp_path / "runtime"
 
 
 @pytest.fixture
-async def listeners():
-    made = Listeners(None, 2**20)
-    yield made
-    await made.close(0.1)
+def made(tmp_path: Path) -> Callable[..., Listeners]:
+    def make(token: Secret | None = None, token_file: Path | None = None, **transport: Any) -> Listeners:
+        config = TransportConfig(**transport)
+        return Listeners(config, tmp_path / "private", Metrics(), token=token, token_file=token_file)
+
+    return make
 
 
-async def test_a_loopback_listener_leaves_a_random_token_that_only_its_user_can_read(listeners):
-    await listeners.open(["ws://127.0.0.1:0", "ws://127.0.0.1:0"], handle, ())
+@pytest.fixture
+async def listeners(made):
+    ours = made()
+    yield ours
+    await ours.close(0.1)
+
+
+async def test_a_loopback_listener_leaves_a_random_token_that_only_its_user_can_read(listeners, made):
+    await listeners.open([LOCAL, LOCAL], handle, ())
     assert len(set(listeners.urls)) == 2
     for url in listeners.urls:
         assert await asyncio.to_thread(read_token, token_path(url)) == listeners.token
         if os.name == "posix":
             assert stat.S_IMODE(token_path(url).stat().st_mode) == 0o600
-    assert len(listeners.token) > 40 and listeners.token != Listeners(None, 2**20).token
+    assert len(listeners.token.reveal()) > 40 and listeners.token != made().token
 
 
 async def test_closing_takes_the_token_away_and_is_idempotent(listeners):
-    await listeners.open(["ws://127.0.0.1:0"], handle, ())
+    await listeners.open([LOCAL], handle, ())
     path = token_path(listeners.urls[0])
     await listeners.close(0.1)
     await listeners.close(0.1)
@@ -49,22 +66,56 @@ async def test_closing_takes_the_token_away_and_is_idempotent(listeners):
 
 
 @pytest.mark.parametrize("url", ["ws://0.0.0.0:0", "grpc://10.0.0.1:8701", "ws://[::]:0"])
-async def test_a_listener_that_others_can_reach_wants_a_token(listeners, url):
-    with pytest.raises(ListenError, match="give a token with --token-file") as caught:
+@pytest.mark.parametrize(
+    ("token", "lacking"), [(None, "a token (--token-file) and TLS"), (Secret("secret"), "lacks TLS")]
+)
+async def test_a_listener_that_others_can_reach_wants_a_token_and_tls(made, url, token, lacking):
+    listeners = made(token)
+    with pytest.raises(ListenError) as caught:
         await listeners.open([url], handle, ())
-    assert caught.value.url == url
+    said = str(caught.value)
+    assert caught.value.url == url and lacking in said and "--tls self-signed" in said and "--insecure-listen" in said
+    assert listeners.urls == ()
 
 
-async def test_with_a_token_it_may_and_leaves_no_file(runtime_directory):
-    listeners = Listeners("secret", 2**20)
+async def test_tls_without_a_token_is_refused_too_unless_a_token_is_made_with_the_certificate(made, authority):
+    issued = await asyncio.to_thread(authority.issue, "127.0.0.1")
+    tls = {"certificate": issued.certificate, "key": issued.key}
+    with pytest.raises(ListenError, match=r"lacks a token \(--token-file\)"):
+        await made(tls=tls).open(["wss://0.0.0.0:0"], handle, ())
+
+
+@pytest.mark.parametrize("token", [None, Secret("secret")])
+async def test_a_flag_in_plain_words_lets_it_listen_and_no_file_is_left(made, runtime_directory, token):
+    listeners = made(token, allow_insecure=True)
     await listeners.open(["ws://0.0.0.0:0"], handle, ())
-    assert listeners.token == "secret" and not list(runtime_directory.iterdir())
+    assert listeners.urls and not runtime_directory.exists()
     await listeners.close(0.1)
 
 
-async def test_a_port_in_use_is_said_so(listeners):
-    await listeners.open(["ws://127.0.0.1:0"], handle, ())
-    second = Listeners(None, 2**20)
+async def test_self_signed_makes_certificate_and_token_once(made, tmp_path):
+    shown = []
+    for _ in range(2):
+        listeners = made(tls={"self_signed": True})
+        await listeners.open(["wss://0.0.0.0:0", "ws://127.0.0.1:0"], handle, ())
+        shown.append((listeners.fingerprint, listeners.token))
+        assert listeners.token_file == tmp_path / "private" / "token"
+        await listeners.close(0.1)
+    assert shown[0] == shown[1] and len(shown[0][0]) == 64
+    if os.name == "posix":
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "private").iterdir()}
+        assert modes == {"certificate.pem": 0o600, "key.pem": 0o600, "token": 0o600}
+        assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o700
+
+
+async def test_tls_at_an_address_without_a_certificate_says_how_to_get_one(listeners):
+    with pytest.raises(ListenError, match="say --tls self-signed"):
+        await listeners.open(["wss://127.0.0.1:0"], handle, ())
+
+
+async def test_a_port_in_use_is_said_so(listeners, made):
+    await listeners.open([LOCAL], handle, ())
+    second = made()
     with pytest.raises(ListenError) as caught:
         await second.open([listeners.urls[0]], handle, ())
     assert caught.value.url == listeners.urls[0]
@@ -78,9 +129,16 @@ async def test_what_is_no_address_is_said_so(listeners, url, said):
         await listeners.open([url], handle, ())
 
 
-async def test_an_instance_is_used_for_its_schemes_and_memory_needs_no_token(listeners, runtime_directory):
+async def test_an_instance_is_used_for_its_schemes_and_memory_needs_no_token(listeners, made, runtime_directory):
     memory = MemoryTransport()
     await listeners.open(["memory://a"], handle, [memory])
-    assert listeners.urls == ("memory://a",) and not list(runtime_directory.iterdir())
+    assert listeners.urls == ("memory://a",) and not runtime_directory.exists()
     with pytest.raises(ListenError):
-        await Listeners(None, 2**20).open(["memory://a"], handle, [memory])
+        await made().open(["memory://a"], handle, [memory])
+
+
+async def test_a_token_file_that_others_can_read_is_refused(made, tmp_path):
+    await asyncio.to_thread(write_token, tmp_path / "tokens", Secret("secret"))
+    (tmp_path / "tokens").chmod(0o644)
+    with pytest.raises(UsageError, match="chmod 600"):
+        await made(token_file=tmp_path / "tokens").open([LOCAL], handle, ())

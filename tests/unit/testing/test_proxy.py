@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from aioseed.testing.proxy import Proxy
+from aioseed.testing.proxy import Faults, Proxy
 
 pytestmark = pytest.mark.every_loop
 
@@ -86,3 +86,39 @@ async def test_a_target_that_is_not_there_is_a_connection_that_ends():
             assert await reader.read(-1) == b""
         await close(writer)
         assert proxy.cut() == 0
+
+
+async def test_a_stall_tells_nobody_and_what_was_held_back_arrives_in_the_end():
+    async with echoing() as port, Proxy("127.0.0.1", port) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"a")
+        assert await reader.readexactly(1) == b"a"
+        proxy.stall("back")
+        writer.write(b"b")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await reader.readexactly(1)
+        proxy.release()
+        assert await reader.readexactly(1) == b"b"
+        await close(writer)
+
+
+async def test_connections_may_be_slow_arrive_in_slices_and_break_after_so_many_bytes():
+    faults = Faults(delay_s=0.001, jitter_s=0.001, slice_bytes=3, cut_after_bytes=10)
+    async with echoing() as port, Proxy("127.0.0.1", port, faults) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"0123456789")
+        assert await reader.readexactly(10) == b"0123456789"
+        writer.write(b"a")
+        with pytest.raises(ConnectionResetError):
+            await reader.readexactly(1)
+        await close(writer)
+
+
+async def test_later_connections_may_lead_elsewhere():
+    async with echoing() as port, Proxy("127.0.0.1", 1) as proxy:
+        proxy.lead_to("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"a")
+        assert await reader.readexactly(1) == b"a"
+        await close(writer)

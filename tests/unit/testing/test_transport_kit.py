@@ -18,6 +18,7 @@ class Wrapped(Channel):
 
     def __init__(self, inner: Channel) -> None:
         self.inner = inner
+        self.credential = inner.credential
 
     @property
     def peer(self) -> str:
@@ -118,7 +119,7 @@ class Saboteur(Transport):
         async def wrapped(channel: Channel) -> None:
             await handler(self._wrap(channel))
 
-        return await self._inner.listen(url, wrapped, options._replace(token=None) if self._open_house else options)
+        return await self._inner.listen(url, wrapped, options._replace(keys=None) if self._open_house else options)
 
     async def dial(self, url: str, options: DialOptions) -> Channel:
         return self._wrap(await self._inner.dial(url, options))

@@ -10,6 +10,7 @@ from aioseed.agents.agent import LearnerState, Unroll
 from aioseed.specs import unflatten
 from aioseed.training.config import OptimizerConfig
 from aioseed.training.optimizer import make_optimizer
+from aioseed.training.update import Update, compile_update, init_state
 from aioseed.types import UnrollColumns
 
 
@@ -190,3 +191,28 @@ def test_the_learning_rate_follows_applied_steps(kit):
         state, output = program(state, columns)
         rates.append(float(output.metrics["learning_rate"]))
     assert [rates[0], *rates[2:]] == [1.0, 0.75, 0.5]
+
+
+def test_statistics_are_written_once_a_step_and_never_by_one_that_is_skipped(kit):
+    """An agent that counts rewards: whole batches, after `after_update`, whatever the pieces; nothing when skipped."""
+
+    def observe(state: LearnerState, unroll: Unroll) -> LearnerState:
+        return LearnerState(state.params, {**state.extra, "sum": state.extra["sum"] + unroll.reward.sum()})
+
+    plain = kit.agent()
+    agent = plain._replace(
+        init=lambda key: LearnerState(plain.init(key).params, {**plain.init(key).extra, "sum": jnp.float32(0)}),
+        after_update=lambda state, step: LearnerState(
+            state.params, {"sum": state.extra["sum"], **plain.after_update(state, step).extra}
+        ),
+        observe=observe,
+    )
+    config = kit.config(updates_per_call=2, micro_unrolls=1)
+    optimizer, device = make_optimizer(config, kit.steps), jax.devices()[0]
+    state = init_state(agent, optimizer, jax.random.key(0), device)
+    update = Update(agent, optimizer, kit.environment.observation, config)
+    columns = kit.columns(5, 8)
+    columns.reward[1:, 4:] = np.nan  # the second step is not finite
+    state, output = compile_update(update, state, kit.layout, config, device)(state, columns)
+    assert output.finite.tolist() == [True, False]
+    np.testing.assert_allclose(state.learner.extra["sum"], columns.reward[:, :4].sum(), rtol=1e-5)

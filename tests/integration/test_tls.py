@@ -1,0 +1,251 @@
+"""TLS and mutual TLS over real sockets, on both transports: who is let in, and what the other is told."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aioseed_grpc import GrpcTransport
+from aioseed_websocket import WebSocketTransport
+
+from aioseed.errors import AuthenticationError, CertificateError, ChannelClosed, ConnectError, ListenError, UsageError
+from aioseed.testing.transport_kit import TRANSPORT_CHECKS
+from aioseed.transport import (
+    Channel,
+    ClientTls,
+    DialOptions,
+    Keyring,
+    Listener,
+    ListenOptions,
+    Secret,
+    ServerTls,
+    Transport,
+)
+
+pytestmark = pytest.mark.may_block("what is tried here is read from files by the test itself")
+
+TOKEN = Secret("right")
+KINDS: dict[str, tuple[Callable[[], Transport], str]] = {
+    "websocket": (WebSocketTransport, "wss://127.0.0.1:0"),
+    "grpc": (GrpcTransport, "grpcs://127.0.0.1:0"),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> tuple[Transport, str]:
+    make, url = KINDS[request.param]
+    return make(), url
+
+
+async def echo(channel: Channel) -> None:
+    while True:
+        await channel.send(await channel.receive())
+
+
+@asynccontextmanager
+async def serving(kind: tuple[Transport, str], tls: ServerTls, **options: Any) -> AsyncIterator[Listener]:
+    listener = await kind[0].listen(kind[1], echo, ListenOptions(Keyring.of(TOKEN), tls=tls, **options))
+    try:
+        yield listener
+    finally:
+        await listener.close(0.2)
+
+
+async def echoed(kind: tuple[Transport, str], url: str, tls: ClientTls, token: Secret = TOKEN) -> bytes:
+    async with await kind[0].dial(url, DialOptions(token, tls=tls, connect_timeout_s=20.0)) as channel:
+        await channel.send(b"there and back")
+        return await channel.receive()
+
+
+def fingerprint_of(path: Path) -> str:
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(path.read_text())).hexdigest()
+
+
+@pytest.mark.every_loop
+async def test_the_authority_and_the_name_let_in(kind, authority) -> None:
+    async with serving(kind, ServerTls(*authority.issue("127.0.0.1"))) as listener:
+        assert await echoed(kind, listener.url, ClientTls(ca=authority.file)) == b"there and back"
+        with pytest.raises(AuthenticationError):
+            await echoed(kind, listener.url, ClientTls(ca=authority.file), Secret("wrong"))
+
+
+async def test_a_fingerprint_lets_in_without_authority_or_name(kind, stranger) -> None:
+    issued = stranger.issue("elsewhere.example")
+    async with serving(kind, ServerTls(*issued)) as listener:
+        known = ClientTls(fingerprint_of(issued.certificate))
+        assert await echoed(kind, listener.url, known) == b"there and back"
+        assert await echoed(kind, listener.url, known) == b"there and back"  # now from memory
+
+
+@pytest.mark.parametrize(
+    ("hosts", "days", "foreign", "reason", "said"),
+    [
+        (("127.0.0.1",), -1, False, "expired", "not valid now: certificate has expired"),
+        (("127.0.0.1",), 30, True, "foreign", "not trusted"),
+        (("elsewhere.example",), 30, False, "name", "for another name"),
+    ],
+)
+async def test_a_certificate_that_is_not_right_has_its_own_error(
+    kind, authority, stranger, hosts, days, foreign, reason, said
+) -> None:
+    issued = (stranger if foreign else authority).issue(*hosts, days=days)
+    async with serving(kind, ServerTls(*issued)) as listener:
+        with pytest.raises(CertificateError, match=said) as caught:
+            await echoed(kind, listener.url, ClientTls(ca=authority.file))
+    assert caught.value.reason == reason and caught.value.url == listener.url and "\n" not in str(caught.value)
+
+
+async def test_another_fingerprint_is_refused_before_the_token_is_sent(kind, authority) -> None:
+    wanted = "ab" * 32
+    async with serving(kind, ServerTls(*authority.issue("127.0.0.1"))) as listener:
+        with pytest.raises(CertificateError, match=f"not {wanted}") as caught:
+            await echoed(kind, listener.url, ClientTls(wanted))
+    assert caught.value.reason == "fingerprint"
+
+
+async def test_an_expired_certificate_is_no_better_for_its_fingerprint(kind, authority) -> None:
+    issued = authority.issue("127.0.0.1", days=-1)
+    async with serving(kind, ServerTls(*issued)) as listener:
+        with pytest.raises(CertificateError) as caught:
+            await echoed(kind, listener.url, ClientTls(fingerprint_of(issued.certificate)))
+    assert caught.value.reason == "expired"
+
+
+@pytest.mark.every_loop
+async def test_mutual_tls_wants_the_actors_certificate_too(kind, authority, stranger) -> None:
+    tls = ServerTls(*authority.issue("127.0.0.1"), client_ca=authority.file)
+    ours, theirs, old = authority.issue("actor"), stranger.issue("actor"), authority.issue("actor", days=-1)
+    async with serving(kind, tls) as listener:
+        trust = ClientTls(ca=authority.file)
+        known = ClientTls(tls.material.fingerprint, certificate=ours.certificate, key=ours.key)
+        assert await echoed(kind, listener.url, known) == b"there and back"
+        for issued, said in ((None, "wants a certificate"), (theirs, "did not accept"), (old, "did not accept")):
+            shown = trust if issued is None else trust._replace(certificate=issued.certificate, key=issued.key)
+            with pytest.raises(CertificateError, match=said) as caught:
+                await echoed(kind, listener.url, shown)
+            assert caught.value.reason == "client"
+
+
+@pytest.mark.every_loop
+async def test_a_new_certificate_is_shown_without_ending_a_session(kind, authority, tmp_path) -> None:
+    files = tmp_path / "certificate.pem", tmp_path / "key.pem"
+
+    def install(issued) -> None:
+        for source, target in zip(issued, files, strict=True):
+            draft = target.with_suffix(".new")
+            draft.write_bytes(source.read_bytes())
+            draft.chmod(0o600)
+            draft.replace(target)
+
+    install(authority.issue("127.0.0.1"))
+    tls = ServerTls(*files)
+    before = tls.material.fingerprint
+    async with serving(kind, tls) as listener:
+        async with await kind[0].dial(listener.url, DialOptions(TOKEN, tls=ClientTls(before))) as old:
+            assert not await asyncio.to_thread(tls.refresh)
+            install(authority.issue("127.0.0.1"))
+            assert await asyncio.to_thread(tls.refresh)
+            after = tls.material.fingerprint
+            assert after != before
+            assert await echoed(kind, listener.url, ClientTls(after)) == b"there and back"
+            await old.send(b"still here")
+            assert await old.receive() == b"still here"
+
+
+async def test_plain_words_to_a_tls_port_and_the_other_way_round_are_connect_errors(kind, authority) -> None:
+    async with serving(kind, ServerTls(*authority.issue("127.0.0.1"))) as listener:
+        plain = listener.url.replace("s://", "://", 1)
+        with pytest.raises(ConnectError):
+            await kind[0].dial(plain, DialOptions(TOKEN, connect_timeout_s=3.0))
+
+
+async def test_without_a_certificate_nobody_listens(kind) -> None:
+    with pytest.raises(ListenError, match="there is no certificate"):
+        await kind[0].listen(kind[1], echo, ListenOptions())
+
+
+async def test_files_that_are_not_there_are_said_so(kind, authority, tmp_path) -> None:
+    async with serving(kind, ServerTls(*authority.issue("127.0.0.1"))) as listener:
+        for tls in (ClientTls(ca=tmp_path / "none"), ClientTls(ca=authority.file, certificate=tmp_path / "none")):
+            with pytest.raises(CertificateError, match="cannot be used") as caught:
+                await echoed(kind, listener.url, tls)
+            assert caught.value.reason == "files"
+
+
+CHEAP = ("carries_every_legal_size", "slow_reader_is_cut", "listener_close_ends_channels")
+
+
+@pytest.mark.parametrize("name", CHEAP)
+async def test_the_promises_of_a_transport_hold_over_tls(kind, authority, name) -> None:
+    issued = authority.issue("127.0.0.1")
+    tls, trust = ServerTls(*issued), ClientTls(ca=authority.file)
+
+    class Secure(Transport):
+        schemes = kind[0].schemes
+
+        async def listen(self, url, handler, options):
+            return await kind[0].listen(url, handler, options._replace(tls=tls))
+
+        async def dial(self, url, options):
+            return await kind[0].dial(url, options._replace(tls=trust))
+
+    @asynccontextmanager
+    async def make():
+        yield Secure(), kind[1]
+
+    await TRANSPORT_CHECKS[name](make)
+
+
+def test_a_key_that_others_can_read_is_refused(authority) -> None:
+    issued = authority.issue("127.0.0.1")
+    issued.key.chmod(0o640)
+    with pytest.raises(UsageError, match="can be read by others: run chmod 600"):
+        ServerTls(*issued)
+
+
+def test_what_does_not_belong_together_is_refused_and_the_old_stays(authority, tmp_path) -> None:
+    one, other = authority.issue("127.0.0.1"), authority.issue("127.0.0.1")
+    tls = ServerTls(*one)
+    shown = tls.material.fingerprint
+    one.certificate.write_bytes(other.certificate.read_bytes())
+    with pytest.raises(UsageError, match="cannot be used"):
+        tls.refresh()
+    assert tls.material.fingerprint == shown
+    assert not tls.refresh()  # said once
+    with pytest.raises(UsageError, match="cannot be used: it holds no certificate"):
+        (tmp_path / "empty").write_text("")
+        ServerTls(tmp_path / "empty", other.key)
+
+
+def test_nothing_shows_a_key(authority) -> None:
+    material = ServerTls(*authority.issue("127.0.0.1")).material
+    assert "PRIVATE" not in repr(material) and material.fingerprint in repr(material)
+
+
+async def test_a_revoked_session_ends_while_the_peer_says_nothing(kind, authority) -> None:
+    """What the door does to a channel whose token is gone, here with TLS around it."""
+    opened: asyncio.Queue[Channel] = asyncio.Queue()
+
+    async def hold(channel: Channel) -> None:
+        opened.put_nowait(channel)
+        await channel.receive()
+
+    tls = ServerTls(*authority.issue("127.0.0.1"))
+    listener = await kind[0].listen(kind[1], hold, ListenOptions(Keyring.of(TOKEN), tls=tls))
+    channel = await kind[0].dial(listener.url, DialOptions(TOKEN, tls=ClientTls(ca=authority.file)))
+    far = await opened.get()
+    assert far.credential is not None and far.credential.digest == TOKEN.digest()
+    await asyncio.gather(far.close("gone"), ended(channel))
+    await listener.close(0.2)
+
+
+async def ended(channel: Channel) -> None:
+    with pytest.raises(ChannelClosed):
+        await channel.receive()
+    await channel.close()

@@ -1,0 +1,52 @@
+"""Transforms in front of an agent: the contract holds, the statistics are published, and `update` alone writes them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aioseed.agents.transformed import Published, transformed
+from aioseed.agents.vtrace import VtraceConfig
+from aioseed.agents.vtrace.agent import build
+from aioseed.nets.frame_stack import frame_stack
+from aioseed.nets.leaf_transforms import normalize
+from aioseed.nets.mlp import mlp
+from aioseed.nets.transforms import chain
+from aioseed.specs import ArraySpec, discrete
+from aioseed.testing.agent_kit import AgentUnderTest, check_agent
+from aioseed.types import EnvironmentSpec
+
+SPEC = EnvironmentSpec(ArraySpec("float32", (3,)), discrete(3))
+CHAIN = chain(SPEC.observation, [normalize, partial(frame_stack, n=2)])
+
+
+def make():
+    inner = build(VtraceConfig(), SPEC._replace(observation=CHAIN.observation), partial(mlp, hidden=(8,)))
+    return transformed(inner, CHAIN)
+
+
+def test_an_agent_behind_transforms_keeps_the_contract():
+    check_agent(make(), SPEC)
+
+
+def test_statistics_are_published_and_move_with_what_was_seen():
+    agent = make()
+    subject = AgentUnderTest(agent, SPEC)
+    unroll = subject.unroll(np.random.default_rng(0))
+    learned = jax.jit(agent.observe)(subject.learner, unroll)
+    published = agent.published(learned)
+    assert isinstance(published, Published)
+    (moments,), _ = published.transform
+    rows = np.asarray(unroll.observation)[:-1].reshape(-1, 3)
+    np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-4, atol=1e-5)
+    assert float(moments.rows) == len(rows)
+    # Parameters and the optimiser's tree know nothing of them, and a step of the optimiser does not touch them.
+    assert learned.params is not None and jax.tree.structure(learned.params) == jax.tree.structure(
+        subject.learner.params
+    )
+    after = agent.after_update(learned, jnp.int32(1))
+    jax.tree.map(np.testing.assert_array_equal, after.extra, learned.extra)
+    assert subject.gradient(unroll, learned).total != subject.gradient(unroll).total

@@ -1,0 +1,120 @@
+"""Tokens that are taken back, and what is said about those who were refused; here without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from aioseed.errors import AuthenticationError, ChannelClosed
+from aioseed.host.door import Door, Throttle
+from aioseed.telemetry.counters import Metrics
+from aioseed.transport.channel import Channel, DialOptions, ListenOptions
+from aioseed.transport.keyring import Keyring, parse_keys
+from aioseed.transport.memory import MemoryTransport
+from aioseed.transport.token import Secret
+
+ONE, OTHER = Secret("one-canary"), Secret("other-canary")
+
+
+async def hold(channel: Channel) -> None:
+    while True:
+        await channel.receive()
+
+
+def write(path: Path, text: str) -> None:
+    draft = path.with_suffix(".new")
+    draft.write_text(text)
+    draft.chmod(0o600)
+    draft.replace(path)
+
+
+@pytest.fixture
+async def opened(tmp_path: Path):
+    """A door before a memory network, its token file, and a way to dial."""
+    file, metrics, network = tmp_path / "tokens", Metrics(), MemoryTransport()
+    write(file, f"{ONE.reveal()}\n{OTHER.reveal()}\n")
+    door = Door(Keyring(parse_keys(file.read_text())), file, None, 2, metrics)
+    options = ListenOptions(door.keys, report=door.report)
+    listener = await network.listen("memory://here", door.guarded(hold), options)
+    watch = asyncio.create_task(door.watch())
+
+    async def dial(token: Secret) -> Channel:
+        return await network.dial("memory://here", DialOptions(token))
+
+    yield file, metrics, dial
+    watch.cancel()
+    await listener.close(0.1)
+
+
+async def test_a_token_that_is_removed_closes_its_sessions_and_no_others(opened):
+    file, metrics, dial = opened
+    mine, theirs = await dial(ONE), await dial(OTHER)
+    await asyncio.to_thread(write, file, OTHER.reveal())
+    async with asyncio.timeout(30):
+        with pytest.raises(ChannelClosed, match="no longer valid"):
+            await mine.receive()
+    await theirs.send(b"still here")
+    assert metrics.counter("transport/revoked").value == 1
+    with pytest.raises(AuthenticationError):
+        await dial(ONE)
+
+
+async def test_a_token_file_that_cannot_be_used_changes_nothing(opened, caplog):
+    file, metrics, dial = opened
+    await asyncio.to_thread(write, file, "")
+    async with asyncio.timeout(30):
+        while not metrics.counter("transport/reloads_failed").value:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await (await dial(ONE)).send(b"x")
+    assert "what was there before stays" in caplog.text and "canary" not in caplog.text
+
+
+async def test_one_token_opens_so_many_channels_and_a_closed_one_makes_room(opened):
+    _, metrics, dial = opened
+    first, _second, third = await dial(ONE), await dial(ONE), await dial(ONE)
+    with pytest.raises(ChannelClosed, match="too many connections"):
+        await third.receive()
+    await (await dial(OTHER)).send(b"another token has its own")
+    await first.close()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await (await dial(ONE)).send(b"x")
+    assert metrics.counter("transport/too_many_connections").value == 1
+
+
+@pytest.mark.virtual_time
+async def test_an_expired_token_ends_its_sessions():
+    loop, network = asyncio.get_running_loop(), MemoryTransport()
+    [credential] = parse_keys("t actor=a expires=1970-01-01T00:01:00Z")
+    door = Door(Keyring([credential], clock=loop.time), None, None, 9, Metrics())
+    began_s = loop.time()
+    assert began_s < 60
+    await network.listen("memory://here", door.guarded(hold), ListenOptions(door.keys, report=door.report))
+    channel = await network.dial("memory://here", DialOptions(Secret("t")))
+    watch = asyncio.create_task(door.watch())
+    with pytest.raises(ChannelClosed):
+        await channel.receive()
+    assert 60 <= loop.time() < 61
+    with pytest.raises(AuthenticationError):
+        await network.dial("memory://here", DialOptions(Secret("t")))
+    watch.cancel()
+
+
+async def test_a_flood_of_refusals_is_counted_in_full_and_told_in_one_line(caplog):
+    metrics = Metrics()
+    door = Door(None, None, None, 9, metrics)
+    with caplog.at_level(logging.WARNING):
+        for number in range(1000):
+            door.report("bad_token", f"10.0.0.{number}\n\x1b[31m")
+    assert metrics.counter("transport/bad_token").value == 1000
+    assert len(caplog.records) == 1
+    assert "\n" not in caplog.records[0].getMessage() and "\x1b" not in caplog.records[0].getMessage()
+
+
+def test_a_throttle_tells_what_it_kept_silent_about():
+    throttle = Throttle(1.0)
+    assert [throttle.ask("a", at_s) for at_s in (0.0, 0.1, 0.9, 1.0, 1.1)] == [1, None, None, 3, None]
+    assert throttle.ask("b", 0.5) == 1

@@ -1,0 +1,77 @@
+"""What a token allows, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from aioseed.errors import ChannelClosed
+from aioseed.transport.keyring import Credential
+from aioseed.transport.token import Secret
+from aioseed.wire.messages import Bye, Error, Ping, Pong, Refused
+
+pytestmark = pytest.mark.virtual_time
+
+
+def give(table, credential: Credential) -> None:
+    """Let every session that has no credential yet have this one, as a listener that asks for tokens would."""
+    for session in table.server._sessions.values():
+        if session.channel.credential is None:
+            session.channel.credential = credential
+
+
+async def joined(table, credential: Credential, environments: int):
+    peer = await table.dial()
+    await asyncio.sleep(0.001)  # until its session is there
+    give(table, credential)
+    peer.greet(environments)
+    return peer
+
+
+MINE = Credential(Secret("mine").digest(), "lab-7", max_environments=3)
+OTHER = Credential(Secret("other").digest(), "lab-8", max_environments=3)
+
+
+async def test_one_tokens_environments_are_added_up_over_its_sessions(desk):
+    table = await desk()
+    first = await joined(table, MINE, 2)
+    assert (await first.hears()).kind == "welcome"
+    second = await joined(table, MINE, 2)
+    refused = await second.hears_a(Refused)
+    assert refused.code == "capacity" and refused.retry and "lab-7" in refused.message and refused.ours == "1"
+    assert (await (await joined(table, OTHER, 3)).hears()).kind == "welcome"
+    assert (await (await joined(table, MINE, 1)).hears()).kind == "welcome"
+
+
+async def test_more_than_the_token_ever_allows_is_not_worth_asking_again(desk):
+    table = await desk()
+    refused = await (await joined(table, MINE, 4)).hears_a(Refused)
+    assert not refused.retry
+
+
+async def test_a_flood_of_messages_that_are_no_steps_ends_its_session_alone(desk):
+    table = await desk(messages_per_s=5.0)
+    loud, quiet = await table.dial(), await table.dial()
+    await loud.join(1)
+    await quiet.join(1)
+    for number in range(21):
+        loud.say(Ping(number=number))
+    heard = []
+    with pytest.raises(ChannelClosed):
+        while True:
+            heard.append(await loud.hears())
+    assert [message.kind for message in heard] == ["pong"] * 20 + ["error", "bye"]
+    assert isinstance(heard[-2], Error) and isinstance(heard[-1], Bye)
+    quiet.say(Ping(number=1))
+    await quiet.hears_a(Pong)
+
+
+async def test_messages_at_the_allowed_pace_never_end(desk):
+    table = await desk(messages_per_s=5.0)
+    peer = await table.dial()
+    await peer.join(1)
+    for number in range(200):
+        peer.say(Ping(number=number))
+        await peer.hears_a(Pong)
+        await asyncio.sleep(0.2)

@@ -1,0 +1,161 @@
+"""What stands before aiohttp until a connection is a channel: TLS, the time for it, and the size of a request's head.
+
+aiohttp bounds neither the time to a first request nor how many connections wait without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import cast
+
+from aiohttp import web
+
+from aioseed.transport.channel import ListenOptions
+
+TLS_SHUTDOWN_S = 1.0
+NO_DESCRIPTORS_S = 0.1
+"""Pause after the system would not give a further descriptor; those inside go on meanwhile."""
+
+
+class Doorway:
+    """Own the connections of a listener that are not channels yet. Thread: the event loop's."""
+
+    def __init__(self, options: ListenOptions, make: Callable[[], web.RequestHandler], *, secure: bool) -> None:
+        self.options = options
+        self._secure = secure
+        self._make = make
+        self._gates: dict[web.RequestHandler, Gate] = {}
+
+    def __len__(self) -> int:
+        return len(self._gates)
+
+    async def accept(self, listening: socket.socket) -> None:
+        """Take connections in until cancelled; drop each that is one too many."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(listening)
+            except OSError:
+                self.options.report("too_many_connections", "no descriptor is left")
+                await asyncio.sleep(NO_DESCRIPTORS_S)
+                continue
+            peer = f"{address[0]}:{address[1]}"
+            if len(self._gates) >= self.options.max_unauthenticated:
+                self.options.report("too_many_connections", peer)
+                connection.close()
+            else:
+                inner = self._make()
+                self._gates[inner] = Gate(self, inner, connection, peer)
+            # The next may be there already, and others want their turn.
+            await asyncio.sleep(0)
+
+    async def connect(self, gate: Gate, connection: socket.socket, peer: str) -> None:
+        """Hand a connection to its gate, after the TLS handshake where there is one."""
+        loop = asyncio.get_running_loop()
+        tls = self.options.tls if self._secure else None
+        if tls is None:
+            await loop.connect_accepted_socket(lambda: gate, connection)
+            return
+        try:
+            await loop.connect_accepted_socket(
+                lambda: gate,
+                connection,
+                ssl=tls.material.context,
+                ssl_handshake_timeout=self.options.handshake_timeout_s,
+                ssl_shutdown_timeout=TLS_SHUTDOWN_S,
+            )
+        except OSError:
+            self.options.report("tls_failed", peer)
+            gate.cut()
+
+    def leave(self, inner: web.RequestHandler) -> None:
+        """Count a connection out. Idempotent."""
+        self._gates.pop(inner, None)
+
+    def open(self, inner: web.RequestHandler) -> None:
+        """Let the connection that `inner` serves through: it is a channel now."""
+        if (gate := self._gates.get(inner)) is not None:
+            gate.open()
+
+    def close(self) -> None:
+        """Drop every connection that is no channel."""
+        for gate in list(self._gates.values()):
+            gate.cut()
+
+
+class Gate(asyncio.Protocol):
+    """Pass one connection on to aiohttp, within the bounds of an open door; afterwards aiohttp has it alone."""
+
+    def __init__(self, doorway: Doorway, inner: web.RequestHandler, connection: socket.socket, peer: str) -> None:
+        self._doorway = doorway
+        self._inner = inner
+        self._peer = peer
+        self._transport: asyncio.Transport | None = None
+        self._head_bytes = 0
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(doorway.options.handshake_timeout_s, self._too_late)
+        self._connecting = loop.create_task(doorway.connect(self, connection, peer), name=f"handshake of {peer}")
+        # Cancelled before its first step it would leave the socket open; after that a transport has it.
+        self._connecting.add_done_callback(lambda task: connection.close() if task.cancelled() else None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hand the connection to aiohttp."""
+        # uvloop's transports are none by type.
+        self._transport = cast("asyncio.Transport", transport)
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what belongs to the head of the request, unless it is too long."""
+        self._head_bytes += len(data)
+        if self._head_bytes > self._doorway.options.max_header_bytes:
+            self._doorway.options.report("header_too_large", self._peer)
+            self.cut()
+        else:
+            self._inner.data_received(data)
+
+    def eof_received(self) -> None:
+        """Pass on that nothing more comes: the connection then closes."""
+        self._inner.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._over()
+        self._inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Pass on."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass on."""
+        self._inner.resume_writing()
+
+    def open(self) -> None:
+        """Step aside: from now on aiohttp alone serves the connection."""
+        self._over()
+        if self._transport is not None:
+            self._transport.set_protocol(self._inner)
+
+    def cut(self) -> None:
+        """Drop the connection."""
+        self._over()
+        if self._transport is not None:
+            self._transport.abort()
+        elif self._connecting is not asyncio.current_task():
+            self._connecting.cancel()
+
+    def _too_late(self) -> None:
+        self._doorway.options.report("handshake_timeout", self._peer)
+        self.cut()
+
+    def _over(self) -> None:
+        self._doorway.leave(self._inner)
+        self._timer.cancel()
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """Return the address of the other side, for logs."""
+    name = transport.get_extra_info("peername")
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
