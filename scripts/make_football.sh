@@ -36,4 +36,6 @@ echo "Installing aioseed for football actors into $venv: gfootball is compiled, 
 $install setuptools wheel psutil
 PATH="$(cd "$venv/bin" && pwd):$PATH" $install --no-build-isolation gfootball gym
 $install --editable '.[football]'
+# The distribution's pip may be too old to know groups.
+$install --upgrade pip
 $install --group football

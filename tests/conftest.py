@@ -19,7 +19,14 @@ from hypothesis import HealthCheck, settings
 # Before anything imports JAX. A machine with an accelerator may say otherwise.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-OUR_PACKAGES = ("aioseed", "aioseed_websocket", "aioseed_grpc", "aioseed_gymnasium")
+OUR_PACKAGES = (
+    "aioseed",
+    "aioseed_websocket",
+    "aioseed_grpc",
+    "aioseed_gymnasium",
+    "aioseed_football",
+    "aioseed_dmlab",
+)
 
 # Same examples in every run, so that red means broken; `pytest --hypothesis-profile=thorough` looks for new ones.
 settings.register_profile(

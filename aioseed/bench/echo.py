@@ -6,8 +6,9 @@ identity of the rows, so that the load checks answers of both kinds alike.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aioseed.bench.traffic import MAX_MESSAGE_BYTES, Traffic
 from aioseed.transport.channel import Channel, Listener, ListenOptions, Transport
@@ -112,6 +113,48 @@ class ChannelEcho(Echo):
     async def close(self) -> None:
         """Stop."""
         await self._listener.close()
+
+
+class SocketEcho(Echo):
+    """Echo over bare sockets of the event loop: whoever sent a message's bytes gets its first ones back."""
+
+    def __init__(self, server: asyncio.Server, url: str) -> None:
+        self._server = server
+        self.url = url
+
+    @classmethod
+    async def open(cls, message_bytes: int, answer_bytes: int) -> SocketEcho:
+        """Listen on a free port of loopback."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: _SocketEchoing(message_bytes, answer_bytes), "127.0.0.1", 0)
+        return cls(server, f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+    async def close(self) -> None:
+        """Stop accepting; connections end with their other side."""
+        self._server.close()
+
+
+class _SocketEchoing(asyncio.Protocol):
+    """Serve one connection. Nothing but the head of a message is kept: moving the bytes is all that is measured."""
+
+    def __init__(self, message_bytes: int, answer_bytes: int) -> None:
+        self._message_bytes = message_bytes
+        self._answer_bytes = answer_bytes
+        self._transport: asyncio.Transport | None = None
+        self._head = bytearray()
+        self._missing = message_bytes
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._head += data[: self._answer_bytes - len(self._head)]
+        self._missing -= len(data)
+        if self._missing == 0:
+            assert self._transport is not None
+            self._transport.write(bytes(self._head))
+            self._head.clear()
+            self._missing = self._message_bytes
 
 
 async def open_echo(traffic: Traffic, transport: Transport) -> Echo:

@@ -6,9 +6,10 @@ measured.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+from typing import TYPE_CHECKING, Protocol, cast
 
-from aioseed.errors import ProtocolError
+from aioseed.errors import ConnectError, ProtocolError
 from aioseed.transport.channel import Channel
 from aioseed.wire.columns import ACTION_TYPE
 from aioseed.wire.messages import Ping, Pong, Welcome, decode_control
@@ -130,6 +131,52 @@ class GrpcLink:
         await self._call.done_writing()
         self._call.cancel()
         await self._channel.close()
+
+
+class SocketLink(asyncio.Protocol):
+    """Ask an echo over a bare socket of the event loop (implements `Link`)."""
+
+    def __init__(self, answer_bytes: int) -> None:
+        self._answer_bytes = answer_bytes
+        self._transport: asyncio.Transport | None = None
+        self._answer = bytearray()
+        self._answered: asyncio.Future[bytes] | None = None
+
+    @classmethod
+    async def open(cls, url: str, answer_bytes: int) -> SocketLink:
+        """Connect to ``tcp://host:port``."""
+        host, _, port = url.removeprefix("tcp://").rpartition(":")
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_connection(lambda: cls(answer_bytes), host, int(port))
+        return link
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the connection."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Collect an answer."""
+        self._answer += data
+        if len(self._answer) >= self._answer_bytes and self._answered is not None and not self._answered.done():
+            self._answered.set_result(bytes(self._answer))
+            self._answer.clear()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the one who waits."""
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_exception(ConnectError("the echo over a socket has gone", url=""))
+
+    async def ask(self, payload: bytes) -> bytes:
+        """Write and wait for the answer."""
+        assert self._transport is not None
+        self._answered = asyncio.get_running_loop().create_future()
+        self._transport.write(payload)
+        return await self._answered
+
+    async def close(self) -> None:
+        """Close the connection."""
+        assert self._transport is not None
+        self._transport.close()
 
 
 async def read_welcome(channel: Channel) -> Welcome:

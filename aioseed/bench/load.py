@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from time import perf_counter
 from typing import Literal, NamedTuple
 
@@ -22,11 +22,12 @@ import numpy as np
 
 from aioseed import __version__
 from aioseed.bench.echo import GRPC_METHOD
-from aioseed.bench.links import AiohttpLink, ChannelLink, GrpcLink, Link, RoadLink, read_welcome
+from aioseed.bench.links import AiohttpLink, ChannelLink, GrpcLink, Link, RoadLink, SocketLink, read_welcome
 from aioseed.bench.traffic import MAX_MESSAGE_BYTES, Traffic, Turn
 from aioseed.errors import AioseedError, ProtocolError
 from aioseed.plugins import transport_for
 from aioseed.specs import observation_to_json
+from aioseed.transport.allocator import keep_large_blocks
 from aioseed.transport.channel import DialOptions, Transport
 from aioseed.types import FIRST
 from aioseed.wire.columns import HEADER, StepMessage
@@ -39,7 +40,7 @@ WARM_UP_SHARE = 0.15
 
 
 class Addresses(NamedTuple):
-    """Say where road and echo listen."""
+    """Say where road and echo listen; empty where there is none."""
 
     road: str
     echo: str
@@ -128,15 +129,20 @@ class Load:
         """Connect all sessions.
 
         Args:
-            transport: The instance to dial with; None loads the one for the road's address.
+            transport: The instance to dial with; None loads the one for an address.
 
         Raises:
             TransportError, RefusedError: Road or echo cannot be reached.
         """
-        chosen = transport or transport_for(addresses.road)
-        roads = [await _join(traffic, addresses.road, chosen, index) for index in range(traffic.sessions)]
-        echoes = [await _echo(traffic, addresses.echo, chosen, index) for index in range(traffic.sessions)]
-        return cls({"road": roads, "echo": echoes})
+        sessions: dict[Kind, list[LoadSession]] = {"road": [], "echo": []}
+        for index in range(traffic.sessions):
+            if addresses.road:
+                chosen = transport or transport_for(addresses.road)
+                sessions["road"].append(await _join(traffic, addresses.road, chosen, index))
+        for index in range(traffic.sessions):
+            if addresses.echo:
+                sessions["echo"].append(await _echo(traffic, addresses.echo, transport, index))
+        return cls(sessions)
 
     async def turn(self, kind: Kind, seconds: float, messages_per_s: float | None = None) -> Turn:
         """Run all sessions of a kind for so long and return what they saw, the warm-up left out.
@@ -201,14 +207,17 @@ async def _join(traffic: Traffic, url: str, transport: Transport, index: int) ->
     return LoadSession(RoadLink(channel), message, traffic.action_bytes)
 
 
-async def _echo(traffic: Traffic, url: str, transport: Transport, index: int) -> LoadSession:
+async def _echo(traffic: Traffic, url: str, transport: Transport | None, index: int) -> LoadSession:
     link: Link
-    if "ws" in transport.schemes:
+    if url.startswith("ws:"):
         link = await AiohttpLink.open(url, MAX_MESSAGE_BYTES)
-    elif "grpc" in transport.schemes:
+    elif url.startswith("grpc:"):
         link = await GrpcLink.open(url, GRPC_METHOD, MAX_MESSAGE_BYTES)
+    elif url.startswith("tcp:"):
+        link = await SocketLink.open(url, traffic.action_bytes)
     else:
-        link = ChannelLink(await transport.dial(url, DialOptions(max_message_bytes=MAX_MESSAGE_BYTES)))
+        dialler = transport or transport_for(url)
+        link = ChannelLink(await dialler.dial(url, DialOptions(max_message_bytes=MAX_MESSAGE_BYTES)))
     first = index * traffic.envs_per_session
     slots = range(first, first + traffic.envs_per_session)
     message = _step(traffic, slots, [1] * traffic.envs_per_session)
@@ -220,31 +229,37 @@ async def _serve_standard_input() -> None:
     opening = json.loads(await lines(None, sys.stdin.readline))
     load = await Load.open(Traffic.from_json(opening["traffic"]), Addresses(opening["road"], opening["echo"]))
     try:
-        _say({"ready": True})
+        say({"ready": True})
         while line := await lines(None, sys.stdin.readline):
             order = json.loads(line)
             turn = await load.turn(order["kind"], order["seconds"], order["messages_per_s"])
-            _say(turn._asdict())
+            say(turn._asdict())
     finally:
         await load.close()
 
 
-def _say(form: dict[str, object]) -> None:
+def say(form: Mapping[str, object]) -> None:
+    """Print one JSON object in a line of its own."""
     sys.stdout.write(json.dumps(form) + "\n")
     sys.stdout.flush()
 
 
-def main() -> int:
-    """Serve standard input until it closes and return the exit code."""
+def run_on_fast_loop(serving: Coroutine[object, object, None]) -> int:
+    """Run a child's work on the loop that actors run on and return the exit code; what fails is said in its line."""
     try:
-        # The loop that actors run on.
         uvloop = None if importlib.util.find_spec("uvloop") is None else importlib.import_module("uvloop")
         with asyncio.Runner(loop_factory=None if uvloop is None else uvloop.new_event_loop) as runner:
-            runner.run(_serve_standard_input())
+            runner.run(serving)
     except AioseedError as error:
-        _say({"error": str(error)})
+        say({"error": str(error)})
         return error.exit_code
     return 0
+
+
+def main() -> int:
+    """Serve standard input until it closes and return the exit code."""
+    keep_large_blocks()  # as an actor does
+    return run_on_fast_loop(_serve_standard_input())
 
 
 if __name__ == "__main__":

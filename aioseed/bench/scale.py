@@ -8,10 +8,15 @@ import numpy as np
 
 from aioseed.bench.serving import MIN_ROUNDS, ROUND_S, Contest, ServingResult, measure_serving
 from aioseed.bench.traffic import Traffic
+from aioseed.errors import UsageError
 
 PASSES = 3
 REFERENCE_SESSIONS = 16
 HALF_LOAD = 0.5
+GROWTH_FIGURES = (
+    "sessions", "envs_per_session", "steps_per_s", "echo_steps_per_s", "share_of_echo", "action_latency_ms",
+    "echo_latency_ms",
+)  # fmt: skip
 
 
 async def measure_transports(traffic: Traffic, transports: Sequence[str], seconds: float) -> dict[str, object]:
@@ -26,22 +31,45 @@ async def measure_transports(traffic: Traffic, transports: Sequence[str], second
 
 async def measure_connections(traffic: Traffic, sessions: Sequence[int], seconds: float) -> dict[str, object]:
     """Measure the road for each number of sessions, `seconds` each in all, in several passes over all of them."""
-    results: dict[int, list[ServingResult]] = {count: [] for count in sessions}
-    for _ in range(PASSES):
-        for count in sessions:
-            each = traffic._replace(sessions=count)
-            results[count].append(await measure_serving(each, seconds / PASSES, 1))
-    figures = {count: joined(passes).figures() for count, passes in results.items()}
-    reference = float(str(figures[REFERENCE_SESSIONS]["steps_per_s"])) if REFERENCE_SESSIONS in figures else None
-    rows = [
-        {
-            name: figure[name]
-            for name in ("sessions", "steps_per_s", "echo_steps_per_s", "share_of_echo", "action_latency_ms")
-        }
-        | ({"share_of_16_sessions": round(float(str(figure["steps_per_s"])) / reference, 4)} if reference else {})
-        for figure in figures.values()
-    ]
+    rows = await _grown([traffic._replace(sessions=count) for count in sessions], seconds)
+    references = [float(str(row["steps_per_s"])) for row in rows if row["sessions"] == REFERENCE_SESSIONS]
+    for row in rows if references else ():
+        row["share_of_16_sessions"] = round(float(str(row["steps_per_s"])) / references[0], 4)
     return {"connections": rows}
+
+
+async def measure_environments(traffic: Traffic, environments: Sequence[int], seconds: float) -> dict[str, object]:
+    """Measure the road for each number of environments, spread over the sessions of `traffic` or, if fewer, one each.
+
+    Raises:
+        UsageError: The sessions cannot share a number evenly.
+    """
+    return {"environments": await _grown([spread(traffic, count) for count in environments], seconds)}
+
+
+def spread(traffic: Traffic, environments: int) -> Traffic:
+    """Return `traffic` with so many environments in all.
+
+    Raises:
+        UsageError: Its sessions cannot share them evenly.
+    """
+    sessions = min(traffic.sessions, environments)
+    if environments % sessions:
+        raise UsageError(f"{sessions} sessions cannot share {environments} environments evenly")
+    return traffic._replace(sessions=sessions, envs_per_session=environments // sessions).check()
+
+
+async def _grown(traffics: Sequence[Traffic], seconds: float) -> list[dict[str, object]]:
+    """Return a row of figures for each traffic; several passes over all, so that none has a quiet minute to itself."""
+    results: list[list[ServingResult]] = [[] for _ in traffics]
+    for _ in range(PASSES):
+        for traffic, passes in zip(traffics, results, strict=True):
+            passes.append(await measure_serving(traffic, seconds / PASSES, 1))
+    rows = []
+    for traffic, passes in zip(traffics, results, strict=True):
+        figures = joined(passes).figures()
+        rows.append({"environments": traffic.environments} | {name: figures[name] for name in GROWTH_FIGURES})
+    return rows
 
 
 async def measure_latency(traffic: Traffic, seconds: float) -> dict[str, object]:

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from aioseed.bench.child import Child
 from aioseed.bench.echo import open_echo
 from aioseed.bench.load import WARM_UP_SHARE, Addresses, Kind, Load
 from aioseed.bench.road import Road
 from aioseed.bench.traffic import Traffic, Turn
-from aioseed.errors import AioseedError, PluginError
+from aioseed.errors import PluginError
 from aioseed.plugins import load, transport_for
 from aioseed.transport.channel import Transport
 
 ROUND_S = 1.0
 """About how long one turn lasts: short against the moods of a shared machine, long against a turn's beginning."""
 MIN_ROUNDS = 3
-_END_S = 5.0
 
 
 class Measured(NamedTuple):
@@ -82,55 +79,28 @@ class _Sessions(Protocol):
 
 
 class LoadProcess:
-    """Run a load in a process of its own, which ends when its standard input closes (implements `_Sessions`)."""
+    """Run a load in a process of its own (implements `_Sessions`)."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Child) -> None:
         self._process = process
 
     @classmethod
-    async def open(cls, traffic: Traffic, addresses: Addresses) -> LoadProcess:
-        """Start it and wait until every session is connected."""
-        load = cls(await asyncio.to_thread(_start))
-        await load._order({"traffic": traffic._asdict(), "road": addresses.road, "echo": addresses.echo})
-        return load
+    async def open(
+        cls, traffic: Traffic, addresses: Addresses, environment: Mapping[str, str] | None = None
+    ) -> LoadProcess:
+        """Start it, with further variables in its environment, and wait until every session is connected."""
+        process = await Child.start("load", environment)
+        await process.order({"traffic": traffic._asdict(), "road": addresses.road, "echo": addresses.echo})
+        return cls(process)
 
     async def turn(self, kind: Kind, seconds: float, messages_per_s: float | None = None) -> Turn:
         """Run one turn."""
         order: dict[str, object] = {"kind": kind, "seconds": seconds, "messages_per_s": messages_per_s}
-        return Turn.from_json(await self._order(order))
+        return Turn.from_json(await self._process.order(order))
 
     async def close(self) -> None:
         """End the process. Idempotent."""
-        await asyncio.to_thread(self._end)
-
-    async def _order(self, order: dict[str, object]) -> dict[str, object]:
-        line = await asyncio.to_thread(self._exchange, json.dumps(order))
-        answer: dict[str, object] = json.loads(line) if line else {"error": "the load process died"}
-        if "error" in answer:
-            raise AioseedError(f"the load failed: {answer['error']}")
-        return answer
-
-    def _exchange(self, line: str) -> str:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            return ""
-        return self._process.stdout.readline()
-
-    def _end(self) -> None:
-        try:
-            self._process.communicate(timeout=_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
-
-
-def _start() -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "aioseed.bench.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        await self._process.close()
 
 
 class Contest:
@@ -172,6 +142,10 @@ class Contest:
             measured.append(Round(echo, await self._turn("road", seconds, messages_per_s)))
         batch_rows = self._road.metrics.quantiles("serving/batch_rows", low=1.0, high=1e5).p50
         return ServingResult(self.traffic, tuple(measured), batch_rows)
+
+    async def road_turn(self, seconds: float) -> Turn:
+        """Let the road take one turn."""
+        return (await self._turn("road", seconds, None)).turn
 
     async def _turn(self, kind: Kind, seconds: float, messages_per_s: float | None) -> Measured:
         """Run one turn; inference that fails ends it."""

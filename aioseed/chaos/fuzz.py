@@ -137,6 +137,8 @@ def _exchanged(rng: random.Random, payload: bytes) -> bytes:
     node = message
     while True:
         keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        if not keys:
+            return payload
         key = rng.choice(keys)
         child = node[key]
         if isinstance(child, dict | list) and child and rng.random() < 0.7:

@@ -36,6 +36,7 @@ from aioseed.telemetry.returns import EpisodeTracker
 from aioseed.testing.counting import ACTIONS, COUNTING_SPEC
 from aioseed.testing.tracer import TracerConfig, mix, tracer_agent
 from aioseed.training.config import CheckpointConfig, TrainingConfig
+from aioseed.training.device import Placement
 from aioseed.training.executor import InlineExecutor
 from aioseed.training.loop import TrainingLoop, TrainingPorts
 from aioseed.training.optimizer import make_optimizer
@@ -87,7 +88,7 @@ class Laboratory:
             batch_unrolls=BATCH_UNROLLS, checkpoint=CheckpointConfig(every_s=CHECKPOINT_EVERY_S)
         )
         optimizer = make_optimizer(self.training, UNROLL_STEPS)
-        self.state = init_state(agent, optimizer, jax.random.key(RUN_SEED), self.device)
+        self.state = init_state(agent, optimizer, jax.random.key(RUN_SEED), Placement((self.device,)))
         self.steps = StepLayout(COUNTING_SPEC.observation, len(METRICS))
         self._acting = acting_of(built, greedy=False)
         self._compiled = compiled

@@ -22,6 +22,7 @@ from aioseed.cli.common import Parser, add_overrides, guarded, loop_factory, spl
 from aioseed.cli.interrupts import INTERRUPTED
 from aioseed.errors import UsageError
 from aioseed.plugins import environment_plugin
+from aioseed.transport.allocator import keep_large_blocks
 from aioseed.transport.client_tls import ClientTls, parse_fingerprint
 from aioseed.transport.token import Secret
 from aioseed.validation import validate
@@ -127,6 +128,7 @@ def _tls(words: argparse.Namespace) -> ClientTls:
 
 
 def _run(words: argparse.Namespace) -> int:
+    keep_large_blocks()
     interrupt = _Interrupt()
     if words.lifeline_stdin:
         interrupt.watch_stdin()

@@ -15,9 +15,13 @@ from aioseed.bench.traffic import Traffic
 from aioseed.cli.common import Parser, add_overrides, guarded, print_json, run_until_interrupted, split_overrides
 from aioseed.errors import UsageError
 from aioseed.lookup import did_you_mean
+from aioseed.transport.allocator import keep_large_blocks
 
 Measure = Callable[[asyncio.Event], Awaitable[dict[str, object]]]
 DEFAULT_SESSIONS = "1,4,16,64,256,1000"
+DEFAULT_ENVIRONMENTS = "1,16,64,256,1024,4096,16384"
+LARGE_OBSERVATION_BYTES = 84 * 84 * 4
+"""Four stacked frames of Atari: with 16 environments, messages of 452 kB."""
 DEFAULT_ENTRIES = "10000,100000,1000000"
 
 
@@ -31,6 +35,8 @@ KINDS = {
     "transports": "serving over several transports beside one another",
     "latency": "latency at the top load and at half of it, beside the bare echo's",
     "connections": "serving for a growing number of connections",
+    "environments": "serving for a growing number of environments over the same connections",
+    "messages": "large messages over the road beside bare echoes, with and without the allocator's settings",
     "train": "a training run beside its own limit",
     "replay": "inserts, samples and changes of priorities beside cpprb's, where that is installed",
     "startup": "from the command to training and to its goal, with a cold and a warm cache",
@@ -58,21 +64,24 @@ def parser(kind: str) -> Parser:
         words.add_argument("--seconds", type=float, default=10.0, help="time to measure (default: 10)")
         words.add_argument("--seed", type=int)
     else:
-        _add_traffic(words)
-    if kind in ("serving", "latency", "connections"):
+        _add_traffic(words, LARGE_OBSERVATION_BYTES if kind == "messages" else 16)
+    if kind in ("serving", "latency", "connections", "environments"):
         words.add_argument("--transport", default="websocket", help="websocket, grpc, memory or a plug-in's name")
     if kind == "transports":
         words.add_argument("--transports", default="websocket,grpc,memory", help="names, separated by commas")
     if kind == "connections":
         words.add_argument("--connections", default=DEFAULT_SESSIONS, help="numbers, separated by commas")
+    if kind == "environments":
+        words.add_argument("--environments", default=DEFAULT_ENVIRONMENTS, help="numbers, separated by commas")
     words.add_argument("--json", action="store_true", help="print one JSON object in one line")
     return words
 
 
-def _add_traffic(words: argparse.ArgumentParser) -> None:
+def _add_traffic(words: argparse.ArgumentParser, observation_bytes: int) -> None:
+    observation_help = f"of one environment (default: {observation_bytes})"
     words.add_argument("--sessions", type=int, default=16, help="connections (default: 16)")
     words.add_argument("--envs-per-session", type=int, default=16, help="environments of a message (default: 16)")
-    words.add_argument("--observation-bytes", type=int, default=16, help="of one environment (default: 16)")
+    words.add_argument("--observation-bytes", type=int, default=observation_bytes, help=observation_help)
     words.add_argument("--seconds", type=float, default=5.0, help="time for the road; the echo takes as long again")
 
 
@@ -94,6 +103,7 @@ def _bench(argv: Sequence[str]) -> int:
     if getattr(words, "seconds", 1.0) <= 0:
         raise UsageError("--seconds must be positive")
     seed, measure = _chosen(kind, words)
+    keep_large_blocks()  # as a learner does
     circumstances = {"benchmark": kind, "machine": machine(), "versions": versions(), "seed": seed}
     figures = run_until_interrupted(lambda stop: _unless_stopped(measure(stop), stop, kind), _say)
     if figures is None:
@@ -134,7 +144,7 @@ def _chosen(kind: str, words: argparse.Namespace) -> tuple[int, Measure]:
 
 
 def _serving(kind: str, words: argparse.Namespace) -> Measure:
-    from aioseed.bench.scale import measure_connections, measure_latency, measure_transports
+    from aioseed.bench.scale import measure_connections, measure_environments, measure_latency, measure_transports
     from aioseed.bench.serving import measure_serving
 
     name = getattr(words, "transport", "websocket")
@@ -143,12 +153,18 @@ def _serving(kind: str, words: argparse.Namespace) -> Measure:
     async def serving(stop: asyncio.Event) -> dict[str, object]:
         return (await measure_serving(traffic, words.seconds)).figures()
 
+    if kind == "messages":
+        from aioseed.bench.messages import measure_messages
+
+        return lambda stop: measure_messages(traffic, words.seconds)
     if kind == "transports":
         return lambda stop: measure_transports(traffic, words.transports.split(","), words.seconds)
     if kind == "latency":
         return lambda stop: measure_latency(traffic, words.seconds)
     if kind == "connections":
         return lambda stop: measure_connections(traffic, numbers(words.connections), words.seconds)
+    if kind == "environments":
+        return lambda stop: measure_environments(traffic, numbers(words.environments), words.seconds)
     return serving
 
 

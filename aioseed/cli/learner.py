@@ -29,6 +29,7 @@ from aioseed.cli.train import add_run_arguments, follow, where
 from aioseed.cli.view import RunView
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Finished, Listening
+from aioseed.transport.allocator import keep_large_blocks
 
 if TYPE_CHECKING:
     from aioseed.host.learner import Learner
@@ -84,6 +85,7 @@ def _learner(argv: Sequence[str]) -> int:
     token = token_of_environment() if words.token_file is None else None
     listen = words.listen or [f"{'wss' if config.transport.tls.given else 'ws'}://127.0.0.1:8700"]
     invitation = Invitation(words.config, words.overrides, config)
+    keep_large_blocks()
     # After everything that a user may have mistyped: JAX takes a second to import.
     from aioseed.host.learner import Learner
 

@@ -26,6 +26,7 @@ from aioseed.errors import UsageError
 from aioseed.host.config import load_config
 from aioseed.host.events import Event, Finished, Listening, Ready
 from aioseed.host.rundir import new_run_path
+from aioseed.transport.allocator import keep_large_blocks
 
 if TYPE_CHECKING:
     from aioseed.host.rundir import Resume
@@ -74,6 +75,7 @@ def _train(argv: Sequence[str]) -> int:
             overrides.append(f"{path}={value}")
     config = load_config(words.config, overrides)
     run_dir, resume = where(words.run_dir, words.resume, Path(words.config).stem)
+    keep_large_blocks()
     # After everything that a user may have mistyped: JAX takes a second to import.
     from aioseed.host.train import train
 

@@ -24,6 +24,7 @@ from aioseed.host.config import RunConfig
 from aioseed.specs import ArraySpec, Json, unflatten
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Ledger
+from aioseed.training.device import Placement
 from aioseed.training.store import Checkpoint
 from aioseed.training.trees import subtree
 from aioseed.training.update import column_shapes
@@ -142,7 +143,7 @@ def first_priorities(
             )
         )
 
-    program = jax.jit(of).lower(column_shapes(layout, unrolls, device)).compile()
+    program = jax.jit(of).lower(column_shapes(layout, (unrolls,), Placement((device,)))).compile()
     return lambda columns: np.array(program(columns))
 
 

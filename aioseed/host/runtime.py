@@ -18,6 +18,7 @@ from aioseed.host.config import RunConfig
 from aioseed.host.experience import build_experience
 from aioseed.host.goal import Goal
 from aioseed.host.sink import RunSink
+from aioseed.host.threads import begun
 from aioseed.serving.handshake import Contract
 from aioseed.serving.inference import EngineOptions, InferenceEngine, action_table
 from aioseed.serving.intake import ClosedBatch, Intake
@@ -27,7 +28,7 @@ from aioseed.specs import Json
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Ledger
 from aioseed.telemetry.returns import EpisodeTracker
-from aioseed.training.device import find_device, owned
+from aioseed.training.device import find_device, find_devices, owned
 from aioseed.training.loop import TrainingLoop, TrainingPorts
 from aioseed.training.optimizer import Optimizer, make_optimizer
 from aioseed.training.progress import Progress, TrainingReport
@@ -86,18 +87,19 @@ def build_runtime(
     built = build_agent(config.agent.section(), config.network.section(), contract.spec, transforms)
     layout = layout_of(built, config.experience.unroll_steps)
     lockstep_rows = config.local_environments if config.mode == "lockstep" else 0
-    training_device = find_device(config.training.device)
+    placement = find_devices(config.training.devices)
     inference_device = find_device(config.serving.device, "serving.device")
 
     optimizer = _optimizer(config)
-    state = init_state(built.agent, optimizer, jax.random.key(config.seed), training_device)
+    state = init_state(built.agent, optimizer, jax.random.key(config.seed), placement)
     progress = Progress()
     if restored is not None:
         arrays = {name: array for name, array in restored.arrays.items() if not name.startswith("replay/")}
-        state = owned(restore_arrays(state, arrays, path=str(restored.path)), training_device)
+        state = owned(restore_arrays(state, arrays, path=str(restored.path)), placement)
         progress = Progress.from_json(_section(restored, "training"))
     update = Update(built.agent, optimizer, contract.spec.observation, config.training)
-    program = compile_update(update, state, layout, config.training, training_device)
+    # The longest compilation beside all the others: XLA lets go of the interpreter's lock while it compiles.
+    program = begun("aioseed-compile", lambda: compile_update(update, state, layout, config.training, placement))
     published = built.agent.published(state.learner)
     board = PolicyBoard(compile_copy(published, inference_device), published, progress.version)
 
@@ -140,7 +142,7 @@ def build_runtime(
     ports = ports._replace(published=built.agent.published)
     if experience.save_replay is not None:
         ports = ports._replace(save_replay=experience.save_replay)
-    loop = TrainingLoop(program, state, ports, config.training, progress=progress)
+    loop = TrainingLoop(program.result(), state, ports, config.training, progress=progress)
     notes = (experience.memory,) if experience.memory else ()
     return Runtime(contract, table, intake, engine, board, ledger, episodes, assembler, source, goal, loop, notes)
 

@@ -35,9 +35,8 @@ class PlannedTask(NamedTuple):
     config: RunConfig
     run_dir: Path
 
-    @property
-    def finished(self) -> bool:
-        """Say whether its run has reached its end."""
+    def has_ended(self) -> bool:
+        """Say whether its run has reached its end. Reads the disk."""
         return (self.run_dir / FINISHED).exists()
 
 
@@ -80,7 +79,9 @@ def plan_suite(name: str, preset: str, overrides: Sequence[str], folder: Path, o
         if wanted not in names:
             raise UsageError(f'the suite {suite.name} has no task "{wanted}"{did_you_mean(wanted, names)}')
     before = read_plan(folder)
-    now: dict[str, object] = {"suite": name, "preset": preset, "overrides": list(overrides)}
+    # How long runs take is no part of the plan: a suite that was stopped may go on with more steps.
+    kept = [override for override in overrides if not override.startswith("training.total_steps=")]
+    now: dict[str, object] = {"suite": name, "preset": preset, "overrides": kept}
     if before is not None and before != now:
         differing = next(key for key in now if before.get(key) != now[key])
         raise UsageError(
@@ -153,7 +154,7 @@ async def run_suite(
     finished: list[str] = []
     failed: dict[str, AioseedError] = {}
     for place, planned in enumerate(plan.tasks, 1):
-        if planned.finished:
+        if await asyncio.to_thread(planned.has_ended):
             finished.append(planned.task.name)
             continue
         if stop.is_set():

@@ -6,9 +6,27 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 Result = TypeVar("Result")
+
+
+def begun(name: str, work: Callable[[], Result]) -> Future[Result]:
+    """Run `work()` in a daemon thread called `name` and return its outcome to come; an end of the program does not wait
+    for it.
+    """
+    outcome: Future[Result] = Future()
+    outcome.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return outcome
 
 
 async def in_own_thread(name: str, work: Callable[[], Result]) -> Result:

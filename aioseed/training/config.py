@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 PositiveInt = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+DeviceName = Annotated[str, Field(pattern=r"^(default|(cpu|gpu|tpu):\d+)$")]
 
 
 class ScheduleConfig(BaseModel):
@@ -78,10 +79,13 @@ class TrainingConfig(BaseModel):
     max_nonfinite_updates: PositiveInt = Field(
         default=10, description="Non-finite optimiser steps in a row after which training fails."
     )
-    device: str = Field(
-        default="default",
-        pattern=r"^(default|(cpu|gpu|tpu):\d+)$",
-        description="Where training runs: `default`, or platform and index such as `cpu:0` or `gpu:1`.",
+    devices: tuple[DeviceName, ...] = Field(
+        default=("default",),
+        min_length=1,
+        description=(
+            "Where training runs: `default`, or platform and index such as `cpu:0` or `gpu:1`. Several share the "
+            "unrolls of each step evenly; their number must divide `micro_unrolls`, or `batch_unrolls` without it."
+        ),
     )
     checkpoint: CheckpointConfig = CheckpointConfig()
 
@@ -92,11 +96,28 @@ class TrainingConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _devices_share(self) -> TrainingConfig:
+        if len(set(self.devices)) < len(self.devices):
+            raise ValueError("devices names a device twice")
+        if self.piece_unrolls % len(self.devices):
+            name = "batch_unrolls" if self.micro_unrolls is None else "micro_unrolls"
+            raise ValueError(
+                f"{len(self.devices)} devices cannot share {self.piece_unrolls} unrolls evenly: "
+                f"make {name} a multiple of {len(self.devices)}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _schedule_ends(self) -> TrainingConfig:
         schedule = self.optimizer.schedule
         if schedule.kind != "constant" and schedule.updates is None and self.total_steps is None:
             raise ValueError("a schedule that falls needs optimizer.schedule.updates or total_steps to know its length")
         return self
+
+    @property
+    def piece_unrolls(self) -> int:
+        """Return the unrolls that go through the network at once."""
+        return self.micro_unrolls or self.batch_unrolls
 
     @property
     def call_unrolls(self) -> int:

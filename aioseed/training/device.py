@@ -1,23 +1,49 @@
-"""Find the device that a configuration names, and put copies of arrays there that nobody else holds."""
+"""Find the devices that a configuration names, say what lies where on them, and put copies of arrays there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from aioseed.errors import ConfigError
 
 Tree = TypeVar("Tree")
+UNROLLS = "unrolls"
+"""Name of the only axis of the mesh: each device holds a share of every piece's unrolls."""
 
 
-def find_device(name: str, path: str = "training.device") -> jax.Device:
+class Placement(NamedTuple):
+    """Say which devices a program runs on: unrolls are shared out among them, everything else is on each."""
+
+    devices: tuple[jax.Device, ...]
+
+    @property
+    def replicated(self) -> Sharding:
+        """Return the sharding of what each device holds whole."""
+        return self._sharding()
+
+    def sharded(self, axis: int) -> Sharding:
+        """Return the sharding of arrays whose axis `axis` is that of the unrolls of a piece."""
+        return self._sharding(*[None] * axis, UNROLLS)
+
+    def _sharding(self, *axes: str | None) -> Sharding:
+        # For one device the plain form: its calls cost less, and NumPy arrays are read on a CPU where they lie.
+        if len(self.devices) == 1:
+            return SingleDeviceSharding(self.devices[0])
+        spec: Callable[..., PartitionSpec] = PartitionSpec
+        return NamedSharding(Mesh(np.array(self.devices), (UNROLLS,)), spec(*axes))
+
+
+def find_device(name: str, path: str) -> jax.Device:
     """Return the device called `name`: ``default``, or platform and index such as ``gpu:1``.
 
     Raises:
-        ConfigError: This machine has no such device.
+        ConfigError: This machine has no such device; `path` is the key that names it.
     """
     if name == "default":
         return jax.local_devices()[0]
@@ -30,13 +56,31 @@ def find_device(name: str, path: str = "training.device") -> jax.Device:
         raise ConfigError(message, path=path, value=name, expected=known) from error
 
 
-def owned(tree: Tree, device: jax.Device) -> Tree:
-    """Return `tree` as arrays on `device` in memory of their own.
+def find_devices(names: Sequence[str], path: str = "training.devices") -> Placement:
+    """Return the placement on the devices called `names`, in that order.
+
+    Raises:
+        ConfigError: This machine lacks one, two names mean the same one, or they are of different platforms.
+    """
+    devices = tuple(find_device(name, f"{path}.{place}") for place, name in enumerate(names))
+    for place, (name, device) in enumerate(zip(names, devices, strict=True)):
+        if device in devices[:place]:
+            message = f"{path}.{place} is {name!r}, which is the same device as {names[devices.index(device)]!r}"
+            raise ConfigError(message, path=f"{path}.{place}", value=name)
+        if device.platform != devices[0].platform:
+            message = f"{path}.{place} is {name!r}: devices that share a batch must be of one platform"
+            raise ConfigError(message, path=f"{path}.{place}", value=name, expected=devices[0].platform)
+    return Placement(devices)
+
+
+def owned(tree: Tree, placement: Placement) -> Tree:
+    """Return `tree` as arrays on every device of `placement`, in memory of their own.
 
     What is donated must be ours alone: JAX takes a NumPy array on the CPU without a copy, and an agent may put the same
     array into its state twice (a target network at the start).
     """
-    copies: Tree = jax.tree.map(lambda leaf: jax.device_put(jnp.array(leaf, copy=True), device), tree)
+    sharding = placement.replicated
+    copies: Tree = jax.tree.map(lambda leaf: jax.device_put(jnp.array(leaf, copy=True), sharding), tree)
     return copies
 
 

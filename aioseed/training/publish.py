@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +17,23 @@ from aioseed.types import Policy
 def compile_copy(params: PyTree, device: jax.Device) -> Callable[[PyTree], PyTree]:
     """Return a function that copies trees shaped as `params` to `device` and returns once the copy is there.
 
-    A copy, never a reference: the next update donates the original's buffers. On the device where training runs it is a
-    program compiled ahead and without donation; `jax.device_put` would return the very same buffers there.
+    A copy, never a reference: the next update donates the original's buffers. On a device where training runs it is a
+    program compiled ahead and without donation, which reads that device's own part of replicated parameters;
+    `jax.device_put` would return the very same buffers there.
+
+    Args:
+        params: Parameters, on one device or whole on each of several.
+        device: Where inference wants them.
     """
-    here = all(leaf.devices() == {device} for leaf in jax.tree.leaves(params))
-    if here:
+    homes = {home for leaf in jax.tree.leaves(params) for home in leaf.devices()}
+    if device not in homes:
+        return lambda tree: wait_until_ready(jax.device_put(tree, device))
+    if homes == {device}:
         program = jax.jit(_copy).lower(params).compile()
         return lambda tree: wait_until_ready(program(tree))
-    return lambda tree: wait_until_ready(jax.device_put(tree, device))
+    part = partial(_part_on, device)
+    local = jax.jit(_copy).lower(jax.tree.map(part, params)).compile()
+    return lambda tree: wait_until_ready(local(jax.tree.map(part, tree)))
 
 
 class PolicyBoard:
@@ -72,6 +82,12 @@ class PolicyBoard:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+def _part_on(device: jax.Device, leaf: jax.Array) -> jax.Array:
+    """Return what `device` holds of `leaf`, without a copy."""
+    part: jax.Array = next(shard.data for shard in leaf.addressable_shards if shard.device == device)
+    return part
 
 
 def _copy(tree: PyTree) -> PyTree:

@@ -2,7 +2,10 @@
 
 One call makes `updates_per_call` optimiser steps in a `jax.lax.scan`, each on its own slice of the columns. Pieces that
 fit into a cache (64 to 128 unrolls of 20 to 32 steps for a small network) train about three times as fast on a CPU as
-one large piece does; slices are cut out along axis 1 inside the scan, which is no slower than transposing beforehand.
+one large piece does. The columns come cut into pieces along the axis of unrolls, which is a view: leaves
+[rows, N, P, ...] for N pieces of P unrolls. On several devices each holds its share of every piece (axis P), so that an
+optimiser step averages over the same unrolls on however many devices, and all that they tell one another is sums of
+gradients.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import optax
 from aioseed.agents.agent import Agent, LearnerState, LossOutput, PyTree, Unroll
 from aioseed.specs import ArraySpec, ObservationSpec, unflatten
 from aioseed.training.config import TrainingConfig
-from aioseed.training.device import owned
+from aioseed.training.device import Placement, owned
 from aioseed.training.optimizer import Optimizer
 from aioseed.types import UnrollColumns, UnrollLayout
 
@@ -62,13 +65,13 @@ class _StepOutput(NamedTuple):
     aux: PyTree
 
 
-def init_state(agent: Agent, optimizer: Optimizer, key: jax.Array, device: jax.Device) -> TrainState:
-    """Return the state before the first update, on `device`, in buffers that nothing else holds."""
+def init_state(agent: Agent, optimizer: Optimizer, key: jax.Array, placement: Placement) -> TrainState:
+    """Return the state before the first update, whole on each device, in buffers that nothing else holds."""
     init_key, run_key = jax.random.split(key)
     # As one program each: op by op, initialisers take seconds.
     learner = jax.jit(agent.init)(init_key)
     opt_state = jax.jit(optimizer.transformation.init)(learner.params)
-    return owned(TrainState(learner, opt_state, jnp.int32(0), run_key, jnp.int32(0)), device)
+    return owned(TrainState(learner, opt_state, jnp.int32(0), run_key, jnp.int32(0)), placement)
 
 
 class Update:
@@ -85,25 +88,25 @@ class Update:
         self._observation = observation
         self._updates = config.updates_per_call
         self._unrolls = config.batch_unrolls
-        self._piece = config.micro_unrolls or config.batch_unrolls
+        self._piece = config.piece_unrolls
         is_spec = _is_array_spec
         self._extras_structure = jax.tree.structure(agent.extras(), is_leaf=is_spec)
         self._state_structure = jax.tree.structure(jax.eval_shape(agent.initial_state))
 
     def __call__(self, state: TrainState, columns: UnrollColumns) -> tuple[TrainState, UpdateOutput]:
-        """Return the state after U steps and what they report; `columns` hold U * B unrolls."""
+        """Return the state after U steps and what they report; `columns` hold U * B unrolls, cut into pieces."""
+        per_step = self._unrolls // self._piece
 
-        def step(state: TrainState, start: jax.Array) -> tuple[TrainState, _StepOutput]:
-            return self._step(state, columns, start)
+        def step(state: TrainState, first: jax.Array) -> tuple[TrainState, _StepOutput]:
+            return self._step(state, columns, first)
 
-        starts = jnp.arange(self._updates, dtype=jnp.int32) * self._unrolls
-        state, steps = jax.lax.scan(step, state, starts)
+        state, steps = jax.lax.scan(step, state, jnp.arange(self._updates, dtype=jnp.int32) * per_step)
         return state, _report(steps)
 
-    def _step(self, state: TrainState, columns: UnrollColumns, start: jax.Array) -> tuple[TrainState, _StepOutput]:
+    def _step(self, state: TrainState, columns: UnrollColumns, first: jax.Array) -> tuple[TrainState, _StepOutput]:
         # Both counts, so that a step that was skipped is followed by another noise.
         keys = _unroll_keys(jax.random.fold_in(state.key, state.step + state.skipped), self._unrolls)
-        sums, aux = self._sums(state.learner, columns, start, keys)
+        sums, aux = self._sums(state.learner, columns, first, keys)
         weight = jnp.where(sums.weight > 0, sums.weight, 1.0)
         gradient = jax.tree.map(lambda leaf: (leaf / weight).astype(leaf.dtype), sums.gradients)
         norm = _global_norm(gradient)
@@ -113,7 +116,8 @@ class Update:
         updates, opt_state = self._optimizer.transformation.update(gradient, state.opt_state, learner.params)
         moved = LearnerState(optax.apply_updates(learner.params, updates), learner.extra)
         moved = self._agent.observe(
-            self._agent.after_update(moved, state.step + 1), self._unroll(columns, start, self._unrolls)
+            self._agent.after_update(moved, state.step + 1),
+            self._unroll(columns, first, self._unrolls // self._piece),
         )
         new = (moved, opt_state, state.step + 1)
         old = (learner, state.opt_state, state.step)
@@ -125,25 +129,25 @@ class Update:
         return TrainState(learner, opt_state, step, state.key, skipped), report
 
     def _sums(
-        self, learner: LearnerState, columns: UnrollColumns, start: jax.Array, keys: jax.Array
+        self, learner: LearnerState, columns: UnrollColumns, first: jax.Array, keys: jax.Array
     ) -> tuple[_Sums, PyTree]:
-        """Return the sums over the B unrolls from `start` on, added up piece by piece, and aux with leaves [B, ...]."""
+        """Return the sums over the B unrolls of the pieces from `first` on, and aux with leaves [B, ...]."""
 
-        def piece(offset: jax.Array) -> tuple[_Sums, PyTree]:
-            piece_keys = jax.lax.dynamic_slice_in_dim(keys, offset, self._piece)
-            return self._piece_sums(learner, self._unroll(columns, start + offset, self._piece), piece_keys)
+        def piece(number: jax.Array) -> tuple[_Sums, PyTree]:
+            piece_keys = jax.lax.dynamic_slice_in_dim(keys, number * self._piece, self._piece)
+            return self._piece_sums(learner, self._unroll(columns, first + number, 1), piece_keys)
 
         if self._piece == self._unrolls:
             return piece(jnp.int32(0))
 
-        def add(so_far: _Sums, offset: jax.Array) -> tuple[_Sums, PyTree]:
-            sums, aux = piece(offset)
+        def add(so_far: _Sums, number: jax.Array) -> tuple[_Sums, PyTree]:
+            sums, aux = piece(number)
             return jax.tree.map(jnp.add, so_far, sums), aux
 
-        offsets = jnp.arange(0, self._unrolls, self._piece, dtype=jnp.int32)
-        shapes, _ = jax.eval_shape(piece, offsets[0])
+        numbers = jnp.arange(self._unrolls // self._piece, dtype=jnp.int32)
+        shapes, _ = jax.eval_shape(piece, numbers[0])
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        sums, aux = jax.lax.scan(add, nothing, offsets)
+        sums, aux = jax.lax.scan(add, nothing, numbers)
         return sums, _join_leading_axes(aux)
 
     def _piece_sums(self, learner: LearnerState, unroll: Unroll, keys: jax.Array) -> tuple[_Sums, PyTree]:
@@ -155,15 +159,14 @@ class Update:
         weight = jnp.asarray(output.count, jnp.float32)
         return _Sums(output.total, weight, output.metrics, gradients), output.aux
 
-    def _unroll(self, columns: UnrollColumns, start: jax.Array, count: int) -> Unroll:
-        """Return `count` unrolls from `start` on, with trees in the place of flat leaves."""
+    def _unroll(self, columns: UnrollColumns, first: jax.Array, pieces: int) -> Unroll:
+        """Return the unrolls of some pieces from `first` on, with trees in the place of flat leaves."""
 
-        def rows(column: np.ndarray) -> jax.Array:
-            return jax.lax.dynamic_slice_in_dim(jnp.asarray(column), start, count, axis=1)
+        def rows(column: np.ndarray, axis: int = 1) -> jax.Array:
+            cut = jax.lax.dynamic_slice_in_dim(jnp.asarray(column), first, pieces, axis)
+            return cut.reshape(*cut.shape[:axis], pieces * self._piece, *cut.shape[axis + 2 :])
 
-        def entries(column: np.ndarray) -> jax.Array:
-            return jax.lax.dynamic_slice_in_dim(jnp.asarray(column), start, count, axis=0)
-
+        entries = partial(rows, axis=0)
         return Unroll(
             observation=unflatten(self._observation, [rows(leaf) for leaf in columns.observation]),
             reward=rows(columns.reward),
@@ -178,36 +181,49 @@ class Update:
 
 
 def compile_update(
-    update: Update, state: TrainState, layout: UnrollLayout, config: TrainingConfig, device: jax.Device
+    update: Update, state: TrainState, layout: UnrollLayout, config: TrainingConfig, placement: Placement
 ) -> UpdateProgram:
     """Compile `update` ahead for exactly these shapes; the program donates its state and can never recompile.
 
     Args:
         update: What to compile.
-        state: A state of the right shapes; it is not used up.
-        layout: Shape of the unrolls; the program takes ``config.call_unrolls`` of them.
+        state: A state of the right shapes, where `placement` says; it is not used up.
+        layout: Shape of the unrolls; the program takes columns of ``config.call_unrolls`` of them, not yet cut.
         config: The section `training`.
-        device: Where it runs.
+        placement: Where it runs.
     """
-    columns = column_shapes(layout, config.call_unrolls, device)
-    compiled = jax.jit(update.__call__, donate_argnums=0).lower(state, columns).compile()
-    return cast("UpdateProgram", compiled)
+    pieces, piece = config.call_unrolls // config.piece_unrolls, config.piece_unrolls
+    shapes = column_shapes(layout, (pieces, piece), placement)
+    step = jax.jit(update.__call__, donate_argnums=0, out_shardings=placement.replicated)
+    compiled = cast("UpdateProgram", step.lower(state, shapes).compile())
+
+    def rows(column: np.ndarray) -> np.ndarray:
+        return column.reshape(len(column), pieces, piece, *column.shape[2:])
+
+    def entries(column: np.ndarray) -> np.ndarray:
+        return column.reshape(pieces, piece, *column.shape[1:])
+
+    return lambda state, columns: compiled(state, _map_columns(columns, rows, entries))
 
 
-def column_shapes(layout: UnrollLayout, unrolls: int, device: jax.Device) -> UnrollColumns:
-    """Return the shapes of the columns of `unrolls` unrolls on `device`, to compile for."""
-    sharding = jax.sharding.SingleDeviceSharding(device)
+def column_shapes(layout: UnrollLayout, unrolls: tuple[int, ...], placement: Placement) -> UnrollColumns:
+    """Return the shapes of columns to compile for.
 
-    def shaped(leading: tuple[int, ...], spec: ArraySpec) -> np.ndarray:
-        struct: Callable[..., jax.ShapeDtypeStruct] = jax.ShapeDtypeStruct
-        # The same structure holds NumPy columns, JAX arrays and, here, their shapes.
-        return cast("np.ndarray", struct(leading + spec.shape, np.dtype(spec.dtype), sharding=sharding))
+    Args:
+        layout: Shape of the unrolls.
+        unrolls: Sizes of the axes that count unrolls; the last is shared out among the devices.
+        placement: Where they lie.
+    """
+    struct: Callable[..., jax.ShapeDtypeStruct] = jax.ShapeDtypeStruct
+    of_rows, of_entries = placement.sharded(len(unrolls)), placement.sharded(len(unrolls) - 1)
 
+    # The same structure holds NumPy columns, JAX arrays and, here, their shapes.
     def rows(spec: ArraySpec) -> np.ndarray:
-        return shaped((layout.rows, unrolls), spec)
+        shape = (layout.rows, *unrolls, *spec.shape)
+        return cast("np.ndarray", struct(shape, np.dtype(spec.dtype), sharding=of_rows))
 
     def entries(spec: ArraySpec) -> np.ndarray:
-        return shaped((unrolls,), spec)
+        return cast("np.ndarray", struct((*unrolls, *spec.shape), np.dtype(spec.dtype), sharding=of_entries))
 
     return UnrollColumns(
         observation=tuple(rows(spec) for spec in layout.observation),
@@ -219,6 +235,24 @@ def column_shapes(layout: UnrollLayout, unrolls: int, device: jax.Device) -> Unr
         extras=tuple(rows(spec) for spec in layout.extras),
         initial_state=tuple(entries(spec) for spec in layout.state),
         importance=entries(ArraySpec("float32", ())),
+    )
+
+
+def _map_columns(
+    columns: UnrollColumns, rows: Callable[[np.ndarray], np.ndarray], entries: Callable[[np.ndarray], np.ndarray]
+) -> UnrollColumns:
+    """Return columns made by `rows` of those that have rows and by `entries` of those with one entry an unroll."""
+    one_an_unroll = columns._replace(
+        initial_state=tuple(map(entries, columns.initial_state)), importance=entries(columns.importance)
+    )
+    return one_an_unroll._replace(
+        observation=tuple(map(rows, columns.observation)),
+        reward=rows(columns.reward),
+        flags=rows(columns.flags),
+        previous_action=rows(columns.previous_action),
+        action=rows(columns.action),
+        policy_version=rows(columns.policy_version),
+        extras=tuple(map(rows, columns.extras)),
     )
 
 

@@ -14,8 +14,8 @@ from aioseed.stepping import Leaves, Outcome
 from aioseed_football.options import MINIMAP_SIZES, FootballOptions
 
 DEBIAN_PACKAGES = (
-    "build-essential cmake python3-dev libsdl2-dev libsdl2-image-dev libsdl2-ttf-dev libsdl2-gfx-dev libgl1-mesa-dev "
-    "libegl-dev libboost-python-dev libboost-thread-dev libboost-filesystem-dev libboost-system-dev"
+    "build-essential cmake python3-dev python3-venv libsdl2-dev libsdl2-image-dev libsdl2-ttf-dev libsdl2-gfx-dev "
+    "libgl1-mesa-dev libegl-dev libboost-python-dev libboost-thread-dev libboost-filesystem-dev libboost-system-dev"
 )
 """What gfootball is compiled against."""
 

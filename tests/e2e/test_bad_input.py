@@ -33,6 +33,7 @@ CASES = {
     "not loopback": Bad(["learner", "cartpole", "--listen", "ws://0.0.0.0:0"], 2, "say --insecure-listen"),
     "no address": Bad(["learner", "cartpole", "--listen", "8700"], 2, '"8700" is no address'),
     "no learner": Bad(["actor", NOBODY, "--env", "CartPole-v1", "--wait-s", "0.2"], 4, "did not answer within 0.2 s"),
+    "unknown suite": Bad(["suite", "dmlab3", "--preset", "cartpole"], 2, 'no suite "dmlab3" (did you mean "dmlab30"'),
     "no environment": Bad(["env-spec", "--env", "CartPol-v1"], 2, 'there is no environment "CartPol-v1"'),
 }
 

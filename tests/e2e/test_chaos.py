@@ -29,7 +29,7 @@ def test_a_full_disk_costs_saves_and_nothing_else(start, small, tmp_path):
 @pytest.mark.chaos
 def test_a_learner_that_cannot_start_is_a_violation(start, tmp_path):
     command = start(
-        "chaos", "cartpole", "--minutes", "0.01", "--dir", tmp_path / "c", "--json", "training.device=gpu:99"
+        "chaos", "cartpole", "--minutes", "0.01", "--dir", tmp_path / "c", "--json", "training.devices=[gpu:99]"
     )
     assert command.ends() == 1, command.text
     assert json.loads(command.out[-1])["violations"] > 0

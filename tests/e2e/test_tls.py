@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_a_self_signed_learner_is_joined_by_the_command_that_it_prints(start, small, tmp_path):
@@ -23,7 +23,7 @@ def test_a_self_signed_learner_is_joined_by_the_command_that_it_prints(start, sm
         words = words[words.index("actor") :]
         port = words[1].rsplit(":", 1)[1]
         assert "--fingerprint" in words and "--token-file" in words
-        commands.append(["actor", f"{scheme}://127.0.0.1:{port}", *words[2:]])
+        commands.append(["actor", f"{scheme}://127.0.0.1:{port}", *words[2:], "--wait-s", "60"])
     file = learner.says("the token is in (.*): take the file to the other machine")[1]
     token = (tmp_path / file).read_text().strip()
 

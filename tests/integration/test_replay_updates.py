@@ -17,7 +17,7 @@ from aioseed.host.experience import Experience, build_experience
 from aioseed.nets.mlp import mlp
 from aioseed.specs import ArraySpec, discrete
 from aioseed.telemetry.counters import Metrics
-from aioseed.training.device import owned
+from aioseed.training.device import Placement, owned
 from aioseed.training.loop import TrainingLoop, TrainingPorts
 from aioseed.training.optimizer import make_optimizer
 from aioseed.training.progress import Progress
@@ -48,13 +48,14 @@ class Road:
         layout, device = layout_of(built, 3), jax.devices()[0]
         self.experience: Experience = build_experience(CONFIG, built, layout, restored, Metrics(), device)
         optimizer = make_optimizer(CONFIG.training, 3)
-        state, progress = init_state(built.agent, optimizer, jax.random.key(0), device), Progress()
+        here = Placement((device,))
+        state, progress = init_state(built.agent, optimizer, jax.random.key(0), here), Progress()
         if program is None:
             update = Update(built.agent, optimizer, SPEC.observation, CONFIG.training)
-            program = compile_update(update, state, layout, CONFIG.training, device)
+            program = compile_update(update, state, layout, CONFIG.training, here)
         if restored is not None:
             arrays = {name: array for name, array in restored.arrays.items() if not name.startswith("replay/")}
-            state = owned(restore_arrays(state, arrays), device)
+            state = owned(restore_arrays(state, arrays), here)
             progress = Progress.from_json(restored.state["training"])
         self.program = program
         board = PolicyBoard(compile_copy(state.learner.params, device), state.learner.params, progress.version)

@@ -81,7 +81,8 @@ def test_a_command_that_needs_the_learner_says_what_to_install(thin):
 
 
 def test_every_thin_module_imports_on_the_thin_base(thin):
-    code = "import aioseed.actor, aioseed.plugins, aioseed.presets, aioseed_websocket, aioseed_gymnasium"
+    code = "import aioseed.actor, aioseed.plugins, aioseed.presets, aioseed_websocket, aioseed_gymnasium, "
+    code += "aioseed_football, aioseed_football.match, aioseed_dmlab"
     done = thin.run("python", "-W", "error", "-c", code)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aioseed.bench.load import LoadSession, Tally, _step
-from aioseed.bench.scale import joined
+from aioseed.bench.scale import joined, measure_environments, spread
 from aioseed.bench.serving import Contest, Measured, Round, ServingResult, measure_serving
 from aioseed.bench.traffic import Traffic, Turn
 from aioseed.errors import AioseedError, PluginError, ProtocolError, UsageError
@@ -120,6 +120,19 @@ def test_figures_are_medians_and_shares_are_of_neighbouring_turns() -> None:
     twice = joined([ServingResult(TRAFFIC, tuple(rounds), 3.0), ServingResult(TRAFFIC, tuple(rounds), 5.0)])
     assert len(twice.rounds) == 6
     assert twice.batch_rows_p50 == 4.0
+
+
+async def test_a_growing_number_of_environments_makes_a_row_each() -> None:
+    rows = (await measure_environments(TRAFFIC, [1, 4], 0.3))["environments"]
+    assert isinstance(rows, list)
+    assert [(row["environments"], row["sessions"], row["envs_per_session"]) for row in rows] == [(1, 1, 1), (4, 2, 2)]
+    assert all(row["steps_per_s"] > 0 for row in rows)
+
+
+def test_environments_that_sessions_cannot_share_are_a_usage_error() -> None:
+    assert spread(TRAFFIC, 6) == TRAFFIC
+    with pytest.raises(UsageError, match="2 sessions cannot share 5 environments"):
+        spread(TRAFFIC, 5)
 
 
 def test_traffic_survives_the_way_to_the_load_process() -> None:

@@ -14,6 +14,7 @@ from aioseed.host.policy import load_policy
 from aioseed.host.rundir import open_run
 from aioseed.host.saved import load_run
 from aioseed.specs import ArraySpec, discrete
+from aioseed.training.device import Placement
 from aioseed.training.optimizer import make_optimizer
 from aioseed.training.store import Snapshot
 from aioseed.training.trees import flatten_arrays
@@ -34,7 +35,7 @@ def initial(small):
             config = small(*overrides)
             built = build_agent(config.agent.section(), config.network.section(), SPEC)
             optimizer = make_optimizer(config.training, config.experience.unroll_steps)
-            state = init_state(built.agent, optimizer, jax.random.key(seed), jax.devices("cpu")[0])
+            state = init_state(built.agent, optimizer, jax.random.key(seed), Placement((jax.devices("cpu")[0],)))
             made[seed, overrides] = flatten_arrays(state)
         return made[seed, overrides]
 

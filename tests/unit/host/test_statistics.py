@@ -21,7 +21,9 @@ def runtime() -> Any:
         engine=SimpleNamespace(times=SimpleNamespace(act_s=0.0)),
         assembler=SimpleNamespace(statistics=lambda: queue),
         table=SimpleNamespace(leased=8),
-        episodes=SimpleNamespace(return_mean=20.0, evaluation_return_mean=30.0, episodes=3),
+        episodes=SimpleNamespace(
+            return_mean=20.0, evaluation_return_mean=30.0, episodes=3, metric_means={"score": 0.5}
+        ),
         board=SimpleNamespace(current=lambda: SimpleNamespace(version=12)),
     )
 
@@ -60,6 +62,7 @@ def test_sinks_get_the_ledger_with_its_reasons(runtime: Any, small: Any) -> None
     values = progress_values(Statistics(small(), runtime, Metrics(), 0.0).progress(1.0, None, 0))
     assert (values["ledger/accepted"], values["ledger/consumed"], values["ledger/held"]) == (10, 5, 3)
     assert values["ledger/dropped_lease_ended"] == 2
+    assert values["environment/score"] == 0.5
 
 
 def test_the_digest_depends_on_names_dtypes_shapes_and_bytes_and_on_nothing_else() -> None:

@@ -63,6 +63,16 @@ def test_metrics_are_folded_from_the_first_row_on():
     assert tracker.append(rows([1], [TERMINATED], [0], [[0, 1, -10]]), 1).metrics.tolist() == [[5, 1, -9]]
 
 
+def test_metrics_of_the_last_training_episodes_are_averaged_by_name():
+    tracker = EpisodeTracker(4, METRICS, window_episodes=2)
+    assert tracker.metric_means == {}
+    tracker.begin(np.array([2]), evaluation=True)
+    for last in (10, 20, 40):
+        tracker.append(rows([1, 2], [FIRST, FIRST], [0, 0], [[0, 0, 0]] * 2), 2)
+        tracker.append(rows([1, 2], [TERMINATED, TERMINATED], [0, 0], [[1, last, last], [9, 9, 9]]), 2)
+    assert [tracker.metric_means[metric.name] for metric in METRICS] == [1.0, 30.0, 30.0]
+
+
 def test_episodes_of_one_batch_carry_their_slots():
     tracker = EpisodeTracker(6)
     tracker.append(rows([5, 0, 3], [FIRST] * 3, [0, 0, 0]), 3)

@@ -19,6 +19,7 @@ from aioseed.specs import ArraySpec, discrete, spec_leaves
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Account, Ledger, Reason
 from aioseed.training.config import CheckpointConfig, OptimizerConfig, TrainingConfig
+from aioseed.training.device import Placement
 from aioseed.training.files import Files
 from aioseed.training.loop import TrainingLoop, TrainingPorts
 from aioseed.training.optimizer import make_optimizer
@@ -27,6 +28,7 @@ from aioseed.training.update import TrainState, Update, UpdateProgram, compile_u
 from aioseed.types import EnvironmentSpec, Settled, UnrollBatch, UnrollColumns, UnrollIdentity, UnrollLayout
 
 STEPS = 3
+HERE = Placement((jax.devices()[0],))
 ENVIRONMENT = EnvironmentSpec({"speed": ArraySpec("float32", ()), "place": ArraySpec("float32", (2,))}, discrete(2))
 LAYOUT = UnrollLayout(
     observation=spec_leaves(ENVIRONMENT.observation),
@@ -122,14 +124,14 @@ def compiled(config: TrainingConfig) -> UpdateProgram:
 
 @cache
 def _compiled(config: TrainingConfig) -> UpdateProgram:
-    agent, device = make_agent(), jax.devices()[0]
+    agent = make_agent()
     optimizer = make_optimizer(config, STEPS)
     update = Update(agent, optimizer, ENVIRONMENT.observation, config)
-    return compile_update(update, fresh_state(config), LAYOUT, config, device)
+    return compile_update(update, fresh_state(config), LAYOUT, config, HERE)
 
 
 def fresh_state(config: TrainingConfig, seed: int = 0) -> TrainState:
-    return init_state(make_agent(), make_optimizer(config, STEPS), jax.random.key(seed), jax.devices()[0])
+    return init_state(make_agent(), make_optimizer(config, STEPS), jax.random.key(seed), HERE)
 
 
 class Source:

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from aioseed.errors import ConfigError
 from aioseed.training.config import TrainingConfig
-from aioseed.training.device import find_device
+from aioseed.training.device import find_device, find_devices
 from aioseed.training.optimizer import make_optimizer
 
 
@@ -17,7 +17,14 @@ from aioseed.training.optimizer import make_optimizer
         ({"optimizer": {"schedule": {"kind": "linear"}}}, "needs optimizer.schedule.updates or total_steps"),
         ({"batch_unroll": 3}, "batch_unroll"),
         ({"optimizer": {"learning_rate": -1}}, "learning_rate"),
-        ({"device": "gpu"}, "device"),
+        ({"devices": ["gpu"]}, "devices"),
+        ({"devices": []}, "devices"),
+        ({"devices": ["cpu:0", "cpu:0"]}, "devices names a device twice"),
+        ({"devices": ["gpu:0", "gpu:1"], "batch_unrolls": 7}, "make batch_unrolls a multiple of 2"),
+        (
+            {"devices": ["gpu:0", "gpu:1"], "batch_unrolls": 6, "micro_unrolls": 3},
+            "2 devices cannot share 3 unrolls evenly: make micro_unrolls a multiple of 2",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name(values, said):
@@ -50,7 +57,13 @@ def test_a_polynomial_schedule_has_its_own_length_and_power():
 
 def test_a_device_that_is_not_there_is_named_with_those_that_are():
     with pytest.raises(ConfigError) as caught:
-        find_device("tpu:3")
-    assert caught.value.path == "training.device"
+        find_devices(["default", "tpu:3"])
+    assert caught.value.path == "training.devices.1"
     assert "cpu:0" in str(caught.value)
-    assert find_device("cpu:0") == find_device("default")
+    assert find_device("cpu:0", "") == find_device("default", "")
+
+
+def test_two_names_of_one_device_are_refused():
+    with pytest.raises(ConfigError, match="'cpu:0', which is the same device as 'default'") as caught:
+        find_devices(["default", "cpu:0"])
+    assert caught.value.path == "training.devices.1"

@@ -8,7 +8,7 @@ import pytest
 
 from aioseed.errors import TrainingFailed
 from aioseed.training.config import CheckpointConfig
-from aioseed.training.device import owned
+from aioseed.training.device import Placement, owned
 from aioseed.training.progress import CheckpointCadence, Progress
 from aioseed.training.trees import restore_arrays
 
@@ -257,7 +257,7 @@ def test_updates_after_a_restore_equal_updates_without_one(kit):
     second = kit.road(
         config,
         [kit.batch(seed, 8) for seed in range(3, 6)],
-        state=owned(state, jax.devices()[0]),
+        state=owned(state, Placement((jax.devices()[0],))),
         progress=Progress.from_json(saved.state["training"]),
     )
     run(second)

@@ -1,0 +1,116 @@
+"""Run CartPole with aioseed and with Sample Factory in turns, and print both rates and their ratio as JSON.
+
+See README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+from typing import NamedTuple
+
+REQUIREMENTS = ("sample-factory==2.1.1", "setuptools<81")  # it imports pkg_resources
+INSTALL_TIMEOUT_S = 3600.0
+WARM_UP_REPORTS = 2
+"""Reports of Sample Factory that are left out: its processes start, and the first looks back on nothing."""
+REPORTS_SPAN_S = 25.0
+"""Time that a run of Sample Factory needs beside what is measured."""
+UNROLL_STEPS = 32
+BATCH_UNROLLS = 32
+
+
+class Size(NamedTuple):
+    """Say how many environments step, and how they are spread."""
+
+    processes: int
+    groups: int
+    envs_per_group: int
+
+
+def make_venv(folder: Path) -> Path:
+    """Return the Python of a virtual environment with Sample Factory, made unless it is there."""
+    python = folder / "bin" / "python"
+    if not (folder / ".installed").exists():
+        venv.create(folder, with_pip=True, clear=folder.exists())
+        subprocess.run([python, "-m", "pip", "install", *REQUIREMENTS], check=True, timeout=INSTALL_TIMEOUT_S,
+                       stdout=sys.stderr)  # fmt: skip
+        (folder / ".installed").touch()
+    return python
+
+
+def aioseed_rate(size: Size, seconds: float) -> float:
+    """Return trained steps a second."""
+    overrides = [f"actor.{name}={value}" for name, value in size._asdict().items()]
+    words = [sys.executable, "-m", "aioseed.cli.main", "bench", "train", "cartpole", "--json"]
+    words += [f"--seconds={seconds}", f"experience.unroll_steps={UNROLL_STEPS}", *overrides]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout.splitlines()[-1])["trained_steps_per_s"])
+
+
+def sample_factory_rate(python: Path, size: Size, seconds: float) -> float:
+    """Return collected steps a second: the median of its own reports."""
+    with tempfile.TemporaryDirectory(prefix="aioseed-bench-") as folder:
+        words = {
+            "algo": "APPO", "env": "CartPole-v1", "device": "cpu", "train_dir": folder, "experiment": "beside",
+            "num_workers": size.processes, "num_envs_per_worker": size.groups * size.envs_per_group,
+            "worker_num_splits": size.groups, "rollout": UNROLL_STEPS, "recurrence": UNROLL_STEPS, "use_rnn": False,
+            "batch_size": BATCH_UNROLLS * UNROLL_STEPS, "num_batches_per_epoch": 1, "num_epochs": 1,
+            "with_vtrace": True, "encoder_mlp_layers": [64, 64], "nonlinearity": "tanh", "normalize_input": False,
+            "reward_scale": 0.1, "train_for_seconds": round(seconds + REPORTS_SPAN_S),
+        }  # fmt: skip
+        told = [word for name, value in words.items() for word in (f"--{name}", *_words(value))]
+        done = subprocess.run(
+            [python, "-m", "sf_examples.train_gym_env", *told], check=True, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    return rate_in(done.stdout)
+
+
+def rate_in(log: str) -> float:
+    """Return the median rate of the reports in a log of Sample Factory.
+
+    Raises:
+        ValueError: It holds too few.
+    """
+    rates = [float(rate) for rate in re.findall(r"Fps is \(10 sec: ([\d.]+)", log)][WARM_UP_REPORTS:]
+    if not rates:
+        raise ValueError("Sample Factory reported too seldom; give it more --seconds")
+    return statistics.median(rates)
+
+
+def _words(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def main() -> int:
+    """Measure, print and return the exit code."""
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--seconds", type=float, default=30.0, help="of a turn (default: 30)")
+    words.add_argument("--turns", type=int, default=5, help="of each (default: 5)")
+    words.add_argument("--processes", type=int, default=2)
+    words.add_argument("--groups", type=int, default=2)
+    words.add_argument("--envs-per-group", type=int, default=64)
+    words.add_argument("--venv", type=Path, default=Path("build/sample-factory"), help="its virtual environment")
+    told = words.parse_args()
+    size = Size(told.processes, told.groups, told.envs_per_group)
+    python = make_venv(told.venv.resolve())
+    ours, theirs = [], []
+    for _ in range(told.turns):
+        theirs.append(sample_factory_rate(python, size, told.seconds))
+        ours.append(aioseed_rate(size, told.seconds))
+    ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
+    figures = {"task": "CartPole-v1", **size._asdict(), "seconds": told.seconds, "aioseed_steps_per_s": ours,
+               "sample_factory_steps_per_s": theirs, "ratios": ratios, "ratio": statistics.median(ratios)}  # fmt: skip
+    sys.stdout.write(json.dumps(figures) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
