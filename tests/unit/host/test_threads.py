@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from aioseed.host.threads import in_own_thread
+from aioseed.host.threads import begun, in_own_thread
 
 
 async def test_the_result_comes_from_a_daemon_thread_of_that_name():
@@ -19,6 +19,25 @@ async def test_what_it_raises_is_raised():
 
     with pytest.raises(KeyError):
         await in_own_thread("aioseed-build", fail)
+
+
+def test_what_has_begun_goes_on_in_a_daemon_thread_and_its_outcome_is_waited_for():
+    go_on = threading.Event()
+
+    def work() -> threading.Thread:
+        go_on.wait()
+        return threading.current_thread()
+
+    outcome = begun("aioseed-compile", work)
+    assert not outcome.done() and not outcome.cancel()
+    go_on.set()
+    thread = outcome.result()
+    assert thread.name == "aioseed-compile" and thread.daemon
+
+
+def test_what_has_begun_and_fails_raises_where_its_outcome_is_asked_for():
+    with pytest.raises(ZeroDivisionError):
+        begun("aioseed-compile", lambda: 1 // 0).result()
 
 
 async def test_who_is_cancelled_waits_no_longer_and_what_is_made_is_dropped():

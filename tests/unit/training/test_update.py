@@ -176,8 +176,11 @@ def test_the_state_is_donated(kit):
 
 def test_the_program_takes_no_other_shapes(kit):
     config = kit.config()
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="cannot reshape"):
         kit.program(config)(kit.state(config), kit.columns(10, 5))
+    wrong = kit.columns(10, 4)
+    with pytest.raises(TypeError):
+        kit.program(config)(kit.state(config), wrong._replace(reward=wrong.reward[1:]))
 
 
 def test_the_learning_rate_follows_applied_steps(kit):
