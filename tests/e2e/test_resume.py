@@ -61,12 +61,13 @@ WITH_REPLAY = (
     "replay.samples_per_insert=2",
     "training.batch_unrolls=8",
     "training.total_steps=null",
-    "training.checkpoint={replay: true, every_s: null, every_updates: 50}",
+    "training.checkpoint={replay: true, every_s: null, every_updates: 20}",
     "telemetry.tensorboard=false",
     "telemetry.every_s=0.2",
 )
 
 
+@pytest.mark.timeout(300)
 def test_a_learner_killed_with_replay_goes_on_with_it_and_the_books_balance(start, tmp_path):
     """kill -9 while unrolls come and segments are written: what the newest checkpoint says is what goes on."""
     words = ("train", "catch-r2d2", "--json", "--run-dir", tmp_path / "run", "--resume", "auto", *WITH_REPLAY)
@@ -79,16 +80,16 @@ def test_a_learner_killed_with_replay_goes_on_with_it_and_the_books_balance(star
     held = before["replay"]["transitions"]
     assert held > 0
     trained = before["training"]["trained_transitions"]
-    after = start(*words, "--steps", trained + 1000).succeeds()
+    after = start(*words, "--steps", trained + 300).succeeds()
     assert after["ledger_imbalance"] == 0
-    assert after["trained_steps"] >= trained + 1000
+    assert after["trained_steps"] >= trained + 300
     newest = json.loads((sound(checkpoints)[-1] / "state.json").read_text())
     assert newest["replay"]["inserted"] > before["replay"]["inserted"]
     assert newest["replay"]["sampled"] > before["replay"]["sampled"]
     assert newest["replay"]["segments"][: len(before["replay"]["segments"])] == before["replay"]["segments"]
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     # Nothing was forgotten, so that replay holds all that was ever trained on, before and after.
-    assert metrics[-1]["ledger/replay"] == after["trained_steps"] >= held + 1000 - 100
+    assert metrics[-1]["ledger/replay"] == after["trained_steps"] >= held + 200
     assert metrics[-1]["replay/samples_per_insert"] == pytest.approx(2, rel=0.2)
 
 
@@ -98,7 +99,7 @@ def sound(checkpoints):
 
 
 def wait_until(holds, command):
-    ended = time.monotonic() + 60
+    ended = time.monotonic() + 150
     while not holds():
         assert command.process.poll() is None, command.text
         assert time.monotonic() < ended, command.text

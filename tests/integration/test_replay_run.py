@@ -39,7 +39,7 @@ SMALL = [
     "telemetry.every_s=0.2",
     "telemetry.tensorboard=false",
 ]
-CATCH = read("catch-r2d2")
+CATCH, REACH = read("catch-r2d2"), read("reach-sac")
 
 
 def small(*overrides: str) -> RunConfig:
@@ -115,9 +115,7 @@ async def test_windows_with_goals_of_hindsight_are_learned_from(tmp_path: Path) 
         "training={batch_unrolls: 16, updates_per_call: 2, total_steps: 800}",
         "telemetry.tensorboard=false",
     ]
-    result = await train(
-        validate(RunConfig, apply_overrides(read("reach-sac"), overrides), ""), run_dir=tmp_path / "run"
-    )
+    result = await train(validate(RunConfig, apply_overrides(REACH, overrides), ""), run_dir=tmp_path / "run")
     assert result.imbalance == 0 and result.trained_steps >= 800
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["replay/samples_per_insert"] == pytest.approx(64, rel=0.2)

@@ -26,6 +26,7 @@ SMALL = [
     "actor.envs_per_group=8",
     "serving.max_environments=16",
     "serving.max_batch_rows=8",
+    "serving.buckets=[8]",
     "experience.unroll_steps=8",
     "training.batch_unrolls=8",
     "training.micro_unrolls=4",
@@ -57,8 +58,7 @@ async def test_statistics_are_saved_restored_and_published_with_the_policy(tmp_p
     rows, steps = await rows_and_steps(run)
     # Every row of an unroll but the last one counts, those between two episodes too.
     assert rows == 64 * steps > 0
-    policy = await asyncio.to_thread(load_policy, run)
-    assert policy(np.zeros(4, np.float32)) in (0, 1)
+    assert await asyncio.to_thread(lambda: load_policy(run)(np.zeros(4, np.float32))) in (0, 1)
     await train(small("training.total_steps=1280"), run_dir=run, resume="auto")
     rows, more_steps = await rows_and_steps(run)
     assert rows == 64 * more_steps > 64 * steps

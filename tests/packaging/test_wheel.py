@@ -45,6 +45,7 @@ def test_the_wheel_holds_packages_and_presets_and_nothing_else(wheel):
         "aioseed_websocket",
         "aioseed_grpc",
         "aioseed_gymnasium",
+        "aioseed_atari",
         "aioseed_football",
         "aioseed_dmlab",
     }
