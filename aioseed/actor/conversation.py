@@ -112,8 +112,6 @@ class Conversation:
         return Outcome(sends=[ping] if ping is not None else [])
 
     def _report(self, group: int, result: Work | AioseedError) -> None:
-        if self._ended.done():
-            return
         self._watch.finished(group)
         if isinstance(result, AioseedError):
             self._finish(End("failed", result))
@@ -130,6 +128,7 @@ class Conversation:
             self._finish(End("failed", error))
         except Exception as error:
             if not self._ended.done():
+                self._crew.listen(None)
                 self._ended.set_exception(error)
 
     def _apply(self, outcome: Outcome) -> None:
@@ -153,6 +152,8 @@ class Conversation:
 
     def _finish(self, end: End) -> None:
         if not self._ended.done():
+            # At once, not when `run` learns of it: what workers report meanwhile must not be lost between two sessions.
+            self._crew.listen(None)
             self._ended.set_result(end)
 
     def _leave(self, error: AioseedError | None) -> None:

@@ -126,7 +126,10 @@ class Process:
         while True:
             try:
                 summary = await self._act(actor_id, jitter)
-            except EnvironmentFailed:  # too slow; its supervisor starts it again
+            except EnvironmentFailed:  # too slow; its supervisor starts it again, as long as there is a learner
+                if world.finishing:
+                    self.over.set()
+                    return
                 await asyncio.sleep(1.0)
             except AioseedError as error:
                 world.fail(error)
@@ -184,6 +187,8 @@ class World:
             max_environments=24, max_batch_rows=24, step_deadline_s=self.rng.choice([10.0, 30.0]), suspended_s=20.0,
             resume_grace_s=self.rng.choice([0.0, 5.0, 30.0]), ping_interval_s=2.0, ping_timeout_s=3.0,
         )  # fmt: skip
+        self.finishing = False
+        """True from the moment on at which the learner ends for good."""
         self._generation = 0
         self._lost = 0  # transitions that dead learners had accepted after their last checkpoint
         self._failure: asyncio.Future[None] = loop.create_future()
@@ -389,7 +394,7 @@ class World:
         }
 
     async def _finish(self) -> None:
-        learner = self.learner
+        learner, self.finishing = self.learner, True
         ending = self.loop.create_task(learner.end(), context=party(self.learner_party))
         await ending
         self._learning.cancel()

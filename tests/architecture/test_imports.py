@@ -92,11 +92,14 @@ def test_plugins_load_no_library_of_the_learner(sources):
     assert import_in_a_fresh_interpreter(with_grpc, LEARNER_LIBRARIES) == ""
 
 
+OF_THE_LEARNER = ("aioseed.testing.agent_kit", "aioseed.testing.tracer")
+
+
 def test_the_kits_for_transports_and_environments_load_no_library_of_the_learner(sources):
     kits = [
         source.module
         for source in sources
-        if in_package(source.module, "aioseed.testing") and not in_package(source.module, "aioseed.testing.agent_kit")
+        if in_package(source.module, "aioseed.testing") and source.module not in OF_THE_LEARNER
     ]
     assert import_in_a_fresh_interpreter(kits, (*LEARNER_LIBRARIES, "grpc")) == ""
 

@@ -42,8 +42,8 @@ def test_a_suite_is_stopped_gone_on_with_and_reported(suite, start, tmp_path):
 
     done = suite("--steps", "400", "--json")
     assert done.succeeds() == {"dir": "poles", "finished": ["still", "short"], "failed": {}, "left": 0}
-    assert (tmp_path / "poles" / "still" / "generation").read_text() == "2\n"
-    assert (tmp_path / "poles" / "short" / "generation").read_text() == "1\n"
+    starts = {task: (tmp_path / "poles" / task / "generation").read_text().split()[0] for task in ("still", "short")}
+    assert starts == {"still": "2", "short": "1"}
 
     report = start("suite", "report", "poles", "--no-curves", "--json").succeeds()
     assert [task["finished"] for task in report["tasks"]] == [True, True]

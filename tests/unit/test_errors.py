@@ -23,6 +23,7 @@ EXAMPLES = [
     errors.TransportError("text"),
     errors.ConnectError("text", url="ws://localhost:1"),
     errors.AuthenticationError("text", url="ws://localhost:1"),
+    errors.CertificateError("expired", "text", url="wss://localhost:1"),
     errors.ChannelClosed("text", clean=False),
     errors.EnvironmentFailed("text"),
     errors.RunDirectoryError("text", path="runs/a"),

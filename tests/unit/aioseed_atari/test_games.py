@@ -93,11 +93,11 @@ def test_the_cap_cuts_a_game_that_goes_on(engine):
 
 @pytest.mark.parametrize("engine", ["ale", "envpool"])
 def test_the_full_action_set_has_18_and_seeds_choose_the_start(engine):
-    env, columns = started(engine, "Pong", count=3, full_action_space=True, noop_max=30)
+    env, columns = started(engine, "SpaceInvaders", count=3, full_action_space=True, noop_max=30)
     assert env.spec.action.sizes == (18,)
     starts = {columns.observation[0][row].tobytes() for row in range(3)}
     env.close()
-    again, fresh = started(engine, "Pong", count=3, full_action_space=True, noop_max=30)
+    again, fresh = started(engine, "SpaceInvaders", count=3, full_action_space=True, noop_max=30)
     again.close()
     np.testing.assert_array_equal(fresh.observation[0], columns.observation[0])
     assert len(starts) > 1
