@@ -38,6 +38,7 @@ async def measure_messages(traffic: Traffic, seconds: float) -> dict[str, object
     async with AsyncExitStack() as cleanup:
         peers = {name: await cleanup.enter_async_context(_peer(traffic, *how)) for name, how in PEERS.items()}
         contest = await cleanup.enter_async_context(Contest.open(traffic))
+        await contest.warm_up()
         for _ in range(rounds):
             for name, load in peers.items():
                 rates[name].append(_bytes_per_s(traffic, await load.turn("echo", seconds / rounds)))

@@ -32,6 +32,7 @@ from aioseed.types import ActColumns, UnrollLayout, UnrollSink
 
 UNROLL_STEPS = 32
 MAX_BATCH_UNROLLS = 256
+QUEUE_BATCHES = 2
 MAX_QUEUE_BYTES = 2**29
 MAX_BATCH_ROWS = 4096
 _STOP_S = 10.0
@@ -130,6 +131,11 @@ class Road:
         self._listener: Listener | None = None
         self._watch: asyncio.Task[None] | None = None
 
+    @property
+    def is_cold(self) -> bool:
+        """Say whether a buffer of the queue was never filled: the first touch of memory costs more than its use."""
+        return self._assembler.batches_finished < QUEUE_BATCHES + 2
+
     async def open(self, transport: Transport) -> str:
         """Listen and serve; return the address."""
         self._inference.start()
@@ -181,9 +187,11 @@ def _assembler(traffic: Traffic, ledger: Ledger) -> UnrollAssembler:
     )  # fmt: skip
     unroll_bytes = layout.rows * (traffic.observation_bytes + 32)
     # What a learner with large observations would choose too: a queue that fits into memory.
-    batch = max(1, min(MAX_BATCH_UNROLLS, traffic.environments, MAX_QUEUE_BYTES // (4 * unroll_bytes)))
+    batch = max(
+        1, min(MAX_BATCH_UNROLLS, traffic.environments, MAX_QUEUE_BYTES // ((QUEUE_BATCHES + 2) * unroll_bytes))
+    )
     return UnrollAssembler(
-        layout, max_environments=traffic.environments, batch_unrolls=batch, queue_batches=2, ledger=ledger
+        layout, max_environments=traffic.environments, batch_unrolls=batch, queue_batches=QUEUE_BATCHES, ledger=ledger
     )
 
 

@@ -22,6 +22,8 @@ from aioseed.transport.channel import Transport
 ROUND_S = 1.0
 """About how long one turn lasts: short against the moods of a shared machine, long against a turn's beginning."""
 MIN_ROUNDS = 3
+WARM_UP_TURN_S = 0.2
+MAX_WARM_UP_TURNS = 100
 
 
 class Measured(NamedTuple):
@@ -136,12 +138,20 @@ class Contest:
 
     async def rounds(self, count: int, seconds: float, messages_per_s: float | None = None) -> ServingResult:
         """Let echo and road take `count` turns of `seconds` each."""
+        await self.warm_up()
         measured: list[Round] = []
         for _ in range(count):
             echo = await self._turn("echo", seconds, messages_per_s)
             measured.append(Round(echo, await self._turn("road", seconds, messages_per_s)))
         batch_rows = self._road.metrics.quantiles("serving/batch_rows", low=1.0, high=1e5).p50
         return ServingResult(self.traffic, tuple(measured), batch_rows)
+
+    async def warm_up(self) -> None:
+        """Let the road take short turns, which nobody measures, until it has touched all its memory."""
+        for _ in range(MAX_WARM_UP_TURNS):
+            if not self._road.is_cold:
+                return
+            await self._turn("road", WARM_UP_TURN_S, None)
 
     async def road_turn(self, seconds: float) -> Turn:
         """Let the road take one turn."""

@@ -24,6 +24,9 @@ from aioseed.experience.layout import StepForms, UnrollBuffer, allocate_columns,
 from aioseed.experience.states import StateRing
 from aioseed.types import FIRST, ActColumns, BeginsState, StepColumns, UnrollIdentity, UnrollLayout
 
+LARGE_ROW_BYTES = 1024
+"""Rows from this size on are copied out slot by slot, without a second copy of the whole in between."""
+
 Index: TypeAlias = slice | np.ndarray
 """Slots: a slice when they are neighbours in ascending order, which NumPy serves faster."""
 
@@ -105,7 +108,11 @@ class UnrollStore:
                 copies[:, places] = grid[:, slots]
         else:
             for grid, copies in zip(self._grids, target.grids, strict=True):
-                copies[:, places] = grid.take(full.slots[source], axis=1)
+                if grid.itemsize < LARGE_ROW_BYTES:
+                    copies[:, places] = grid.take(full.slots[source], axis=1)
+                    continue
+                for place, slot in enumerate(full.slots[source].tolist(), position):
+                    copies[:, place] = grid[:, slot]
         for column, copies in zip(full.identity, target.batch.identity, strict=True):
             copies[places] = column[source]
         for state, copies in zip(full.states, target.states, strict=True):
