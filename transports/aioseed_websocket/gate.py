@@ -33,23 +33,37 @@ class Doorway:
 
     async def accept(self, listening: socket.socket) -> None:
         """Take connections in until cancelled; drop each that is one too many."""
-        loop = asyncio.get_running_loop()
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
         while True:
+            # Only while nothing else is waited for: a socket that stays readable would keep the loop spinning.
+            loop.add_reader(listening, readable.set)
             try:
-                connection, address = await loop.sock_accept(listening)
-            except OSError:
-                self.options.report("too_many_connections", "no descriptor is left")
-                await asyncio.sleep(NO_DESCRIPTORS_S)
-                continue
-            peer = f"{address[0]}:{address[1]}"
-            if len(self._gates) >= self.options.max_unauthenticated:
-                self.options.report("too_many_connections", peer)
-                connection.close()
-            else:
-                inner = self._make()
-                self._gates[inner] = Gate(self, inner, connection, peer)
-            # The next may be there already, and others want their turn.
-            await asyncio.sleep(0)
+                await readable.wait()
+            finally:
+                loop.remove_reader(listening)
+            readable.clear()
+            await self._accept_one(listening)
+
+    async def _accept_one(self, listening: socket.socket) -> None:
+        # Not by `loop.sock_accept`, which loses a connection that it has accepted when it is cancelled.
+        try:
+            connection, address = listening.accept()
+        except BlockingIOError:
+            return
+        except OSError:
+            self.options.report("too_many_connections", "no descriptor is left")
+            await asyncio.sleep(NO_DESCRIPTORS_S)
+            return
+        connection.setblocking(False)
+        peer = f"{address[0]}:{address[1]}"
+        if len(self._gates) >= self.options.max_unauthenticated:
+            self.options.report("too_many_connections", peer)
+            connection.close()
+        else:
+            inner = self._make()
+            self._gates[inner] = Gate(self, inner, connection, peer)
+        # The next may be there already, and others want their turn.
+        await asyncio.sleep(0)
 
     async def connect(self, gate: Gate, connection: socket.socket, peer: str) -> None:
         """Hand a connection to its gate, after the TLS handshake where there is one."""
