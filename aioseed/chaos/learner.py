@@ -263,7 +263,7 @@ class SimulatedLearner:
             self._update, state, ports, laboratory.training, progress=progress, clock=self._loop.time
         )
         self._executor: InlineExecutor[TrainingSummary] = InlineExecutor()
-        self._executor.start(_Job(self.training))
+        self._executor.start(self.training)
 
     async def listen(self, transport: Transport, url: str) -> str:
         """Listen, and return the address with its real port."""
@@ -365,23 +365,9 @@ class SimulatedLearner:
         return progress, jax.device_put(restored, self._laboratory.device), ledger
 
 
-class _Job:
-    def __init__(self, loop: TrainingLoop) -> None:
-        self._loop = loop
-
-    def run(self, stop: object) -> TrainingSummary:
-        raise NotImplementedError("a simulation goes step by step")
-
-    def step(self, timeout_s: float) -> bool:
-        return self._loop.step(timeout_s)
-
-    def finish(self) -> TrainingSummary:
-        return self._loop.finish()
-
-
 def _json(progress: Progress) -> Json:
     return progress.to_json()
 
 
 def _no_network(*_: object) -> Any:
-    raise NotImplementedError("the tracer agent has no network")
+    raise AssertionError("the tracer agent has no network")
