@@ -26,7 +26,7 @@ WORLDS: dict[str, tuple[ObservationSpec, ActionSpec]] = {
     "acrobot": (ArraySpec("float32", (6,)), discrete(3)),
     "halfcheetah-vtrace": (ArraySpec("float32", (17,)), SIX_NUMBERS),
     "minigrid-memory": ({"direction": ArraySpec("int8", (4,)), "image": ArraySpec("int8", (7, 7, 21))}, discrete(7)),
-    "vizdoom-basic": (ArraySpec("uint8", (30, 40, 1)), discrete(4)),
+    "vizdoom-basic": (ArraySpec("uint8", (30, 40, 3)), discrete(4)),
 }
 
 MISSING = """
@@ -89,7 +89,7 @@ def test_doom_shows_a_screen_that_changes_with_what_is_done(world, group):
         for _ in range(3):
             run.step(1)
         assert before.std() > 0 and not np.array_equal(before, run.columns.observation[0])
-        assert run.rewards == [-4.0]  # four tics of one action
+        assert run.rewards == [-13.0]  # eight tics, and a shot that missed
     finally:
         run.env.close()
 
