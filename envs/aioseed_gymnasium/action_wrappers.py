@@ -1,13 +1,13 @@
-"""Wrappers that change how a Box action is given: rescaled to [-1, 1], or as one of a few values for each element.
+"""Wrappers that change how an action is given: a Box rescaled to [-1, 1] or as some values, a Discrete with fewer ones.
 
-Both come for one environment and for a vector environment, and both take actions ``[..., *shape]``: what they do is one
+Each comes for one environment and for a vector environment, and takes actions ``[..., *shape]``: what it does is one
 pure function.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import gymnasium
@@ -92,6 +92,24 @@ def discretize_actions_vector(
     return ChangedActionsVector(env, _discrete(env.single_action_space, choices, spacing, ratio))
 
 
+def keep_actions(env: gymnasium.Env[Any, Any], keep: Sequence[int]) -> ChangedActions:
+    """Let an agent choose among some of the actions of a Discrete only; the others are never taken.
+
+    Args:
+        env: An environment whose action is a Discrete.
+        keep: The actions that stay, each once. Action k of the agent is ``keep[k]`` of the environment.
+
+    Raises:
+        SpaceError: The action is no Discrete, or has no such actions.
+    """
+    return ChangedActions(env, _kept(env.action_space, keep))
+
+
+def keep_actions_vector(env: gymnasium.vector.VectorEnv, keep: Sequence[int]) -> ChangedActionsVector:
+    """Do for a vector environment what `keep_actions` does for one environment."""
+    return ChangedActionsVector(env, _kept(env.single_action_space, keep))
+
+
 def _rescaled(space: spaces.Space[Any], name: str) -> _Change:
     if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
         raise SpaceError(f"{name} takes a Box of real numbers, this action is {space}")
@@ -113,6 +131,15 @@ def _discrete(space: spaces.Space[Any], choices: int, spacing: Spacing, ratio: f
     rescaled = _rescaled(space, "discretize_actions")
     sizes = np.full(rescaled.space.shape or (), choices)
     return _Change(spaces.MultiDiscrete(sizes), lambda actions: rescaled.back(values[actions]))
+
+
+def _kept(space: spaces.Space[Any], keep: Sequence[int]) -> _Change:
+    if not isinstance(space, spaces.Discrete):
+        raise SpaceError(f"keep_actions takes a Discrete action, this one is {space}")
+    if not keep or len(set(keep)) < len(keep) or not all(action in space for action in keep):
+        raise SpaceError(f"keep_actions needs different actions of {space}, not {list(keep)}")
+    kept = np.array(keep, space.dtype)
+    return _Change(spaces.Discrete(len(kept)), lambda actions: kept[actions])
 
 
 def _values(choices: int, spacing: Spacing, ratio: float) -> np.ndarray:

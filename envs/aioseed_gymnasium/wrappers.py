@@ -14,6 +14,8 @@ from aioseed.lookup import did_you_mean, import_attribute, is_reference
 from aioseed_gymnasium.action_wrappers import (
     discretize_actions,
     discretize_actions_vector,
+    keep_actions,
+    keep_actions_vector,
     rescale_actions,
     rescale_actions_vector,
 )
@@ -40,6 +42,7 @@ _OURS: dict[str, _Named] = {
     "discretize_actions": _Named(discretize_actions, discretize_actions_vector),
     "drop_mission": _Named(DropMission, None),
     "hide_velocities": _Named(HideVelocities, HideVelocitiesVector),
+    "keep_actions": _Named(keep_actions, keep_actions_vector),
     "one_hot_grid": _Named(OneHotGrid, None),
     "rescale_actions": _Named(rescale_actions, rescale_actions_vector),
     "screen": _Named(Screen, None),

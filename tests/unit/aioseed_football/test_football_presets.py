@@ -34,4 +34,4 @@ def test_the_published_preset_has_the_weights_of_the_published_network():
 
 def test_the_small_preset_is_a_perceptron_on_115_numbers():
     kernels = sorted(leaf.shape for leaf in parameters("football-empty-goal") if leaf.ndim == 2)
-    assert kernels == [(115, 128), (115, 128), (128, 1), (128, 19), (128, 128), (128, 128)]
+    assert kernels == [(64, 1), (64, 19), (115, 128), (128, 64), (128, 64), (128, 128)]

@@ -1,4 +1,4 @@
-"""Actions given anew: rescaled to [-1, 1], or one of a few values each, for one environment and for many at once."""
+"""Actions given anew: rescaled, made discrete, or fewer of them, for one environment and for many at once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import gymnasium
 import numpy as np
 import pytest
 from aioseed_gymnasium import plugin
-from aioseed_gymnasium.action_wrappers import discretize_actions, rescale_actions
+from aioseed_gymnasium.action_wrappers import discretize_actions, keep_actions, rescale_actions
 from gymnasium import spaces
 
 from aioseed.errors import SpaceError
-from aioseed.specs import ArraySpec, multi_discrete
+from aioseed.specs import ArraySpec, discrete, multi_discrete
 
 BOX = spaces.Box(np.array([-3, 0, -1], np.float32), np.array([1, 10, 1], np.float32))
 MANY_PENDULUMS = """
@@ -139,3 +139,37 @@ def test_gymnasium_still_accepts_the_environment(box):
     wrapped = discretize_actions(gymnasium.make("Pendulum-v1"))
     wrapped.reset(seed=0)
     assert wrapped.observation_space.contains(wrapped.step(wrapped.action_space.sample())[0])
+
+
+def test_actions_that_stay_are_counted_anew(box):
+    env = box(spaces.Discrete(5, start=-1))
+    wrapped = keep_actions(env, [3, -1])
+    assert wrapped.action_space == spaces.Discrete(2)
+    wrapped.step(0)
+    wrapped.step(1)
+    assert env.taken == [3, -1]
+
+
+def test_what_stays_is_the_same_for_one_environment_and_for_many(group):
+    options = {"wrappers": [{"name": "keep_actions", "kwargs": {"keep": [1, 0]}}]}
+    for vectorized in (False, True):
+        run = group(plugin.make("CartPole-v1", {**options, "vectorized": vectorized}, 2))
+        run.reset(seeds=[3, 4])
+        run.step(0, 1)
+        velocity = run.columns.observation[0][:, 1]
+        assert run.env.spec.action == discrete(2)
+        assert velocity[0] > 0.1 and velocity[1] < -0.1  # action 0 pushes to the right now
+
+
+@pytest.mark.parametrize(
+    ("space", "keep", "sentence"),
+    [
+        (BOX, [0], "keep_actions takes a Discrete action, this one is Box"),
+        (spaces.Discrete(3), [], r"different actions of Discrete\(3\), not \[\]$"),
+        (spaces.Discrete(3), [0, 0], r"not \[0, 0\]$"),
+        (spaces.Discrete(3), [0, 3], r"not \[0, 3\]$"),
+    ],
+)
+def test_actions_that_are_not_there_cannot_stay(box, space, keep, sentence):
+    with pytest.raises(SpaceError, match=sentence):
+        keep_actions(box(space), keep)

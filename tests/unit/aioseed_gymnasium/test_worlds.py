@@ -25,7 +25,7 @@ SIX_NUMBERS = ActionSpec("box", ArraySpec("float32", (6,)), low=(-1.0,) * 6, hig
 WORLDS: dict[str, tuple[ObservationSpec, ActionSpec]] = {
     "acrobot": (ArraySpec("float32", (6,)), discrete(3)),
     "halfcheetah-vtrace": (ArraySpec("float32", (17,)), SIX_NUMBERS),
-    "minigrid-memory": ({"direction": ArraySpec("int8", (4,)), "image": ArraySpec("int8", (7, 7, 21))}, discrete(7)),
+    "minigrid-memory": ({"direction": ArraySpec("int8", (4,)), "image": ArraySpec("int8", (7, 7, 21))}, discrete(3)),
     "vizdoom-basic": (ArraySpec("uint8", (30, 40, 3)), discrete(4)),
 }
 
