@@ -86,7 +86,7 @@ class Blocks:
     def write(self, source: UnrollBuffer, start: int, count: int) -> np.ndarray:
         """Copy `count` unrolls of `source` from `start` on into the open block and return their numbers."""
         numbers = np.arange(self.next, self.next + count)
-        begin = int(self._rows[self.next % self.places])
+        begin = self._row(self.next)
         target = slice(begin, begin + count)
         chosen = slice(start, start + count)
         for column, grid in zip(self._held.rows, source.grids, strict=True):
@@ -135,11 +135,14 @@ class Blocks:
 
     def physical(self, number: int) -> int:
         """Return the physical block in which unroll `number` lies."""
-        return int(self._rows[number % self.places]) // self.block_unrolls
+        return self._row(number) // self.block_unrolls
+
+    def _row(self, number: int) -> int:
+        return int(self._rows[number % self.places])
 
     def arrays(self, first: int, count: int) -> dict[str, np.ndarray]:
         """Return views of `count` unrolls of one block from number `first` on, by name; nobody may write to them."""
-        start = int(self._rows[first % self.places])
+        start = self._row(first)
         chosen = slice(start, start + count)
         return {name: _plain(column[chosen]) for name, column in self._held.named().items()}
 

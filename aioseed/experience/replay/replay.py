@@ -108,7 +108,7 @@ class Replay:
         self._draws[places] += 1
         # (1 / (N p))^beta over the highest of the batch (Schaul et al. 2016, arXiv:1511.05952, section 3.4): the sum of
         # all weights and N cancel out.
-        importance = (np.minimum.reduce(weights) / weights) ** self._importance_exponent
+        importance = (weights[weights.argmin()] / weights) ** self._importance_exponent
         return Drawn(numbers, importance.astype(np.float32), weights)
 
     def priorities_of(self, drawn: Drawn) -> np.ndarray:

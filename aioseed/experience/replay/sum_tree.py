@@ -55,9 +55,10 @@ class SumTree:
         """
         if not len(places):
             return
-        # Comparisons with NaN are false. The reductions themselves cost a third of `min`, `max` and `sum`.
-        highest = float(np.maximum.reduce(weights))
-        if not (np.minimum.reduce(weights) >= 0 and highest < math.inf):
+        weights = np.asarray(weights, np.float64)
+        # On batches `argmax` costs a third of `max`, and `dot` half of `@`. A NaN is both highest and lowest.
+        lowest, highest = weights[weights.argmin()], float(weights[weights.argmax()])
+        if not (lowest >= 0 and highest < math.inf):
             raise ValueError("weights must be finite and not negative")
         self.highest = max(self.highest, highest)
         self._leaves[places] = weights
@@ -65,7 +66,7 @@ class SumTree:
         for children, parents in zip(self._levels, self._above, strict=True):
             nodes = nodes >> _FAN_OUT_BITS
             # A node named twice is computed twice from the same children: cheaper than looking for such.
-            parents[nodes] = children.take(nodes, axis=0) @ _ONES
+            parents[nodes] = children.take(nodes, axis=0).dot(_ONES)
 
     def find(self, shares: np.ndarray) -> np.ndarray:
         """Return for each share of the total the place at which the running sum of the weights exceeds it, intp[B].
