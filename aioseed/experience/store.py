@@ -73,9 +73,9 @@ class UnrollStore:
         if not count:
             return slots
         index = self._index(slots)
-        t = self._t[index].copy()
+        t = self._t[index]
         low = high = int(t[0])
-        if not (t == low).all():  # groups of one actor step together, so the usual answer is that all are equal
+        if np.count_nonzero(t == low) < count:  # groups of an actor step together, so the usual answer is that all are
             low, high = int(t.min()), int(t.max())
         self._check(index, t, low, steps, count)
         self._keep_states(slots, t, begins_state)
@@ -83,11 +83,12 @@ class UnrollStore:
         if low == 0:
             self._epoch[index] = steps.epoch[:count]
             self._has_epoch[index] = True
-        self._t[index] = t + 1
-        self._next_sequence[index] += np.uint32(1)
+        t = t + 1
+        self._t[index] = t
+        self._next_sequence[index] = steps.sequence[:count] + np.uint32(1)
         if high + 1 < self._layout.rows:
             return slots[:0]
-        return slots if low == high else slots[t + 1 == self._layout.rows]
+        return slots if low == high else slots[t == self._layout.rows]
 
     def full(self, slots: np.ndarray) -> FullUnrolls:
         """Return what names the full unrolls of `slots` (not empty)."""
@@ -151,7 +152,7 @@ class UnrollStore:
     def _index(self, slots: np.ndarray) -> Index:
         first, last = int(slots[0]), int(slots[-1])
         neighbours = last - first == len(slots) - 1 and bool((slots == self._numbers[first : last + 1]).all())
-        highest = last if neighbours else int(slots.max())
+        highest = last if neighbours else int(np.maximum.reduce(slots))
         if highest >= self._slots - 1:
             raise AioseedError(f"slot {highest} is beyond the {self._slots - 1} environments of this run")
         return slice(first, last + 1) if neighbours else slots
@@ -167,7 +168,7 @@ class UnrollStore:
             # Equal rows of one slot would pass above: both are last + 1.
             self._row_of[index] = self._numbers[:count]
             sound &= self._row_of[index] == self._numbers[:count]
-        if not sound.all():
+        if np.count_nonzero(sound) < count:
             row = int(np.flatnonzero(~sound)[0])
             raise AioseedError(
                 f"row {row} (slot {steps.slot[row]}, epoch {epoch[row]}, sequence {steps.sequence[row]}) "
@@ -190,7 +191,7 @@ class UnrollStore:
                 grid[now, index] = column
             self._grids[-1][now, index] = version
             return
-        flat = np.multiply(t, self._slots, dtype=np.intp) + slots
+        flat = slots + (int(t[0]) * self._slots if in_step else np.multiply(t, self._slots, dtype=np.intp))
         for cells, column in zip(self._flat, rows, strict=False):
             cells[flat] = column
         self._flat[-1][flat] = version

@@ -67,9 +67,8 @@ class WebSocketChannel(Channel):
         self._end: ChannelClosed | None = None
         # Completed when everything that belongs to the channel is gone; created by whoever ends it.
         self._gone: asyncio.Future[None] | None = None
-        # The task inside `receive` and its count of cancel requests when it came in.
+        # The task that waits for messages.
         self._receiver: asyncio.Task[object] | None = None
-        self._receiver_cancels = 0
 
     @property
     def peer(self) -> str:
@@ -128,29 +127,44 @@ class WebSocketChannel(Channel):
 
     async def receive(self) -> bytes:
         """Return the next message."""
+        received: list[bytes] = []
+
+        def keep(payload: bytes) -> bool:
+            received.append(payload)
+            return False
+
+        await self.receive_each(keep)
+        return received[0]
+
+    async def receive_each(self, take: Callable[[bytes], bool]) -> None:
+        """Hand every message to `take`, until it returns False."""
         # One coroutine with no helper on the usual path: each level costs at 100,000 messages a second.
         if self._receiver is not None:
             raise RuntimeError("another task already receives on this channel")
-        while self._end is None:
-            task = asyncio.current_task(self._loop)  # without the loop it is a system call
-            assert task is not None
-            self._receiver, self._receiver_cancels = task, task.cancelling()
-            try:
+        task = asyncio.current_task(self._loop)  # without the loop it is a system call
+        assert task is not None
+        cancels = task.cancelling()
+        receive = self._socket.receive
+        try:
+            while self._end is None:
+                self._receiver = task
                 if self._held is not None:
                     await asyncio.shield(self._held)
-                message = await self._socket.receive()
-            except asyncio.CancelledError:
-                # `close` wakes the receiver in the way of asyncio.timeout: by a cancel request that is taken back here.
-                if self._end is None or task.uncancel() > self._receiver_cancels:
-                    raise
-                break
-            finally:
-                self._receiver = None
-            if message.type is _BINARY:
-                payload: bytes = message.data
-                self.received_bytes += len(payload)
-                return payload
-            await self._handle(message)
+                message = await receive()
+                if message.type is _BINARY:
+                    payload: bytes = message.data
+                    self.received_bytes += len(payload)
+                    if not take(payload):
+                        return
+                else:
+                    self._receiver = None  # whatever ends the channel there must not interrupt itself
+                    await self._handle(message)
+        except asyncio.CancelledError:
+            # `close` wakes the receiver in the way of asyncio.timeout: by a cancel request that is taken back here.
+            if self._receiver is None or self._end is None or task.uncancel() > cancels:
+                raise
+        finally:
+            self._receiver = None
         raise again(self._end)
 
     async def close(self, reason: str = "") -> None:

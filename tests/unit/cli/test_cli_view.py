@@ -54,7 +54,7 @@ def drawn(renderable, width=100):
 def test_the_panel_shows_what_a_user_asks_for(config):
     text = drawn(panel(PROGRESS, config, "saved runs/x/checkpoints/000000000060"))
     for shown in (
-        "60,000", "10,000/s trained, 12,000/s stepped", "118.8 of 475", "321", "1 updates", "64 of 256 rows",
+        "60,000", "10,000/s trained, 12,000/s stepped", "118.8 of 475", "321", "1 updates", "64 of 128 rows",
         "128 of 2 actors", "60 lease_ended, 40 shutdown", PROGRESS.verdict, "25% of the return that ends the run",
         "saved runs/x",
     ):  # fmt: skip
