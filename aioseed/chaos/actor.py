@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from aioseed.actor.run import ActorSummary, MakeEnvironments, run_actor
 from aioseed.actor.session import ActorEvent
-from aioseed.chaos.invariants import Violation
+from aioseed.chaos.invariants import require
 from aioseed.chaos.network import SimulatedNetwork, SimulatedTransport
-from aioseed.errors import AioseedError, EnvironmentFailed
+from aioseed.errors import EnvironmentFailed
 from aioseed.testing.counting import CountingEnvironment
 from aioseed.testing.inline_worker import InlineWorker
 from aioseed.testing.seeded_loop import SeededLoop, party
@@ -90,21 +90,24 @@ class SimulatedActor:
 
     async def _run(self, actor_id: str) -> None:
         jitter = random.Random(self._rng.random())  # noqa: S311
-        while True:
-            try:
-                summary = await self._act(actor_id, jitter)
-            except EnvironmentFailed:  # too slow; its supervisor starts it again
-                if not self.comes_back:
-                    self.over.set()
-                    return
+        try:
+            while True:
+                summary = await self._outlive(actor_id, jitter)
+                if summary is not None or not self.comes_back:
+                    break
                 await asyncio.sleep(1.0)
-            except AioseedError as error:
-                self._fail(error)
-                return
-            if summary.run_id != "simulation":
-                self._fail(Violation(f"an actor ended in the run {summary.run_id!r}"))
+            require(summary is None or summary.run_id == "simulation", "an actor ended in another run")
+        except Exception as error:
+            self._fail(error)
+        else:
             self.over.set()
-            return
+
+    async def _outlive(self, actor_id: str, jitter: random.Random) -> ActorSummary | None:
+        """Act to the end of the run, or until an environment is too slow: then a supervisor starts the actor again."""
+        try:
+            return await self._act(actor_id, jitter)
+        except EnvironmentFailed:
+            return None
 
     def _act(self, actor_id: str, jitter: random.Random) -> asyncio.Future[ActorSummary]:
         def worker(index: int, count: int, make: MakeEnvironments) -> InlineWorker:

@@ -56,9 +56,7 @@ def simulate(laboratory: Laboratory, seed: int, *, faults: int = 20) -> Simulate
     """
     try:
         world, trace = run_seeded(seed, _play(laboratory, seed, faults))
-    except AioseedError as error:
-        raise SimulationFailed(seed, f"{type(error).__name__}: {error.__cause__ or error}") from error
-    except (Violation, ExceptionGroup, AssertionError, TimeoutError) as error:
+    except Exception as error:
         raise SimulationFailed(seed, _first(error)) from error
     return Simulated(seed, trace, dict(world.injected), world.resumed, world.applied.rows, world.unrolls, world.now_s)
 
@@ -311,4 +309,6 @@ class World:
 def _first(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    if isinstance(error, AioseedError) and error.__cause__ is not None:
+        error = error.__cause__
     return f"{type(error).__name__}: {error}"
