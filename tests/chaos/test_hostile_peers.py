@@ -35,7 +35,12 @@ from aioseed.types import FIRST, EnvironmentSpec
 from aioseed.wire.columns import ACTION_TYPE, ActionLayout, StepLayout, StepMessage
 from aioseed.wire.messages import Hello, Ping, Pong, Welcome, decode_control
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1500), pytest.mark.may_block("it reads /proc")]
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.alone,
+    pytest.mark.timeout(1500),
+    pytest.mark.may_block("it reads /proc"),
+]
 
 FULL = bool(os.environ.get("AIOSEED_CHAOS_FULL"))
 FRAMES = int(os.environ.get("AIOSEED_CHAOS_FRAMES", 200_000 if FULL else 20_000))
