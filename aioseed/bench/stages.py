@@ -86,9 +86,11 @@ class _Pipeline:
         self._runtime = runtime
         # As a run serves them: half of the environments while the other half steps, but never more than fit.
         if config.mode == "lockstep":
-            self._rows = config.local_environments
+            served = config.local_environments
         else:
-            self._rows = min(max(1, config.local_environments // 2), config.serving.max_batch_rows)
+            served = min(max(1, config.local_environments // 2), config.serving.max_batch_rows)
+        # All of them finish their unrolls at once, and nobody trains while an unroll waits for room in the queue.
+        self._rows = min(served, config.experience.queue_batches * config.training.batch_unrolls)
         self._batch_rows = runtime.intake.pool.take()
         self._slots = np.arange(self._rows)
         _fill(self._batch_rows, recorded, self._rows)

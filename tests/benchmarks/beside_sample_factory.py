@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import venv
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +24,7 @@ REQUIREMENTS = ("sample-factory==2.1.1", "setuptools<81")  # it imports pkg_reso
 INSTALL_TIMEOUT_S = 3600.0
 WARM_UP_REPORTS = 2
 """Reports of Sample Factory that are left out: its processes start, and the first looks back on nothing."""
-REPORTS_SPAN_S = 25.0
-"""Time that a run of Sample Factory needs beside what is measured."""
+REPORT_EVERY_S = 5.0
 UNROLL_STEPS = 32
 BATCH_UNROLLS = 32
 
@@ -60,29 +63,41 @@ def sample_factory_rate(python: Path, size: Size, seconds: float) -> float:
         words = {
             "algo": "APPO", "env": "CartPole-v1", "device": "cpu", "train_dir": folder, "experiment": "beside",
             "num_workers": size.processes, "num_envs_per_worker": size.groups * size.envs_per_group,
-            "worker_num_splits": size.groups, "rollout": UNROLL_STEPS, "recurrence": UNROLL_STEPS, "use_rnn": False,
+            "worker_num_splits": size.groups, "rollout": UNROLL_STEPS, "recurrence": 1, "use_rnn": False,
             "batch_size": BATCH_UNROLLS * UNROLL_STEPS, "num_batches_per_epoch": 1, "num_epochs": 1,
-            "with_vtrace": True, "encoder_mlp_layers": [64, 64], "nonlinearity": "tanh", "normalize_input": False,
-            "reward_scale": 0.1, "train_for_seconds": round(seconds + REPORTS_SPAN_S),
+            "with_vtrace": False, "encoder_mlp_layers": [64, 64], "nonlinearity": "tanh", "normalize_input": False,
+            "normalize_returns": False, "decorrelate_experience_max_seconds": 0,
+            "reward_scale": 0.1,
         }  # fmt: skip
         told = [word for name, value in words.items() for word in (f"--{name}", *_words(value))]
-        done = subprocess.run(
-            [python, "-m", "sf_examples.train_gym_env", *told], check=True, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    return rate_in(done.stdout)
+        with subprocess.Popen(
+            [python, "-m", "sf_examples.train_gym_env", *told], text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        ) as running:  # fmt: skip
+            try:
+                assert running.stdout is not None
+                return median_rate(running.stdout, round(seconds / REPORT_EVERY_S))
+            finally:
+                # Its own end (--train_for_seconds) never comes in 2.1.1.
+                os.killpg(running.pid, signal.SIGKILL)
 
 
-def rate_in(log: str) -> float:
-    """Return the median rate of the reports in a log of Sample Factory.
+def median_rate(log: Iterable[str], reports: int) -> float:
+    """Return the median rate of so many reports of Sample Factory, the first ones left out.
 
     Raises:
-        ValueError: It holds too few.
+        SystemExit: It ended before, or its learner did, which it only says in its log.
     """
-    rates = [float(rate) for rate in re.findall(r"Fps is \(10 sec: ([\d.]+)", log)][WARM_UP_REPORTS:]
-    if not rates:
-        raise ValueError("Sample Factory reported too seldom; give it more --seconds")
-    return statistics.median(rates)
+    rates: list[float] = []
+    said: deque[str] = deque(maxlen=30)
+    for line in log:
+        said.append(line)
+        if "unhandled exception" in line:
+            break
+        rates += [float(rate) for rate in re.findall(r"Fps is \(10 sec: ([\d.]+)", line)]
+        if len(rates) >= WARM_UP_REPORTS + reports:
+            return statistics.median(rates[WARM_UP_REPORTS:])
+    raise SystemExit(f"Sample Factory ended too early:\n{''.join(said)}")
 
 
 def _words(value: object) -> list[str]:

@@ -78,7 +78,9 @@ def test_the_measured_run_has_no_end_of_its_own() -> None:
 @pytest.mark.may_block("the environments of the memory transport run in this process and read files when imported")
 async def test_a_real_run_yields_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aioseed.bench.train.WARM_UP_S", 0.2)
-    result = await measure_training(bench_config("cartpole", TINY), 0.5, asyncio.Event(), stages_s=0.2)
+    # More environments than the queue has room for unrolls: they fill at once, which once stopped the stages for good.
+    config = bench_config("cartpole", [*TINY, "training.batch_unrolls=1", "experience.queue_batches=1"])
+    result = await measure_training(config, 0.5, asyncio.Event(), stages_s=0.2)
     figures = result.figures()
     for name in ("env_steps_per_s", "trained_steps_per_s", "share_of_limit", "limit_steps_per_s"):
         assert figures[name] > 0, name  # type: ignore[operator]
