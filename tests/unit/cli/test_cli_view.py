@@ -54,8 +54,8 @@ def drawn(renderable, width=100):
 def test_the_panel_shows_what_a_user_asks_for(config):
     text = drawn(panel(PROGRESS, config, "saved runs/x/checkpoints/000000000060"))
     for shown in (
-        "60,000", "10,000/s trained, 12,000/s stepped", "118.8 of 475", "321", "1 updates", "64 of 128 rows",
-        "128 of 2 actors", "60 lease_ended, 40 shutdown", PROGRESS.verdict, "25% of the return that ends the run",
+        "60,000", "10,000/s trained, 12,000/s stepped", "118.8 of 485", "321", "1 updates", "64 of 128 rows",
+        "128 of 2 actors", "60 lease_ended, 40 shutdown", PROGRESS.verdict, "24% of the return that ends the run",
         "saved runs/x",
     ):  # fmt: skip
         assert shown in text
@@ -71,7 +71,7 @@ def test_a_run_with_a_number_of_steps_shows_when_it_ends(config):
 
 
 def test_before_the_first_episode_there_is_no_return(config):
-    assert "- of 475" in drawn(panel(PROGRESS._replace(return_mean=math.nan), config))
+    assert "- of 485" in drawn(panel(PROGRESS._replace(return_mean=math.nan), config))
 
 
 def test_a_plain_line_has_it_all_in_one(config):
