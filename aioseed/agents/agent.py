@@ -1,8 +1,8 @@
 """The seam between the runtime and an algorithm: an agent is a NamedTuple of pure functions.
 
 There is one runtime. Serving calls `act`, training `loss`, `after_update`, `observe` and `published`; neither knows the
-algorithm.
-An entry point of the group ``aioseed.agents`` names an `AgentPlugin`. Check yours with `aioseed.testing.agent_kit`.
+algorithm. An entry point of the group ``aioseed.agents`` names an `AgentPlugin`; check yours with
+`aioseed.testing.agent_kit`.
 
 Letters: B rows of a batch or unrolls, T transitions of an unroll (it has T+1 rows).
 """
@@ -44,9 +44,7 @@ class ActInput(NamedTuple):
     slot: jax.Array  # int32 or uint32[B]
     epoch_low: jax.Array  # uint32[B], low 32 bits of the epoch xor its high 32 bits
     sequence: jax.Array  # uint32[B]
-    evaluation: (
-        jax.Array
-    )  # bool[B], True where the slot is leased in the role evaluate: no exploration for its own sake
+    evaluation: jax.Array  # bool[B], True where the slot is leased in the role evaluate: not to explore
 
 
 class ActOutput(NamedTuple):

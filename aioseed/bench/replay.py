@@ -1,8 +1,10 @@
 """Measure replay beside cpprb, turn and turn about: inserts, samples with the copy of an unroll, priority updates.
 
 Both hold the same unrolls (one entry an unroll, the same columns) and do the same: draw a batch by priority, copy it
-out, change its priorities. Both work in the calling thread alone, and its processor time is what counts: other programs
-on the machine disturb it least. cpprb is no dependency; without it only our own figures are measured.
+out, change its priorities. What comes out of ours is time-major, as training takes it, and what comes out of cpprb
+batch-major: its samples are measured as they are, and with turning them round. Both work in the calling thread alone,
+and its processor time is what counts: other programs on the machine disturb it least. cpprb is no dependency; without
+it only our own figures are measured.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from aioseed.experience.layout import UnrollBuffer, allocate_buffer
+from aioseed.experience.layout import UnrollBuffer, allocate_buffer, row_view
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.replay import Replay
 from aioseed.specs import ArraySpec
@@ -35,7 +37,8 @@ class Figures(NamedTuple):
     """Hold what one replay does in a second of processor time, each a median over rounds."""
 
     inserts_per_s: float  # unrolls of `STEPS` steps
-    samples_per_s: float  # likewise, drawn and copied
+    samples_per_s: float  # likewise, drawn and copied in the form that the replay has
+    time_major_samples_per_s: float  # drawn and copied in the form that training takes
     updates_per_s: dict[int, float]  # priorities changed, by number of entries
 
 
@@ -47,6 +50,9 @@ class Subject(Protocol):
 
     def sample(self) -> object:
         """Draw a batch and copy it out."""
+
+    def sample_time_major(self) -> object:
+        """Draw a batch and copy it out with time as the first axis."""
 
     def update(self) -> object:
         """Change the priorities of a batch drawn beforehand."""
@@ -74,6 +80,10 @@ class Ours:
         self._replay.blocks.copy_out(drawn.numbers, self._target)
         return drawn
 
+    def sample_time_major(self) -> object:
+        """Draw a batch and copy it out with time as the first axis."""
+        return self.sample()
+
     def update(self) -> object:
         """Change the priorities of a batch drawn beforehand."""
         self._replay.update(next(self._numbers), next(self._priorities))
@@ -95,6 +105,9 @@ class Cpprb:
             "action": number,
             "policy_version": number,
         }
+        self._time_major = {
+            name: row_view(np.zeros_like(array.swapaxes(0, 1), order="C"), 2) for name, array in self._batch.items()
+        }
         columns = {name: {"dtype": array.dtype, "shape": array.shape[1:]} for name, array in self._batch.items()}
         self._buffer = importlib.import_module("cpprb").PrioritizedReplayBuffer(entries, columns, alpha=0.9)
         self._priorities, self._places = _priorities(entries), _again(_places(entries))
@@ -108,6 +121,13 @@ class Cpprb:
     def sample(self) -> object:
         """Draw a batch and copy it out."""
         return self._buffer.sample(BATCH, beta=0.6)
+
+    def sample_time_major(self) -> object:
+        """Draw a batch and copy it out with time as the first axis."""
+        drawn = self._buffer.sample(BATCH, beta=0.6)
+        for name, grid in self._time_major.items():
+            grid[...] = row_view(drawn[name], 2).T
+        return drawn
 
     def update(self) -> object:
         """Change the priorities of a batch drawn beforehand."""
@@ -128,12 +148,15 @@ def measure(entries: tuple[int, ...] = ENTRIES, steps: int = STEPS, rounds: int 
     copied = {name: make(min(entries), steps) for name, make in makers.items()}
     inserts = _turns({name: subject.insert for name, subject in copied.items()}, rounds)
     samples = _turns({name: subject.sample for name, subject in copied.items()}, rounds)
+    time_major = _turns({name: subject.sample_time_major for name, subject in copied.items()}, rounds)
     updates: dict[int, dict[str, float]] = {}
     for count in entries:
         small = {name: make(count, 1) for name, make in makers.items()}
         updates[count] = _turns({name: subject.update for name, subject in small.items()}, rounds)
     return {
-        name: Figures(inserts[name], samples[name], {count: updates[count][name] for count in entries})
+        name: Figures(
+            inserts[name], samples[name], time_major[name], {count: updates[count][name] for count in entries}
+        )
         for name in makers
     }
 
@@ -156,6 +179,7 @@ def _rounded(figures: Figures) -> dict[str, object]:
     return {
         "inserts_per_s": round(figures.inserts_per_s),
         "samples_per_s": round(figures.samples_per_s),
+        "time_major_samples_per_s": round(figures.time_major_samples_per_s),
         "updates_per_s": {str(count): round(rate) for count, rate in figures.updates_per_s.items()},
     }
 
@@ -164,6 +188,7 @@ def _shares(ours: Figures, theirs: Figures) -> dict[str, object]:
     return {
         "inserts": round(ours.inserts_per_s / theirs.inserts_per_s, 3),
         "samples": round(ours.samples_per_s / theirs.samples_per_s, 3),
+        "time_major_samples": round(ours.time_major_samples_per_s / theirs.time_major_samples_per_s, 3),
         "updates": {
             str(count): round(rate / theirs.updates_per_s[count], 3) for count, rate in ours.updates_per_s.items()
         },

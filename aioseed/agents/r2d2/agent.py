@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from aioseed.agents.agent import ActInput, ActOutput, Agent, LearnerState, LossOutput, NetworkFactory, PyTree, Unroll
 from aioseed.agents.r2d2.config import R2d2Config
 from aioseed.agents.r2d2.exploration import epsilons
-from aioseed.agents.r2d2.loss import r2d2_loss, scaled_reward, suffix_of, td_errors
+from aioseed.agents.r2d2.loss import r2d2_loss, suffix_of, td_errors
+from aioseed.agents.transitions import scaled_reward
 from aioseed.errors import SpaceError
 from aioseed.nets.network import Head, Network, NetworkInputs, network_inputs
 from aioseed.ops.rng import slot_uniforms

@@ -1,8 +1,8 @@
 """The loss of R2D2 (Kapturowski et al. 2019, section 2.3), and the priorities of unrolls.
 
 An unroll has ``burn_in_steps + L + 1`` rows. The first only bring the recurrent state up to date; what follows, the
-suffix, has L transitions. Transition t is valid unless row t+1 is first: then its TD error is 0 and n-step sums and
-priorities stop before it.
+suffix, has L transitions. The TD error of one that is not valid (`aioseed.agents.transitions`) is 0, and n-step sums
+and priorities stop before it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ import jax.numpy as jnp
 
 from aioseed.agents.agent import LossOutput
 from aioseed.agents.r2d2.config import R2d2Config
+from aioseed.agents.transitions import Transitions, transitions
 from aioseed.ops.n_step import double_q_values, n_step_targets
 from aioseed.ops.priorities import unroll_priority
 from aioseed.ops.value_rescaling import rescale, unrescale
-from aioseed.types import FIRST, TERMINATED
 
 
 class Suffix(NamedTuple):
     """Hold what the suffix of B unrolls says, T = L; the batch axis is absent where one unroll is meant."""
 
-    reward: jax.Array  # float32[T+1, B], raw
-    flags: jax.Array  # uint8[T+1, B]
-    action: jax.Array  # int[T+1, B]
+    steps: Transitions  # leaves [T, B]
+    action: jax.Array  # int[T, B], taken from the row that a transition leads away from
 
 
 class Errors(NamedTuple):
@@ -38,17 +37,10 @@ class Errors(NamedTuple):
     priority: jax.Array  # float32[]
 
 
-def scaled_reward(config: R2d2Config, reward: jax.Array) -> jax.Array:
-    """Return the reward that is learned from: scaled first, then clipped."""
-    scaled = reward.astype(jnp.float32) * config.reward_scale
-    bound = config.max_abs_reward
-    return jnp.clip(scaled, -bound, bound) if bound > 0 else scaled
-
-
 def suffix_of(config: R2d2Config, reward: jax.Array, flags: jax.Array, action: jax.Array) -> Suffix:
-    """Return the rows behind the burn-in."""
+    """Return what lies behind the burn-in, of columns [burn_in_steps + L + 1, B] as they are stored."""
     begin = config.burn_in_steps
-    return Suffix(reward[begin:], flags[begin:], action[begin:])
+    return Suffix(transitions(config, reward[begin:], flags[begin:]), action[begin:-1])
 
 
 def td_errors(config: R2d2Config, rows: Suffix, online: jax.Array, target: jax.Array) -> Errors:
@@ -103,13 +95,11 @@ def r2d2_loss(
 
 
 def _errors_of_one(config: R2d2Config, rows: Suffix, online: jax.Array, target: jax.Array) -> Errors:
-    after = rows.flags[1:]
-    valid = (after & FIRST) == 0
-    discounts = jnp.where((after & TERMINATED) != 0, 0.0, jnp.full(after.shape, config.discount, jnp.float32))
+    rewards, discounts, valid = rows.steps
     values = unrescale(double_q_values(online, target), config.rescaling_epsilon)
-    returns = n_step_targets(scaled_reward(config, rows.reward[1:]), discounts, values, valid, steps=config.n_steps)
+    returns = n_step_targets(rewards, discounts, values, valid, steps=config.n_steps)
     wanted = jax.lax.stop_gradient(rescale(returns, config.rescaling_epsilon))
-    taken = jnp.take_along_axis(online[:-1], rows.action[:-1, None].astype(jnp.int32), axis=-1)[:, 0]
+    taken = jnp.take_along_axis(online[:-1], rows.action[:, None].astype(jnp.int32), axis=-1)[:, 0]
     td = jnp.where(valid, wanted - jnp.where(valid, taken, 0.0), 0.0)
     priority = unroll_priority(jax.lax.stop_gradient(td), valid, max_share=config.priority_max_share)
     return Errors(td, valid, taken, priority)

@@ -46,7 +46,7 @@ class Blocks:
         self._held = _Records.of(np.zeros(physical * self.block_unrolls, self._record))
         self._fetched = _Records.of(np.zeros(0, self._record))
         self._free = deque(range(physical))
-        self._where = np.zeros(self.blocks, np.intp)  # block number modulo blocks -> physical block
+        self._rows = np.zeros(self.places, np.intp)  # number modulo places -> where it lies in the allocation
         self.oldest = 0  # lowest number held
         self.next = 0  # number of the next unroll
 
@@ -67,7 +67,7 @@ class Blocks:
         """Forget the oldest block; return the numbers that it held and the physical block, which the caller frees."""
         gone = range(self.oldest, (self.oldest // self.block_unrolls + 1) * self.block_unrolls)
         self.oldest = gone.stop
-        return gone, int(self._where[gone.start // self.block_unrolls % self.blocks])
+        return gone, self.physical(gone.start)
 
     def free(self, physical: int) -> None:
         """Let the memory of a block that has gone be used again."""
@@ -80,13 +80,14 @@ class Blocks:
 
     def open(self) -> None:
         """Begin a new block."""
-        self._where[self.next // self.block_unrolls % self.blocks] = self._free.popleft()
+        place, start = self.next % self.places, self._free.popleft() * self.block_unrolls
+        self._rows[place : place + self.block_unrolls] = np.arange(start, start + self.block_unrolls)
 
     def write(self, source: UnrollBuffer, start: int, count: int) -> np.ndarray:
         """Copy `count` unrolls of `source` from `start` on into the open block and return their numbers."""
         numbers = np.arange(self.next, self.next + count)
-        rows = self.rows(numbers)
-        target = slice(int(rows[0]), int(rows[0]) + count)
+        begin = self._row(self.next)
+        target = slice(begin, begin + count)
         chosen = slice(start, start + count)
         for column, grid in zip(self._held.rows, source.grids, strict=True):
             column[target] = grid[:, chosen].T
@@ -100,20 +101,20 @@ class Blocks:
     def copy_out(self, numbers: np.ndarray, target: UnrollBuffer) -> None:
         """Copy the unrolls `numbers`, as many as `target` has room for, in this order."""
         rows = self.rows(numbers)
+        chosen: np.ndarray | slice = rows
         if self._record.itemsize <= _CACHED_BYTES:
-            records = self._fetch(rows)
+            records, chosen = self._fetch(rows), slice(None)
             for column, grid in zip(records.rows, target.grids, strict=True):
                 grid[...] = column.T
-            rows = np.arange(len(rows))
         else:
             records = self._held
             for column, grid in zip(records.rows, target.grids, strict=True):
                 for place, row in enumerate(rows.tolist()):  # one pass over large memory instead of two
                     grid[:, place] = column[row]
         for column, states in zip(records.states, target.batch.columns.initial_state, strict=True):
-            states[...] = column[rows]
+            states[...] = column[chosen]
         for column, values in zip(records.identity, target.batch.identity, strict=True):
-            values[...] = column[rows]
+            values[...] = column[chosen]
 
     def _fetch(self, rows: np.ndarray) -> _Records:
         """Return copies of the records at `rows`, in memory that is used again."""
@@ -129,13 +130,19 @@ class Blocks:
 
     def rows(self, numbers: np.ndarray) -> np.ndarray:
         """Return where unrolls lie in the allocation."""
-        block, offset = np.divmod(numbers, self.block_unrolls)
-        places: np.ndarray = self._where[block % self.blocks] * self.block_unrolls + offset
-        return places
+        rows: np.ndarray = self._rows[numbers % self.places]
+        return rows
+
+    def physical(self, number: int) -> int:
+        """Return the physical block in which unroll `number` lies."""
+        return self._row(number) // self.block_unrolls
+
+    def _row(self, number: int) -> int:
+        return int(self._rows[number % self.places])
 
     def arrays(self, first: int, count: int) -> dict[str, np.ndarray]:
         """Return views of `count` unrolls of one block from number `first` on, by name; nobody may write to them."""
-        start = int(self.rows(np.array([first]))[0])
+        start = self._row(first)
         chosen = slice(start, start + count)
         return {name: _plain(column[chosen]) for name, column in self._held.named().items()}
 

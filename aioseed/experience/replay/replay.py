@@ -101,14 +101,14 @@ class Replay:
             numbers = self.generator.integers(blocks.oldest, blocks.next, count)
             self._draws[numbers % blocks.places] += 1
             return Drawn(numbers, np.ones(count, np.float32), np.ones(count))
-        places = self._tree.find(self.generator.random(count) * self._tree.total)
+        places = self._tree.find(self.generator.random(count))
         newest = blocks.next - 1
         numbers = newest - (newest - places) % blocks.places
         weights = self._tree.get(places)
         self._draws[places] += 1
         # (1 / (N p))^beta over the highest of the batch (Schaul et al. 2016, arXiv:1511.05952, section 3.4): the sum of
         # all weights and N cancel out.
-        importance = (np.minimum.reduce(weights) / weights) ** self._importance_exponent
+        importance = (weights[weights.argmin()] / weights) ** self._importance_exponent
         return Drawn(numbers, importance.astype(np.float32), weights)
 
     def priorities_of(self, drawn: Drawn) -> np.ndarray:
@@ -118,7 +118,7 @@ class Replay:
     def update(self, numbers: np.ndarray, priorities: np.ndarray) -> None:
         """Give unrolls new priorities; those that have gone and values that are not finite are passed over."""
         kept = (numbers >= self.blocks.oldest) & np.isfinite(priorities)
-        if not np.logical_and.reduce(kept):
+        if np.count_nonzero(kept) < len(kept):
             numbers, priorities = numbers[kept], priorities[kept]
         self._tree.set(numbers % self.blocks.places, self._weight(priorities))
 
@@ -193,7 +193,7 @@ class Replay:
             self.blocks.free(physical)
 
     def _weight(self, priorities: np.ndarray) -> np.ndarray:
-        weights: np.ndarray = np.maximum(priorities, MIN_PRIORITY, dtype=np.float64) ** self._priority_exponent
+        weights: np.ndarray = np.maximum(priorities, MIN_PRIORITY) ** self._priority_exponent
         return weights
 
     def _places(self) -> np.ndarray:

@@ -106,7 +106,7 @@ class Cuts:
         """Return segments of all that is held, oldest first, and what to call when they are saved or given up."""
         self._cut()
         cuts = list(self._cuts)
-        physical = {cut: self._physical(cut) for cut in cuts}
+        physical = {cut: self._blocks.physical(cut.first) for cut in cuts}
         save = self._pins.begin({physical[cut] for cut in cuts if not cut.saved})
         segments = tuple(
             _Segment(cut.name, self._blocks.arrays(cut.first, cut.count), self._pins, save, physical[cut])
@@ -134,9 +134,6 @@ class Cuts:
             self._cuts.append(_Cut(begin, end - begin))
             begin = end
         self._cut_to = begin
-
-    def _physical(self, cut: _Cut) -> int:
-        return int(self._blocks.rows(np.array([cut.first]))[0]) // self._blocks.block_unrolls
 
 
 class _Segment:

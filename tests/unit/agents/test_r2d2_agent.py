@@ -166,24 +166,27 @@ def test_td_errors_are_those_of_a_literal_walk() -> None:
     found = subject("mlp")
     unroll = found.unroll(generator)
     rows = suffix_of(CONFIG, unroll.reward, unroll.flags, unroll.action)
-    online, target = (jnp.asarray(generator.normal(size=(*rows.reward.shape, 3)), jnp.float32) for _ in range(2))
+    reward, flags, action = (
+        np.asarray(column)[CONFIG.burn_in_steps :] for column in (unroll.reward, unroll.flags, unroll.action)
+    )
+    online, target = (jnp.asarray(generator.normal(size=(*reward.shape, 3)), jnp.float32) for _ in range(2))
     errors = jax.jit(partial(td_errors, CONFIG))(rows, online, target)
     values = np.asarray(unrescale(target, 1e-3), float)
-    steps = rows.reward.shape[0] - 1
+    steps = len(reward) - 1
     for b in range(32):
         for t in range(steps):
-            if rows.flags[t + 1, b] & FIRST:
+            if flags[t + 1, b] & FIRST:
                 assert not errors.valid[t, b] and errors.td[t, b] == 0
                 continue
             total, weight, row = 0.0, 1.0, t
-            while row < steps and row < t + CONFIG.n_steps and not rows.flags[row + 1, b] & FIRST:
-                total += weight * float(rows.reward[row + 1, b])
-                weight *= 0.0 if rows.flags[row + 1, b] & TERMINATED else CONFIG.discount
+            while row < steps and row < t + CONFIG.n_steps and not flags[row + 1, b] & FIRST:
+                total += weight * float(reward[row + 1, b])
+                weight *= 0.0 if flags[row + 1, b] & TERMINATED else CONFIG.discount
                 row += 1
             total += weight * values[row, b, int(np.argmax(online[row, b]))]
             wanted = np.sign(total) * (np.sqrt(abs(total) + 1) - 1) + 1e-3 * total
             np.testing.assert_allclose(
-                errors.td[t, b], wanted - float(online[t, b, int(rows.action[t, b])]), rtol=1e-4, atol=1e-4
+                errors.td[t, b], wanted - float(online[t, b, int(action[t, b])]), rtol=1e-4, atol=1e-4
             )
 
 
