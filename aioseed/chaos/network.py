@@ -167,6 +167,10 @@ class SimulatedNetwork:
         self.connections = [connection for connection in self.connections if connection.lives]
         return self.connections
 
+    def dialled_by(self, dialler: str) -> list[Connection]:
+        """Return the living connections that `dialler` opened."""
+        return [connection for connection in self.living if connection.dialler == dialler]
+
     def stall(self, direction: Literal["there", "back"]) -> None:
         """Let nothing arrive in one direction of any connection."""
         for connection in self.living:

@@ -14,22 +14,16 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from aioseed.actor.run import ActorSummary, MakeEnvironments, run_actor
-from aioseed.actor.session import ActorEvent
+from aioseed.chaos.actor import ENVIRONMENTS, SimulatedActor
 from aioseed.chaos.invariants import Applied, Expectation, Violation, require
 from aioseed.chaos.learner import Laboratory, SimulatedLearner
 from aioseed.chaos.network import Connection, SimulatedNetwork, SimulatedTransport
-from aioseed.errors import AioseedError, EnvironmentFailed
+from aioseed.errors import AioseedError
 from aioseed.serving.config import ServingConfig
-from aioseed.testing.counting import CountingEnvironment
-from aioseed.testing.inline_worker import InlineWorker
 from aioseed.testing.seeded_loop import SeededLoop, party, run_seeded
 
 URL = "simulated://learner"
 ACTORS = 3
-ENVIRONMENTS = 3
-GROUPS = 2
-STEP_S = 0.4
 SETTLE_S = 150.0
 """Longest time after the last fault until everybody steps again: patience, grace and pauses of the actors."""
 
@@ -62,9 +56,7 @@ def simulate(laboratory: Laboratory, seed: int, *, faults: int = 20) -> Simulate
     """
     try:
         world, trace = run_seeded(seed, _play(laboratory, seed, faults))
-    except AioseedError as error:
-        raise SimulationFailed(seed, f"{type(error).__name__}: {error.__cause__ or error}") from error
-    except (Violation, ExceptionGroup, AssertionError) as error:
+    except Exception as error:
         raise SimulationFailed(seed, _first(error)) from error
     return Simulated(seed, trace, dict(world.injected), world.resumed, world.applied.rows, world.unrolls, world.now_s)
 
@@ -73,98 +65,6 @@ async def _play(laboratory: Laboratory, seed: int, faults: int) -> World:
     world = World(laboratory, seed)
     await world.play(faults)
     return world
-
-
-class Process:
-    """Be an actor's process: it can freeze, die and be started again."""
-
-    def __init__(self, world: World, index: int) -> None:
-        self._world = world
-        self._index = index
-        self._life = 0
-        self.lives = False
-        self._task: asyncio.Task[None]
-        self.slow_s = 0.0  # what the next step takes beyond the usual
-        self.over = asyncio.Event()
-        self._start()
-
-    @property
-    def name(self) -> str:
-        """Return the party of its present life."""
-        return f"actor-{self._index}-{self._life}"
-
-    def kill(self, vanish: bool) -> bool:
-        """Die without a word, and come back after a while; with `vanish` not even the connection's end is told."""
-        if not self.lives:
-            return False
-        self.lives = False
-        world = self._world
-        world.loop.freeze(self.name)
-        for connection in world.connections_of(self.name):
-            if vanish:
-                connection.vanish()
-            else:
-                connection.end_of(process_of_dialler=True)
-        world.dead.append(self._task)
-        world.loop.call_later(world.rng.uniform(0.1, 8.0), self._start)
-        return True
-
-    def _start(self) -> None:
-        self._life += 1
-        self.lives = True
-        world = self._world
-        if world.rng.random() < 0.5:
-            actor_id = f"actor-{self._index}"  # as a supervisor names it
-        else:
-            actor_id = self.name
-        context = party(self.name)
-        self._task = context.run(world.loop.create_task, self._run(actor_id), name=self.name, context=context)
-
-    async def _run(self, actor_id: str) -> None:
-        world = self._world
-        jitter = random.Random(world.rng.random())  # noqa: S311
-        while True:
-            try:
-                summary = await self._act(actor_id, jitter)
-            except EnvironmentFailed:  # too slow; its supervisor starts it again, as long as there is a learner
-                if world.finishing:
-                    self.over.set()
-                    return
-                await asyncio.sleep(1.0)
-            except AioseedError as error:
-                world.fail(error)
-                return
-            else:
-                require(summary.run_id == "simulation", "an actor ended in another run")
-                self.over.set()
-                return
-
-    def _act(self, actor_id: str, jitter: random.Random) -> asyncio.Future[ActorSummary]:
-        def worker(index: int, count: int, make: MakeEnvironments) -> InlineWorker:
-            return InlineWorker(index, count, make, self._step_s)
-
-        acting = run_actor(
-            URL,
-            CountingEnvironment,
-            environments=ENVIRONMENTS,
-            groups=GROUPS,
-            actor_id=actor_id,
-            transport=SimulatedTransport(self._world.network, self.name),
-            wait_s=1e6,
-            reconnect_s=1e6,
-            step_deadline_s=20.0,
-            on_event=self._note,
-            make_worker=worker,
-            jitter=jitter.random,
-        )
-        return asyncio.ensure_future(acting)
-
-    def _step_s(self) -> float:
-        slow_s, self.slow_s = self.slow_s, 0.0
-        return STEP_S * self._world.rng.uniform(0.5, 1.5) + slow_s
-
-    def _note(self, event: ActorEvent) -> None:
-        self._world.loop.note(self.name, event.kind)
 
 
 class World:
@@ -187,23 +87,17 @@ class World:
             max_environments=24, max_batch_rows=24, step_deadline_s=self.rng.choice([10.0, 30.0]), suspended_s=20.0,
             resume_grace_s=self.rng.choice([0.0, 5.0, 30.0]), ping_interval_s=2.0, ping_timeout_s=3.0,
         )  # fmt: skip
-        self.finishing = False
-        """True from the moment on at which the learner ends for good."""
         self._generation = 0
         self._lost = 0  # transitions that dead learners had accepted after their last checkpoint
         self._failure: asyncio.Future[None] = loop.create_future()
         loop.set_exception_handler(self._on_exception)
         self._start_learner(None)
-        self.actors = [Process(self, index) for index in range(ACTORS)]
+        self.actors = [SimulatedActor(index, URL, self.network, self.rng, self.fail) for index in range(ACTORS)]
 
     @property
     def learner_party(self) -> str:
         """Return the party of the learner's present life."""
         return f"learner-{self._generation}"
-
-    def connections_of(self, dialler: str) -> list[Connection]:
-        """Return the living connections that `dialler` opened."""
-        return [connection for connection in self.network.living if connection.dialler == dialler]
 
     def fail(self, error: BaseException) -> None:
         """End the simulation with an error."""
@@ -394,7 +288,9 @@ class World:
         }
 
     async def _finish(self) -> None:
-        learner, self.finishing = self.learner, True
+        learner = self.learner
+        for actor in self.actors:
+            actor.comes_back = False
         ending = self.loop.create_task(learner.end(), context=party(self.learner_party))
         await ending
         self._learning.cancel()
@@ -413,4 +309,6 @@ class World:
 def _first(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    if isinstance(error, AioseedError) and error.__cause__ is not None:
+        error = error.__cause__
     return f"{type(error).__name__}: {error}"

@@ -40,6 +40,7 @@ from aioseed.wire.session import State
 log = logging.getLogger("aioseed.serving")
 
 _NO_SLOTS = np.zeros(0, np.int64)
+ANOTHER_START = "it is of another start of the learner"
 
 
 class Granted(NamedTuple):
@@ -122,7 +123,7 @@ class Leases:
             if not dot:
                 why = "it is not one of this learner"
             elif generation != f"{self._table.generation:x}":
-                why = "it is of another start of the learner"
+                why = ANOTHER_START
             else:
                 why = "it was used before, or has expired"
         elif not _same_actor(former, session):
@@ -131,9 +132,7 @@ class Leases:
             why = "it stands for other environments"
         else:
             return former
-        raise RefusedError(
-            RefusalCode.RESUME_TOKEN, f"the resume token is not good: {why}", field="resume_token", retry=True
-        )
+        raise bad_token(why)
 
     def _take_over(self, session: Session, former: Session, now_s: float) -> None:
         held, missing = former.held, former.lost.size
@@ -350,6 +349,12 @@ class Leases:
         """Let nobody take the place of a session any more."""
         self._parked.pop(session.number, None)
         self._by_token.pop(session.resume_token, None)
+
+
+def bad_token(why: str) -> RefusedError:
+    """Return the error that refuses a resume token: the actor asks again at once without it."""
+    message = f"the resume token is not good: {why}"
+    return RefusedError(RefusalCode.RESUME_TOKEN, message, field="resume_token", retry=True)
 
 
 def _same_actor(one: Session, other: Session) -> bool:

@@ -23,7 +23,7 @@ from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract, contract_of, judge
 from aioseed.serving.inference import Leased, Released
 from aioseed.serving.intake import ClosedBatch, Intake
-from aioseed.serving.leases import Granted, Leases
+from aioseed.serving.leases import ANOTHER_START, Granted, Leases, bad_token
 from aioseed.serving.meters import Meters
 from aioseed.serving.session import Session
 from aioseed.serving.slots import SlotTable
@@ -220,6 +220,9 @@ class Server:
         session.actor_id = hello.actor_id
         if not self.first_hello.done():
             self.first_hello.set_result(contract_of(hello, frozenset({"train", "evaluate"})))
+        if hello.resume_token is not None and not self._ready.is_set():
+            # This start gave none yet. Told now, a herd asks anew while everything is compiled, not when it is done.
+            raise bad_token(ANOTHER_START)
         opened = await self._wait_until_open(session)
         # One HELLO a turn of the loop: a herd that comes back at once holds up no step of those who are here.
         async with self._admission:

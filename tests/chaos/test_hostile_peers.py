@@ -1,7 +1,8 @@
 """Hostile frames beside honest actors, and a crowd that only listens: what it costs the learner and the others.
 
-A serving learner (everything but JAX: a stub answers) runs in this process, and honest peers step over the same
-sockets. ``AIOSEED_CHAOS_FULL=1`` takes 200,000 frames and 2,000 sessions, else it is a tenth.
+A serving learner (everything but JAX: a stub answers) runs in this process, with honest peers that step over real
+sockets; whoever is hostile, and the crowd, is in another one. ``AIOSEED_CHAOS_FULL=1`` takes five times as many frames,
+and more sessions for longer.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import os
-import random
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -18,36 +19,36 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aioseed_grpc import GrpcTransport
-from aioseed_websocket import WebSocketTransport
 
-from aioseed.errors import AioseedError, ChannelClosed
+from aioseed.chaos.processes import Process
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract
 from aioseed.serving.intake import ActionTable, ClosedBatch, Intake
 from aioseed.serving.rule import Limits
 from aioseed.serving.server import RunFacts, Server, Serving
 from aioseed.serving.slots import SlotTable
-from aioseed.specs import ArraySpec, discrete, observation_to_json
 from aioseed.telemetry.counters import Metrics
-from aioseed.transport import Channel, DialOptions, Keyring, ListenOptions, Secret, Transport
-from aioseed.types import FIRST, EnvironmentSpec
-from aioseed.wire.columns import ACTION_TYPE, ActionLayout, StepLayout, StepMessage
-from aioseed.wire.messages import Hello, Ping, Pong, Welcome, decode_control
+from aioseed.transport import Keyring, ListenOptions, Transport
+from aioseed.types import FIRST
+from aioseed.wire.columns import ActionLayout, StepLayout, StepMessage
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1500), pytest.mark.may_block("it reads /proc")]
+from .crowd import SPEC, TOKEN, TRANSPORTS, answered, join
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.alone,
+    pytest.mark.timeout(1500),
+    pytest.mark.may_block("it reads /proc"),
+]
 
 FULL = bool(os.environ.get("AIOSEED_CHAOS_FULL"))
-FRAMES = int(os.environ.get("AIOSEED_CHAOS_FRAMES", 200_000 if FULL else 20_000))
+FRAMES = int(os.environ.get("AIOSEED_CHAOS_FRAMES", 1_000_000 if FULL else 200_000))
 FRAMES_PER_S = 1000
 HONEST = 8
-IDLE = {"ws": 2000, "grpc": 500} if FULL else {"ws": 400, "grpc": 100}
-IDLE_S = 120.0 if FULL else 20.0
+IDLE = {"ws": 5000, "grpc": 2000} if FULL else {"ws": 2000, "grpc": 500}
+IDLE_S = 600.0 if FULL else 120.0
 SEED = int(os.environ.get("AIOSEED_CHAOS_SEED", "0"))
-TOKEN = Secret("chaos")
-SPEC = EnvironmentSpec(ArraySpec("float32", (4,)), discrete(2))
 STEPS, ACTIONS = StepLayout(SPEC.observation, 0), ActionLayout(SPEC.action)
-TRANSPORTS: dict[str, Callable[[], Transport]] = {"ws": WebSocketTransport, "grpc": GrpcTransport}
 
 
 class Desk:
@@ -69,26 +70,6 @@ class Desk:
         self.server.answer_from(batch, np.zeros(batch.count, np.int32).tobytes(), 4)
 
 
-def hello() -> bytes:
-    specs = {"observation": observation_to_json(SPEC.observation), "action": SPEC.action.to_json()}
-    return Hello(library="chaos", actor_id="chaos", environments=1, **specs).encode()
-
-
-async def join(transport: Transport, url: str) -> tuple[Channel, Welcome]:
-    channel = await transport.dial(url, DialOptions(TOKEN, connect_timeout_s=60.0))
-    channel.send_nowait(hello())
-    while not isinstance(message := decode_control(await channel.receive()), Welcome):
-        pass
-    return channel, message
-
-
-async def answered(channel: Channel) -> None:
-    """Read up to the next ACTION and answer PINGs on the way."""
-    while (payload := await channel.receive())[0] != ACTION_TYPE:
-        if isinstance(message := decode_control(payload), Ping):
-            channel.send_nowait(Pong(number=message.number).encode())
-
-
 async def step(transport: Transport, url: str, latencies_s: list[float], over: asyncio.Event) -> None:
     """Be an honest actor until told otherwise; whatever happens to it fails the test."""
     channel, welcome = await join(transport, url)
@@ -107,44 +88,22 @@ async def step(transport: Transport, url: str, latencies_s: list[float], over: a
     await channel.close()
 
 
-def hostile(rng: random.Random, welcome: Welcome | None) -> bytes:
-    """Return a frame that no actor sends: noise, broken JSON, steps of others, or a good one with flipped bytes."""
-    good = StepMessage(STEPS, 1)
-    if welcome is not None:
-        good.columns.slot[:], good.columns.epoch[:] = welcome.slots, welcome.epochs
-    frames = [
-        rng.randbytes(rng.randrange(200)),
-        b"{" + rng.randbytes(rng.randrange(100)),
-        b'{"type":"' + rng.choice([b"hello", b"step", b"bye", b"lease", b"x" * 1000]) + b'"}',
-        good.tobytes(),
-        bytes([rng.randrange(256)]) + good.tobytes()[1:],
-        b"[" * 60_000,
-    ]
-    frame = bytearray(rng.choice(frames))
-    for _ in range(rng.randrange(3)):
-        if frame:
-            frame[rng.randrange(len(frame))] = rng.randrange(256)
-    return bytes(frame)
+async def ended(process: Process, timeout_s: float) -> str:
+    """Wait for the good end of a process and return its last line."""
+    code = await asyncio.to_thread(process.ends, timeout_s)
+    assert code == 0, process.lines[-5:]
+    return process.lines[-1]
 
 
-async def attack(transport: Transport, url: str, rng: random.Random, count: int, per_s: float) -> int:
-    """Send so many hostile frames, over as many sessions as it takes, and return how many sessions it took."""
-    sent, sessions, began_s = 0, 0, time.perf_counter()
-    while sent < count:
-        sessions += 1
-        try:
-            if rng.random() < 0.5:
-                channel, welcome = await join(transport, url)
-            else:
-                channel, welcome = await transport.dial(url, DialOptions(TOKEN, connect_timeout_s=60.0)), None
-            for _ in range(rng.randrange(1, 60)):
-                channel.send_nowait(hostile(rng, welcome))
-                sent += 1
-                await asyncio.sleep(max(0.0, began_s + sent / per_s - time.perf_counter()))
-            await channel.close()
-        except (ChannelClosed, AioseedError):
-            continue
-    return sessions
+@pytest.fixture(autouse=True)
+def _refusals_are_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """pytest keeps each record of the log, with the exception, its traceback and the frame that was refused."""
+    caplog.set_level(logging.ERROR, logger="aioseed")
+
+
+@pytest.fixture(autouse=True)
+def _peers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
 def resident_bytes() -> int:
@@ -184,19 +143,27 @@ async def served(kind: str, capacity: int, body: Callable[[Transport, str, Desk]
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
-async def test_hostile_frames_beside_honest_actors(kind: str) -> None:
+async def test_hostile_frames_beside_honest_actors(kind: str, tmp_path: Path) -> None:
+    async def attack(url: str, frames: int, seed: int) -> int:
+        words = ["attackers", url, str(frames), str(FRAMES_PER_S), str(seed)]
+        attackers = Process(words, tmp_path / "attackers.out")
+        try:
+            return int((await ended(attackers, 1200.0)).removeprefix("sessions "))
+        finally:
+            await asyncio.to_thread(attackers.end)
+
     async def body(transport: Transport, url: str, desk: Desk) -> None:
-        rng, over = random.Random(SEED), asyncio.Event()
+        over = asyncio.Event()
         latencies_s: list[float] = []
         honest = [asyncio.create_task(step(transport, url, latencies_s, over)) for _ in range(HONEST)]
         await asyncio.sleep(5.0)
-        await attack(transport, url, rng, FRAMES // 10, FRAMES_PER_S)  # memory that is taken once is taken
+        await attack(url, FRAMES // 10, SEED + 1)  # memory that is taken once is taken
         await settled(lambda: desk.server.sessions == HONEST)
         latencies_s.clear()
         await asyncio.sleep(10.0)
         quiet_s, tasks, files, memory = list(latencies_s), len(asyncio.all_tasks()), descriptors(), resident_bytes()
         latencies_s.clear()
-        sessions = await attack(transport, url, rng, FRAMES, FRAMES_PER_S)
+        sessions = await attack(url, FRAMES, SEED)
         loud_s = list(latencies_s)
         await settled(lambda: desk.server.sessions == HONEST and len(asyncio.all_tasks()) <= tasks)
         await settled(lambda: descriptors() <= files)
@@ -213,25 +180,23 @@ async def test_hostile_frames_beside_honest_actors(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
-async def test_a_crowd_that_only_listens_is_kept(kind: str) -> None:
+async def test_a_crowd_that_only_listens_is_kept(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = IDLE[kind]
 
-    async def listen(channel: Channel) -> None:
-        await answered(channel)  # PINGs alone come
-
     async def body(transport: Transport, url: str, desk: Desk) -> None:
-        before = resident_bytes()
-        channels: list[Channel] = []
-        for _ in range(count // 50):
-            channels += [channel for channel, _ in await asyncio.gather(*(join(transport, url) for _ in range(50)))]
-        listening = [asyncio.create_task(listen(channel)) for channel in channels]
-        await asyncio.sleep(IDLE_S)
-        lost = count - desk.server.sessions
-        each_kib = (resident_bytes() - before) / count / 1024
-        told(kind=kind, sessions=count, seconds=IDLE_S, lost=lost, kib_for_both_ends=each_kib)
-        assert lost == 0 and not any(task.done() for task in listening)
-        for task in listening:
-            task.cancel()
-        await asyncio.gather(*listening, *(channel.close() for channel in channels), return_exceptions=True)
+        before, files = resident_bytes(), descriptors()
+        crowd = Process(["crowd", url, str(count)], tmp_path / "crowd.out")
+        try:
+            async with asyncio.timeout(300.0):
+                while "joined" not in crowd.lines:
+                    assert crowd.alive, crowd.lines[-5:]
+                    await asyncio.sleep(0.1)
+            await asyncio.sleep(IDLE_S)
+            lost = count - desk.server.sessions
+            each_kib, connections = (resident_bytes() - before) / count / 1024, descriptors() - files
+            told(kind=kind, sessions=count, seconds=IDLE_S, lost=lost, connections=connections, kib_each=each_kib)
+            assert crowd.alive and lost == 0 and connections >= count
+        finally:
+            await asyncio.to_thread(crowd.end)
 
     await served(kind, 2 * count, body)

@@ -68,6 +68,7 @@ async def many(tmp_path, small, monkeypatch):
         await made.end()
 
 
+@pytest.mark.alone
 async def test_256_sessions_of_two_processes_step_again_after_a_restart(many, monkeypatch):
     monkeypatch.setenv("PACED_STEP_S", "0.5")
     many.join(many.cast.learner_port, 2, 256)
@@ -85,6 +86,7 @@ async def test_256_sessions_of_two_processes_step_again_after_a_restart(many, mo
     assert took_s <= 10.0
 
 
+@pytest.mark.alone
 async def test_a_third_of_the_environments_frozen_costs_the_others_nothing_that_lasts(many):
     """Environments take 50 ms a step, so that the machine has room: what is measured is waiting, not computing."""
     many.join(many.cast.learner_port, 3, 24)

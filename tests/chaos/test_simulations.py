@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from aioseed.chaos.frozen import freeze
 from aioseed.chaos.learner import Laboratory
 from aioseed.chaos.simulation import Simulated, simulate
+from aioseed.testing.seeded_loop import run_seeded
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 
@@ -38,6 +40,12 @@ def test_everything_holds_in_every_run_and_the_second_equals_the_first(laborator
         note(outcome)
         assert sum(outcome.faults.values()) >= 20
         assert simulate(laboratory, seed) == outcome, f"seed {seed} did something else the second time"
+
+
+@pytest.mark.parametrize("frozen", [1, 2])
+def test_actors_that_freeze_cost_the_others_a_deadline_at_most(laboratory: Laboratory, frozen: int) -> None:
+    for seed in range(100):
+        run_seeded(seed, freeze(laboratory, seed, frozen))
 
 
 @pytest.mark.parametrize("chunk", range(20))

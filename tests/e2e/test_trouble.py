@@ -16,7 +16,12 @@ from aioseed.validation import validate
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")]
 
-STRICT = ("serving.ping_interval_s=0.5", "serving.ping_timeout_s=0.5", "serving.batch_deadline_s=0.01")
+STRICT = (
+    "serving.ping_interval_s=0.5",
+    "serving.ping_timeout_s=0.5",
+    "serving.resume_grace_s=4",
+    "serving.batch_deadline_s=0.01",
+)
 MEANWHILE_STEPS = 500
 ENVIRONMENTS = 8
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from aioseed.chaos import actor
 from aioseed.chaos.learner import Laboratory
 from aioseed.chaos.simulation import SimulationFailed, simulate
 from aioseed.serving.leases import Leases
@@ -86,3 +87,14 @@ def test_slots_that_are_never_given_back_are_found(laboratory: Laboratory, monke
     with pytest.raises(SimulationFailed):
         for seed in range(10):
             simulate(laboratory, seed)
+
+
+def test_an_error_that_nobody_foresaw_is_told_with_its_seed(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumbles(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("an actor stumbled")
+
+    monkeypatch.setattr(actor, "run_actor", stumbles)
+    with pytest.raises(SimulationFailed, match="seed 0: ZeroDivisionError: an actor stumbled"):
+        simulate(laboratory, 0)

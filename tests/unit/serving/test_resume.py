@@ -8,7 +8,7 @@ import pytest
 
 from aioseed.errors import ChannelClosed
 from aioseed.serving.inference import Released
-from aioseed.wire.messages import Bye, Refused, Welcome
+from aioseed.wire.messages import Bye, Refused, Starting, Welcome
 
 pytestmark = pytest.mark.virtual_time
 
@@ -249,3 +249,19 @@ async def test_a_herd_that_comes_back_at_once_is_taken_in_one_a_turn(desk):
     for peer in herd:
         await peer.hears_a(Welcome)
     assert table.server.sessions == 101
+
+
+async def test_a_learner_that_still_compiles_refuses_tokens_at_once(desk):
+    """It gave none; those who come back after its restart ask anew meanwhile, and are welcomed as soon as it opens."""
+    table = await desk(opened=False)
+    peer = await table.dial()
+    peer.greet(2, resume_token="1.of-the-start-before", acknowledged_rows=7)
+    refused = await peer.hears()
+    assert (refused.code, refused.field, refused.retry) == ("resume_token", "resume_token", True)
+    assert "another start" in refused.message
+    assert asyncio.get_running_loop().time() == pytest.approx(0.0)
+    peer = await table.dial()
+    peer.greet(2, acknowledged_rows=7)
+    assert isinstance(await peer.hears(), Starting)
+    table.open()
+    assert (await peer.hears_a(Welcome)).slots == [0, 1]
