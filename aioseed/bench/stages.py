@@ -56,6 +56,7 @@ def measure_stages(config: RunConfig, contract: Contract, seconds: float) -> Sta
         AioseedError: Something cannot be built, or the environment failed.
     """
     rows, environment_s = _environment(config, contract, seconds / 3)
+    config = _with_room(config)
     runtime = build_runtime(config, contract, 1, None, Metrics(), _no_hooks())
     pipeline = _Pipeline(config, runtime, rows)
     act_s, assembly_s, train_s = pipeline.measure(seconds * 2 / 3)
@@ -79,18 +80,30 @@ def _environment(config: RunConfig, contract: Contract, seconds: float) -> tuple
     return columns, cost_s
 
 
+def _served_rows(config: RunConfig) -> int:
+    """Return the rows of a batch as a run serves them: half of the environments while the other half steps."""
+    if config.mode == "lockstep":
+        return config.local_environments
+    return min(max(1, config.local_environments // 2), config.serving.max_batch_rows)
+
+
+def _with_room(config: RunConfig) -> RunConfig:
+    """Return the configuration with a queue for all unrolls of a batch of rows.
+
+    They fill at once, and here nobody trains while one of them waits for room.
+    """
+    call = config.training.call_unrolls
+    batches = -(-_served_rows(config) // (call if config.replay is None else config.replay.chunk_unrolls(call)))
+    queue = max(config.experience.queue_batches, batches)
+    return config.model_copy(update={"experience": config.experience.model_copy(update={"queue_batches": queue})})
+
+
 class _Pipeline:
     """Drive a runtime's inference and training in one thread, with rows that were recorded."""
 
     def __init__(self, config: RunConfig, runtime: Runtime, recorded: StepColumns) -> None:
         self._runtime = runtime
-        # As a run serves them: half of the environments while the other half steps, but never more than fit.
-        if config.mode == "lockstep":
-            served = config.local_environments
-        else:
-            served = min(max(1, config.local_environments // 2), config.serving.max_batch_rows)
-        # All of them finish their unrolls at once, and nobody trains while an unroll waits for room in the queue.
-        self._rows = min(served, config.experience.queue_batches * config.training.batch_unrolls)
+        self._rows = _served_rows(config)
         self._batch_rows = runtime.intake.pool.take()
         self._slots = np.arange(self._rows)
         _fill(self._batch_rows, recorded, self._rows)
