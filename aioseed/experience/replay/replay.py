@@ -6,6 +6,7 @@ numbers are never used again, and the oldest one held says which have gone.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from aioseed.types import UnrollLayout
 
 MIN_PRIORITY = 1e-6
 """What a smaller priority is taken for: no unroll may become impossible to draw."""
+_LOWEST = np.array(MIN_PRIORITY)
 SPARE_BLOCKS = 3
 """Blocks beyond the capacity, where blocks that have gone may still be read."""
 SPARE_SHARE = SPARE_BLOCKS / BLOCKS
@@ -57,8 +59,9 @@ class Replay:
         self.evicted = 0
         self.evicted_unseen = 0  # of these, never drawn
         self._prioritized = config.sampling == "prioritized"
-        self._priority_exponent = config.priority_exponent
-        self._importance_exponent = config.importance_exponent
+        self._priority_exponent = np.array(config.priority_exponent, np.float64)
+        self._importance_exponent = np.array(config.importance_exponent, np.float64)
+        self._all_places = np.array(self.blocks.places)
         self._tree = SumTree(self.blocks.places)
         self._tree.highest = MIN_PRIORITY**config.priority_exponent
         self._draws = np.zeros(self.blocks.places, np.int64)
@@ -103,7 +106,7 @@ class Replay:
             return Drawn(numbers, np.ones(count, np.float32), np.ones(count))
         places = self._tree.find(self.generator.random(count))
         newest = blocks.next - 1
-        numbers = newest - (newest - places) % blocks.places
+        numbers = newest - (newest - places) % self._all_places
         weights = self._tree.get(places)
         self._draws[places] += 1
         # (1 / (N p))^beta over the highest of the batch (Schaul et al. 2016, arXiv:1511.05952, section 3.4): the sum of
@@ -117,10 +120,13 @@ class Replay:
 
     def update(self, numbers: np.ndarray, priorities: np.ndarray) -> None:
         """Give unrolls new priorities; those that have gone and values that are not finite are passed over."""
-        kept = (numbers >= self.blocks.oldest) & np.isfinite(priorities)
-        if np.count_nonzero(kept) < len(kept):
+        if not len(numbers):
+            return
+        # Nearly always all are kept, which two calls tell: one that is not finite makes the product so.
+        if numbers[numbers.argmin()] < self.blocks.oldest or not math.isfinite(priorities.dot(priorities)):
+            kept = (numbers >= self.blocks.oldest) & np.isfinite(priorities)
             numbers, priorities = numbers[kept], priorities[kept]
-        self._tree.set(numbers % self.blocks.places, self._weight(priorities))
+        self._tree.set(numbers % self._all_places, self._weight(priorities))
 
     def priorities(self) -> np.ndarray:
         """Return the weights of all unrolls held, oldest first: priorities raised to the exponent."""
@@ -193,7 +199,7 @@ class Replay:
             self.blocks.free(physical)
 
     def _weight(self, priorities: np.ndarray) -> np.ndarray:
-        weights: np.ndarray = np.maximum(priorities, MIN_PRIORITY) ** self._priority_exponent
+        weights: np.ndarray = np.maximum(priorities, _LOWEST) ** self._priority_exponent
         return weights
 
     def _places(self) -> np.ndarray:

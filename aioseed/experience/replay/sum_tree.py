@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 _FAN_OUT_BITS = 6
+_SHIFT = np.array(_FAN_OUT_BITS)  # to NumPy an array without axes is cheaper than a number, which it has to make one of
 FAN_OUT = 1 << _FAN_OUT_BITS
 TOP_NODES = 1024
 """Most nodes of the uppermost level: summing them up costs a few microseconds a batch."""
@@ -64,7 +65,7 @@ class SumTree:
         self._leaves[places] = weights
         nodes = places
         for children, parents in zip(self._levels, self._above, strict=True):
-            nodes = nodes >> _FAN_OUT_BITS
+            nodes = nodes >> _SHIFT
             # A node named twice is computed twice from the same children: cheaper than looking for such.
             parents[nodes] = children.take(nodes, axis=0).dot(_ONES)
 
@@ -77,25 +78,19 @@ class SumTree:
         Args:
             shares: float64[B], between 0 and 1; those of 1 are taken for a little less.
         """
-        running = _running_sums(self._top)
+        # Weights are added up in order, so that one of 0 never raises a sum and is never found.
+        running = np.zeros(len(self._top) + 1)
+        np.add.accumulate(self._top, out=running[1:])
         left = np.minimum(shares * running[-1], np.nextafter(running[-1], 0.0))
         nodes: np.ndarray = running[1:].searchsorted(left, side="right")
-        before = running[nodes]
-        for children in reversed(self._levels):
-            running = _running_sums(children.take(nodes, axis=0))
+        left -= running[nodes]
+        for level in range(len(self._levels) - 1, -1, -1):
+            running = np.add.accumulate(self._levels[level].take(nodes, axis=0), axis=1)
             # What rounding left beyond the sum of a row is taken for a little less than it.
-            left = np.minimum(left - before, np.nextafter(running[:, -1], 0.0))
-            child = (running[:, 1:] > left[:, None]).argmax(axis=1)
-            before = running.take(child + np.arange(0, running.size, FAN_OUT + 1))
-            nodes = (nodes << _FAN_OUT_BITS) + child
+            left = np.minimum(left, np.nextafter(running[:, -1], 0.0))
+            child = (running > left[:, None]).argmax(axis=1)
+            nodes = (nodes << _SHIFT) + child
+            if level:
+                before = running[np.arange(len(child)), child - 1]
+                left -= np.where(child == 0, 0.0, before)
         return nodes
-
-
-def _running_sums(weights: np.ndarray) -> np.ndarray:
-    """Return float64[..., W + 1], the sums of the first 0 to W weights of each row.
-
-    They are added up in order, so that a weight of 0 never raises one and is never found.
-    """
-    sums = np.zeros((*weights.shape[:-1], weights.shape[-1] + 1))
-    np.add.accumulate(weights, axis=-1, out=sums[..., 1:])
-    return sums
