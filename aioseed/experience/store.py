@@ -27,6 +27,10 @@ from aioseed.types import FIRST, ActColumns, BeginsState, StepColumns, UnrollIde
 LARGE_ROW_BYTES = 1024
 """Rows from this size on are copied out slot by slot, without a second copy of the whole in between."""
 
+# To NumPy, arrays without axes are cheaper than numbers, which it has to make some of.
+_ONE_STEP = np.array(1, np.int32)
+_ONE_NUMBER = np.array(1, np.uint32)
+
 Index: TypeAlias = slice | np.ndarray
 """Slots: a slice when they are neighbours in ascending order, which NumPy serves faster."""
 
@@ -83,9 +87,9 @@ class UnrollStore:
         if low == 0:
             self._epoch[index] = steps.epoch[:count]
             self._has_epoch[index] = True
-        t = t + 1
+        t = t + _ONE_STEP
         self._t[index] = t
-        self._next_sequence[index] = steps.sequence[:count] + np.uint32(1)
+        self._next_sequence[index] = steps.sequence[:count] + _ONE_NUMBER
         if high + 1 < self._layout.rows:
             return slots[:0]
         return slots if low == high else slots[t == self._layout.rows]
@@ -151,7 +155,9 @@ class UnrollStore:
 
     def _index(self, slots: np.ndarray) -> Index:
         first, last = int(slots[0]), int(slots[-1])
-        neighbours = last - first == len(slots) - 1 and bool((slots == self._numbers[first : last + 1]).all())
+        neighbours = last - first == len(slots) - 1 and (
+            np.count_nonzero(slots == self._numbers[first : last + 1]) == len(slots)
+        )
         highest = last if neighbours else int(np.maximum.reduce(slots))
         if highest >= self._slots - 1:
             raise AioseedError(f"slot {highest} is beyond the {self._slots - 1} environments of this run")

@@ -26,7 +26,7 @@ from aioseed.wire.messages import Error, ErrorCode, RefusedRow
 _MAX_GROUPS = 256
 _IDENTITY_AT = 8  # the first column begins behind the header
 _GAP = bytes(4)  # behind an odd number of sequence numbers
-_ONE = np.uint32(1)
+_ONE = np.array(1, np.uint32)  # without axes: to NumPy that is cheaper than a number, which it has to make one of
 _ROUNDING_S = 1e-9
 """Later than the deadline, so that the age of the batch is not found a rounding error short of it, again and again."""
 
