@@ -102,8 +102,7 @@ class InferenceEngine:
         expel: Called with (slots, epochs) that sent what is not finite, before their batch is answered; hands them to
             the event loop.
         answer: Called with (batch, packed actions, bytes of one action) as soon as the actions are on the host; hands
-        them
-            to the event loop.
+            them to the event loop.
         sink: Where the rows go; its `append` may block, which delays every later batch.
     """
 
