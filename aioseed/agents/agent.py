@@ -10,7 +10,7 @@ Letters: B rows of a batch or unrolls, T transitions of an unroll (it has T+1 ro
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import jax
 from pydantic import BaseModel
@@ -134,8 +134,8 @@ class Agent(NamedTuple):
     """() -> tree of `ArraySpec`, what `act` stores with each row for `loss`. Nodes are dicts and plain tuples."""
     overlap_steps: int
     """Rows that an unroll repeats from the one before, beyond the usual one; burn-in. 0 on-policy."""
-    off_policy: bool = False
-    """True for an algorithm that learns from replay: the configuration must then have a section ``replay``."""
+    replay: Literal["never", "optional", "required"] = "never"
+    """Whether the algorithm learns from replay, where the configuration has a section ``replay``."""
     priorities: Callable[[Unroll], jax.Array] | None = None
     """unroll -> float32[B], first priorities in replay, from what was stored alone; None: all alike."""
     published: Callable[[LearnerState], PyTree] = parameters_of

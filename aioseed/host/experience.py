@@ -188,11 +188,11 @@ def _saved_replay(restored: Checkpoint) -> dict[str, Json] | None:
 
 def _check_match(config: RunConfig, built: BuiltAgent) -> None:
     name = config.agent.name
-    if built.agent.off_policy and config.replay is None:
+    if built.agent.replay == "required" and config.replay is None:
         raise ConfigError(f"the agent {name} learns from replay: give the section replay", path="replay")
     if config.replay is None:
         return
-    if not built.agent.off_policy:
+    if built.agent.replay == "never":
         raise ConfigError(
             f"the agent {name} learns from each unroll once: leave the section replay out", path="replay", value=name
         )

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from aioseed.agents.agent import AgentPlugin
+from aioseed.agents.vtrace import VtraceConfig
+from aioseed.agents.vtrace import agent as vtrace
 from aioseed.errors import ConfigError
 from aioseed.host.config import RunConfig
 from aioseed.host.train import train
@@ -40,6 +43,8 @@ SMALL = [
     "telemetry.tensorboard=false",
 ]
 CATCH, REACH = read("catch-r2d2"), read("reach-sac")
+
+forgetful = AgentPlugin(VtraceConfig, lambda *parts: vtrace.build(*parts)._replace(replay="never"))
 
 
 def small(*overrides: str) -> RunConfig:
@@ -89,7 +94,7 @@ async def test_without_saved_replay_a_resumed_run_fills_it_anew(tmp_path: Path) 
     ("overrides", "message"),
     [
         (["replay=null"], "learns from replay: give the section replay"),
-        (["agent={name: vtrace}"], "leave the section replay out"),
+        (["agent={name: tests.integration.test_replay_run:forgetful}"], "leave the section replay out"),
         (["mode=lockstep", "replay.samples_per_insert=null"], "lockstep needs replay.samples_per_insert"),
         (["replay.slack_unrolls=1"], "neither side waits for ever"),
         (["replay.max_bytes=1000"], "too large for replay.max_bytes"),
@@ -98,6 +103,15 @@ async def test_without_saved_replay_a_resumed_run_fills_it_anew(tmp_path: Path) 
 async def test_what_cannot_work_is_said_before_anything_is_trained(overrides, message, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         await train(small(*overrides), run_dir=tmp_path / "run")
+
+
+async def test_vtrace_may_learn_from_replay(tmp_path: Path) -> None:
+    overrides = ["agent={name: vtrace}", "network={name: mlp, hidden: [8]}", "replay.sampling=uniform"]
+    result = await train(small(*overrides, "training.total_steps=2000"), run_dir=tmp_path / "run")
+    assert result.imbalance == 0 < result.replay_steps < result.trained_steps
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["replay/samples_per_insert"] == pytest.approx(2, rel=0.2)
+    assert last["training/policy_lag_updates/p50"] > 1
 
 
 async def test_windows_with_goals_of_hindsight_are_learned_from(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def build(options: Options, environment: object, make_network: object) -> Agent:
         after_update=lambda state, step: state,
         extras=lambda: {word: ArraySpec("uint32", ()) for word in WORDS},
         overlap_steps=BURN_IN,
-        off_policy=True,
+        replay="required",
     )
 
 

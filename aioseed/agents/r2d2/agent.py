@@ -45,7 +45,7 @@ def build(config: R2d2Config, environment: EnvironmentSpec, make_network: Networ
         after_update=partial(_after_update, parts),
         extras=lambda: {_Q: ArraySpec("float32", (choices,))},
         overlap_steps=config.burn_in_steps,
-        off_policy=True,
+        replay="required",
         priorities=partial(_priorities, parts),
     )
 

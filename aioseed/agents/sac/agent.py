@@ -57,7 +57,7 @@ def build(config: SacConfig, environment: EnvironmentSpec, make_network: Network
         after_update=partial(_after_update, parts),
         extras=dict,
         overlap_steps=0,
-        off_policy=True,
+        replay="required",
     )
 
 

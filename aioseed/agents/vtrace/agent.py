@@ -48,6 +48,7 @@ def build(config: VtraceConfig, environment: EnvironmentSpec, make_network: Netw
         after_update=partial(_after_update, parts),
         extras=lambda: {"behaviour_log_prob": ArraySpec("float32", ()), "hidden": distribution.hidden},
         overlap_steps=0,
+        replay="optional",  # the importance weights are there already (section 5.2.2 of the paper)
     )
 
 
