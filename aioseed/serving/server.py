@@ -237,6 +237,8 @@ class Server:
         if (former := granted.replaced) is not None and former.number in self._sessions:
             former.tell(Bye(code="replaced", reason="the actor has connected anew"))
             self._close_soon(former, "replaced")
+        # An actor says nothing between its HELLO and this, however long the learner compiles.
+        session.last_heard_s = self._time()
         session.tell(
             Welcome(
                 library=self._facts.library,

@@ -68,6 +68,17 @@ async def test_actors_wait_with_starting_messages_until_the_server_opens(desk):
     assert isinstance(await peer.hears(), Welcome)
 
 
+async def test_an_actor_that_waited_for_the_server_to_open_is_not_silent(desk):
+    table = await desk(opened=False)
+    peer = await table.dial()
+    joining = asyncio.create_task(peer.join(2))
+    await asyncio.sleep(20.0)  # it has nothing to say meanwhile
+    table.open()
+    await joining
+    await asyncio.sleep(2.0)
+    assert table.count("serving/silent") == 0
+
+
 async def test_the_first_hello_is_kept_for_a_learner_that_knows_no_specs(desk):
     table = await desk(opened=False)
     one, two = await table.dial(), await table.dial()
