@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from statistics import median
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ STEPS = 120
 BATCH = 64
 ROUNDS = 15
 _CALLS = 50
+Key = TypeVar("Key")
 _OBSERVATION = ArraySpec("float32", (4,))
 
 
@@ -149,13 +150,12 @@ def measure(entries: tuple[int, ...] = ENTRIES, steps: int = STEPS, rounds: int 
     inserts = _turns({name: subject.insert for name, subject in copied.items()}, rounds)
     samples = _turns({name: subject.sample for name, subject in copied.items()}, rounds)
     time_major = _turns({name: subject.sample_time_major for name, subject in copied.items()}, rounds)
-    updates: dict[int, dict[str, float]] = {}
-    for count in entries:
-        small = {name: make(count, 1) for name, make in makers.items()}
-        updates[count] = _turns({name: subject.update for name, subject in small.items()}, rounds)
+    # All sizes take turns too: one after another, each would have met another moment of the machine.
+    small = {(name, count): make(count, 1).update for count in entries for name, make in makers.items()}
+    updates = _turns(small, rounds)
     return {
         name: Figures(
-            inserts[name], samples[name], time_major[name], {count: updates[count][name] for count in entries}
+            inserts[name], samples[name], time_major[name], {count: updates[name, count] for count in entries}
         )
         for name in makers
     }
@@ -195,9 +195,9 @@ def _shares(ours: Figures, theirs: Figures) -> dict[str, object]:
     }
 
 
-def _turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def _turns(calls: dict[Key, Callable[[], object]], rounds: int) -> dict[Key, float]:
     """Return entries a second of each call, the median over rounds in which each has its turn."""
-    rates: dict[str, list[float]] = {name: [] for name in calls}
+    rates: dict[Key, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
     for _ in range(rounds):

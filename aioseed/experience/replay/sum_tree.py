@@ -15,7 +15,7 @@ import numpy as np
 _FAN_OUT_BITS = 6
 _SHIFT = np.array(_FAN_OUT_BITS)  # to NumPy an array without axes is cheaper than a number, which it has to make one of
 FAN_OUT = 1 << _FAN_OUT_BITS
-TOP_NODES = 1024
+TOP_NODES = 2048
 """Most nodes of the uppermost level: summing them up costs a few microseconds a batch."""
 _ONES = np.ones(FAN_OUT)
 
