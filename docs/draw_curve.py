@@ -25,7 +25,7 @@ def draw(title: str, picture: Path, runs: list[Path]) -> None:
         axes.plot(steps, returns, linewidth=1.2, label=run.name)
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("environment steps")
-    axes.set_ylabel("mean return of the last 100 episodes")
+    axes.set_ylabel("mean return of the last episodes")
     axes.grid(alpha=0.3)
     if len(runs) > 1:
         axes.legend()
