@@ -37,11 +37,11 @@ async def test_token_that_metadata_cannot_carry_is_refused_before_dialling() -> 
 
 async def test_peer_that_never_answers_is_a_connect_error() -> None:
     served = asyncio.Event()
+    ends: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends.append(writer)
         await reader.read()
-        writer.close()
-        await writer.wait_closed()
         served.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -50,6 +50,9 @@ async def test_peer_that_never_answers_is_a_connect_error() -> None:
         await GrpcTransport().dial(url, DialOptions(connect_timeout_s=0.1))
     await served.wait()
     server.close()
+    for end in ends:  # gRPC dials anew by itself, so there may be more than one
+        end.close()
+        await end.wait_closed()
     await server.wait_closed()
 
 
