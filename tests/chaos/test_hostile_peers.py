@@ -70,7 +70,25 @@ class Desk:
         self.server.answer_from(batch, np.zeros(batch.count, np.int32).tobytes(), 4)
 
 
-async def step(transport: Transport, url: str, latencies_s: list[float], over: asyncio.Event) -> None:
+class Latencies:
+    """Keep latencies in memory that is taken beforehand: what is measured here is what the learner takes."""
+
+    def __init__(self, room: int) -> None:
+        self._values_s = np.full(room, np.nan)
+        self._count = 0
+
+    def add(self, latency_s: float) -> None:
+        self._values_s[self._count] = latency_s
+        self._count += 1
+
+    def clear(self) -> None:
+        self._count = 0
+
+    def p99_ms(self) -> float:
+        return float(np.quantile(self._values_s[: self._count], 0.99)) * 1e3
+
+
+async def step(transport: Transport, url: str, latencies: Latencies, over: asyncio.Event) -> None:
     """Be an honest actor until told otherwise; whatever happens to it fails the test."""
     channel, welcome = await join(transport, url)
     message = StepMessage(STEPS, 1)
@@ -82,7 +100,7 @@ async def step(transport: Transport, url: str, latencies_s: list[float], over: a
         began_s = time.perf_counter()
         channel.send_nowait(message.tobytes())
         await answered(channel)
-        latencies_s.append(time.perf_counter() - began_s)
+        latencies.add(time.perf_counter() - began_s)
         sequence += 1
         await asyncio.sleep(0.01)
     await channel.close()
@@ -154,21 +172,20 @@ async def test_hostile_frames_beside_honest_actors(kind: str, tmp_path: Path) ->
 
     async def body(transport: Transport, url: str, desk: Desk) -> None:
         over = asyncio.Event()
-        latencies_s: list[float] = []
-        honest = [asyncio.create_task(step(transport, url, latencies_s, over)) for _ in range(HONEST)]
+        latencies = Latencies(room=200 * HONEST * (60 + FRAMES // 100))
+        honest = [asyncio.create_task(step(transport, url, latencies, over)) for _ in range(HONEST)]
         await asyncio.sleep(5.0)
         await attack(url, FRAMES // 10, SEED + 1)  # memory that is taken once is taken
         await settled(lambda: desk.server.sessions == HONEST)
-        latencies_s.clear()
+        latencies.clear()
         await asyncio.sleep(10.0)
-        quiet_s, tasks, files, memory = list(latencies_s), len(asyncio.all_tasks()), descriptors(), resident_bytes()
-        latencies_s.clear()
+        before_ms, tasks, files, memory = latencies.p99_ms(), len(asyncio.all_tasks()), descriptors(), resident_bytes()
+        latencies.clear()
         sessions = await attack(url, FRAMES, SEED)
-        loud_s = list(latencies_s)
+        during_ms = latencies.p99_ms()
         await settled(lambda: desk.server.sessions == HONEST and len(asyncio.all_tasks()) <= tasks)
         await settled(lambda: descriptors() <= files)
         grown = resident_bytes() / memory - 1.0
-        before_ms, during_ms = (float(np.quantile(values, 0.99)) * 1e3 for values in (quiet_s, loud_s))
         told(kind=kind, frames=FRAMES, sessions=sessions, p99_before_ms=before_ms, p99_during_ms=during_ms, grown=grown)
         assert not any(task.done() for task in honest)
         over.set()
