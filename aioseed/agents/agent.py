@@ -135,7 +135,7 @@ class Agent(NamedTuple):
     overlap_steps: int
     """Rows that an unroll repeats from the one before, beyond the usual one; burn-in. 0 on-policy."""
     replay: Literal["never", "optional", "required"] = "never"
-    """Whether the algorithm learns from replay, where the configuration has a section ``replay``."""
+    """Whether a configuration may not, may or must have a section ``replay``, which then gives `loss` its unrolls."""
     priorities: Callable[[Unroll], jax.Array] | None = None
     """unroll -> float32[B], first priorities in replay, from what was stored alone; None: all alike."""
     published: Callable[[LearnerState], PyTree] = parameters_of

@@ -1,4 +1,4 @@
-"""V-trace (IMPALA): the on-policy agent. `agent` is the plug-in object."""
+"""V-trace (IMPALA): on-policy but for the lag, or from a small replay. `agent` is the plug-in object."""
 
 from __future__ import annotations
 
