@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from aioseed.serving.intake import ClosedBatch, Intake
@@ -10,7 +11,7 @@ from aioseed.serving.meters import Meters
 
 
 class Batching:
-    """Poll the intake when something has come, when a batch was answered and at its deadline.
+    """Poll the intake when something has come, when a batch was answered and when time alone closes one.
 
     Thread: the event loop alone, but for `answer_from`, which inference calls.
 
@@ -33,6 +34,7 @@ class Batching:
         self._time = clock
         self._answered = answered
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = math.inf
         self._poll_due = False
 
     def poll_soon(self) -> None:
@@ -42,10 +44,15 @@ class Batching:
             self._loop.call_soon(self._poll_turn)
 
     def poll(self, now_s: float) -> None:
-        """Close the open batch if the rule says so, else see that it is looked at again at its deadline."""
+        """Close the open batch if the rule says so, else see that it is looked at again when time alone closes it."""
         self._intake.poll(now_s)
-        if self._timer is None and (due_s := self._intake.deadline_at_s()) is not None:
-            self._timer = self._loop.call_at(due_s, self._deadline)
+        due_s = self._intake.due_at_s()
+        if due_s is None or due_s >= self._timer_s:
+            return  # a timer that is set goes off early enough; looking again then is cheaper than setting it anew
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_s = due_s
+        self._timer = self._loop.call_at(due_s, self._due)
 
     def answer_from(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
         """Hand the actions of a batch to the event loop, which sends them. Thread: any."""
@@ -55,13 +62,9 @@ class Batching:
         self._poll_due = False
         self.poll(self._time())
 
-    def _deadline(self) -> None:
-        self._timer = None
-        now_s, due_s = self._time(), self._intake.deadline_at_s()
-        if due_s is not None and due_s > now_s:
-            self._timer = self._loop.call_at(due_s, self._deadline)
-        else:
-            self.poll(now_s)
+    def _due(self) -> None:
+        self._timer, self._timer_s = None, math.inf
+        self.poll(self._time())
 
     def _answer(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
         now_s = self._time()

@@ -11,13 +11,14 @@ Synchronous and without a clock of its own; the time comes with each call. Threa
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from aioseed.serving.rule import Close, Limits, Waiting, close_now
+from aioseed.serving.rule import Close, Limits, Waiting, close_now, patience_s
 from aioseed.serving.slots import Rows, SlotTable
 from aioseed.types import StepColumns
 from aioseed.wire.columns import ActionLayout, RowWriter, StepLayout, flat_columns, step_views
@@ -27,6 +28,8 @@ _MAX_GROUPS = 256
 _IDENTITY_AT = 8  # the first column begins behind the header
 _GAP = bytes(4)  # behind an odd number of sequence numbers
 _ONE = np.array(1, np.uint32)  # without axes: to NumPy that is cheaper than a number, which it has to make one of
+_SERVICE_WEIGHT = 1 / 16
+"""Of the latest batch in the running mean of what serving one takes."""
 _ROUNDING_S = 1e-9
 """Later than the deadline, so that the age of the batch is not found a rounding error short of it, again and again."""
 
@@ -144,6 +147,8 @@ class Intake:
         self._count = 0
         self._entered = 0  # rows of the open batch that the slot table knows
         self._opened_s = 0.0
+        self._idle_from_s = 0.0  # when the last batch in flight was answered
+        self._service_s = math.inf
         self._in_flight_rows = 0
         self._closes = 0
         self._closed_in = np.full(table.capacity, -2, np.int64)  # number of the last close that a slot was in
@@ -155,11 +160,14 @@ class Intake:
         """Return the number of rows in the open batch."""
         return self._count
 
-    def deadline_at_s(self) -> float | None:
-        """Return when the open batch closes by its deadline, or None while it is empty or may not close."""
+    def due_at_s(self) -> float | None:
+        """Return when time alone closes the open batch, or None while it is empty or may not close."""
         if not self._count or self.limits.lockstep_rows or self.in_flight >= self.limits.max_in_flight:
             return None
-        return self._opened_s + self.limits.deadline_s + _ROUNDING_S
+        due_s = self._opened_s + self.limits.deadline_s
+        if not self.in_flight:
+            due_s = min(due_s, max(self._opened_s, self._idle_from_s) + patience_s(self._service_s))
+        return due_s + _ROUNDING_S
 
     def take(self, session: Respondent, payload: bytes, now_s: float) -> Error | None:
         """Take one STEP in: apply it, answer a repeat, or return the ERROR that refuses it.
@@ -183,6 +191,8 @@ class Intake:
             recent=self._recent,
             in_flight=self.in_flight,
             age_s=now_s - self._opened_s,
+            idle_s=now_s - max(self._opened_s, self._idle_from_s),
+            service_s=self._service_s,
         )
         cause = close_now(state, self.limits)
         if cause is not Close.NO:
@@ -223,6 +233,7 @@ class Intake:
         """
         self.in_flight -= 1
         self._in_flight_rows -= batch.count
+        self._served(now_s - batch.closed_s, now_s)
         alive = self.table.answer(batch.slots, batch.epochs, batch.lease_changes, now_s)
         encode, following = self._action_layout.encode, batch.following
         for session, slots, identity, start, rows, _ in batch.segments:
@@ -321,6 +332,14 @@ class Intake:
         self._closed_in[slots] = self._closes
         self._recent = slots.size + self._last_count - both
         self._last_count = slots.size
+
+    def _served(self, service_s: float, now_s: float) -> None:
+        self._idle_from_s = now_s
+        self._service_s = (
+            service_s
+            if math.isinf(self._service_s)
+            else self._service_s + _SERVICE_WEIGHT * (service_s - self._service_s)
+        )
 
     def _expect(self, session: Respondent, slots: np.ndarray, identity: bytes, sequence: bytes) -> None:
         """Accept the next step of a group without looking at its rows one by one."""

@@ -1,11 +1,15 @@
 """When to close a batch: one pure function.
 
 Closing too early wastes the device on small batches (min_batch=1 under-batches); closing too late lets it idle, and a
-batch of exactly N never closes once an actor is dead. Three clauses cover it:
+batch of exactly N never closes once an actor is dead. Four clauses cover it:
 
 - *all*: every environment that is expected waits; nobody is left to wait for.
 - *enough*: the device is idle and half of those that answered the last two closes wait. While they are served the other
   half steps, so device and environments overlap without any setting.
+- *patience*: the device has been idle, with somebody waiting, for as long as it takes to serve a batch. A small
+  disturbance may have split those who step in phase into more and less than half; without this clause the fewer would
+  wait for the others to come round. Whoever rents until renting has cost as much as buying never pays more than twice
+  what was needed (the ski rental problem: Karlin et al. 1988, "Competitive snoopy caching").
 - *deadline*: the oldest waiting step has waited long enough. Whoever was missing is not expected until it sends again,
   so a frozen actor costs the others one deadline, once.
 """
@@ -15,6 +19,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+LEAST_PATIENCE_S = 0.001
+"""Timers of an event loop are no finer, and messages that were sent together arrive within less."""
+
 
 class Close(Enum):
     """Say whether a batch closes, and by which clause."""
@@ -23,6 +30,7 @@ class Close(Enum):
     FULL = "full"
     ALL = "all"
     ENOUGH = "enough"
+    PATIENCE = "patience"
     DEADLINE = "deadline"
 
 
@@ -34,6 +42,8 @@ class Waiting(NamedTuple):
     recent: int  # different environments in the last two closed batches
     in_flight: int  # closed batches that were not answered yet
     age_s: float  # how long the oldest row has waited
+    idle_s: float  # how long the device has been idle while it waited; meaningless with batches in flight
+    service_s: float  # what serving a batch takes, from its close to its answer; infinite before the first
 
 
 class Limits(NamedTuple):
@@ -43,6 +53,11 @@ class Limits(NamedTuple):
     max_in_flight: int
     deadline_s: float
     lockstep_rows: int = 0  # N in lockstep mode, where a batch closes with exactly all N; else 0
+
+
+def patience_s(service_s: float) -> float:
+    """Return how long an idle device waits for more rows."""
+    return max(service_s, LEAST_PATIENCE_S)
 
 
 def close_now(state: Waiting, limits: Limits) -> Close:
@@ -59,6 +74,8 @@ def close_now(state: Waiting, limits: Limits) -> Close:
     enough = min((state.recent + 1) // 2, limits.max_rows)
     if state.in_flight == 0 and enough and state.rows >= enough:
         return Close.ENOUGH
+    if state.in_flight == 0 and state.idle_s >= patience_s(state.service_s):
+        return Close.PATIENCE
     if state.age_s >= limits.deadline_s:
         return Close.DEADLINE
     return Close.NO

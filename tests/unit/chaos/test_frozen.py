@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from aioseed.chaos.frozen import DEADLINE_S, USUAL_S, freeze
@@ -30,7 +32,18 @@ def test_a_third_that_freezes_costs_the_others_nothing(laboratory: Laboratory, s
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_two_thirds_that_freeze_cost_one_deadline(laboratory: Laboratory, seed: int) -> None:
+def test_two_thirds_that_freeze_cost_an_idle_learner_nothing(laboratory: Laboratory, seed: int) -> None:
+    """The others are served once the device has been idle for as long as a batch takes."""
+    waited, _ = run_seeded(seed, freeze(laboratory, seed, 2))
+    assert waited.late == 0 and waited.answers > 50
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_thirds_that_freeze_cost_one_deadline(
+    laboratory: Laboratory, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is for a learner that serves more slowly than its deadline."""
+    _without_patience(monkeypatch)
     waited, _ = run_seeded(seed, freeze(laboratory, seed, 2))
     assert waited.late > 0 and DEADLINE_S < waited.longest_s <= DEADLINE_S + USUAL_S
 
@@ -39,6 +52,12 @@ def test_a_learner_that_waits_for_them_again_and_again_is_found(
     laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SlotTable, "mark_late", lambda self: None)
-    monkeypatch.setattr(intake, "close_now", lambda state, limits: close_now(state._replace(recent=48), limits))
+    _without_patience(monkeypatch, recent=48)
     with pytest.raises(Violation, match="answers were late for 2 incidents"):
         run_seeded(0, freeze(laboratory, 0, 2))
+
+
+def _without_patience(monkeypatch: pytest.MonkeyPatch, **changes: int) -> None:
+    impatient = lambda state, limits: close_now(state._replace(service_s=math.inf, **changes), limits)  # noqa: E731
+    monkeypatch.setattr(intake, "close_now", impatient)
+    monkeypatch.setattr(intake, "patience_s", lambda service_s: math.inf)

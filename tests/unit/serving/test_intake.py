@@ -59,12 +59,12 @@ class Bench:
         columns.observation[0][:] = value
         return message.tobytes()
 
-    def serve(self) -> int:
+    def serve(self, now_s: float = 0.0) -> int:
         batch = self.batches.pop(0)
         columns = batch.rows.columns
         acts = (columns.slot[: batch.count] + columns.sequence[: batch.count]).astype(np.int32)
         self.actions.action[columns.slot[: batch.count]] = acts
-        self.intake.answer(batch, acts.tobytes(), 4, 0.0)
+        self.intake.answer(batch, acts.tobytes(), 4, now_s)
         self.intake.pool.give_back(batch.rows)
         return batch.count
 
@@ -100,6 +100,26 @@ def test_the_columns_of_a_batch_hold_the_rows_where_the_segments_say() -> None:
     columns = batch.rows.columns
     assert columns.slot[: batch.count].tolist() == [0, 1, 2, 3]
     assert columns.observation[0][: batch.count, 0].tolist() == [1.0, 1.0, 2.0, 2.0]
+
+
+def test_an_idle_device_waits_as_long_as_a_batch_takes() -> None:
+    """From when somebody waits and the device is idle, whichever comes later."""
+    bench = Bench(deadline_s=9.0)
+    one, ours = bench.join(1, 4)
+    two, theirs = bench.join(2, 2)
+    bench.intake.take(one, bench.step(ours, 0), 0.0)
+    bench.intake.take(two, bench.step(theirs, 0), 0.0)
+    assert bench.intake.due_at_s() == pytest.approx(9.0)  # nobody knows yet how long serving takes
+    bench.intake.poll(0.0)
+    bench.serve(0.3)
+    bench.intake.take(two, bench.step(theirs, 1), 0.5)
+    assert bench.intake.due_at_s() == pytest.approx(0.8)
+    assert bench.intake.poll(0.79) is Close.NO
+    assert bench.intake.poll(bench.intake.due_at_s() or 0.0) is Close.PATIENCE
+    bench.intake.take(one, bench.step(ours[:1], 1), 0.9)
+    assert bench.intake.due_at_s() == pytest.approx(9.9)  # with a batch in flight
+    bench.serve(1.1)
+    assert bench.intake.due_at_s() == pytest.approx(1.4)
 
 
 def test_a_repeat_is_answered_with_the_stored_action_and_applied_once() -> None:

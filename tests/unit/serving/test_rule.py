@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from typing import NamedTuple
 
 import pytest
 
-from aioseed.serving.rule import Close, Limits, Waiting, close_now
+from aioseed.serving.rule import Close, Limits, Waiting, close_now, patience_s
 
 LIMITS = Limits(max_rows=64, max_in_flight=2, deadline_s=0.02)
 
 
 def waiting(**changes: float) -> Waiting:
-    base = Waiting(rows=4, expected=32, recent=16, in_flight=0, age_s=0.0)
+    base = Waiting(rows=4, expected=32, recent=16, in_flight=0, age_s=0.0, idle_s=0.0, service_s=0.005)
     return base._replace(**changes)
 
 
@@ -31,6 +32,13 @@ def waiting(**changes: float) -> Waiting:
         (waiting(rows=64, expected=100, in_flight=1), Close.FULL),
         (waiting(rows=1, age_s=0.02), Close.DEADLINE),
         (waiting(rows=1, age_s=0.0199), Close.NO),
+        (waiting(rows=1, idle_s=0.005), Close.PATIENCE),
+        (waiting(rows=1, idle_s=0.0049), Close.NO),
+        (waiting(rows=1, idle_s=0.005, in_flight=1), Close.NO),
+        (waiting(rows=0, idle_s=1.0, expected=0), Close.NO),
+        (waiting(rows=1, idle_s=0.0009, service_s=0.0), Close.NO),
+        (waiting(rows=1, idle_s=0.001, service_s=0.0), Close.PATIENCE),
+        (waiting(rows=1, idle_s=0.019, service_s=math.inf), Close.NO),
         (waiting(rows=1, recent=0, expected=5), Close.NO),
         (waiting(rows=63, expected=1000, recent=1000), Close.NO),
         (waiting(rows=64, expected=1000, recent=1000), Close.FULL),
@@ -53,10 +61,14 @@ class Actor(NamedTuple):
 
 
 class Simulation:
-    """Actors that step for a fixed time, a device that serves a batch in a fixed time, and the rule between them."""
+    """Actors that step for a fixed time, a device that serves a batch in a fixed time, and the rule between them.
 
-    def __init__(self, actors: list[Actor], device_s: float, limits: Limits) -> None:
+    Without patience the device counts as one that has not served anything yet.
+    """
+
+    def __init__(self, actors: list[Actor], device_s: float, limits: Limits, *, patient: bool = True) -> None:
         self.actors, self.device_s, self.limits = actors, device_s, limits
+        self.service_s = device_s if patient else math.inf
         self.now_s = 0.0
         self.closes: list[tuple[float, Close, int]] = []
         self.answers: dict[int, list[float]] = {index: [] for index in range(len(actors))}
@@ -64,6 +76,7 @@ class Simulation:
         self._ties = 0
         self._open: list[int] = []
         self._opened_s = 0.0
+        self._idle_from_s = 0.0
         self._flying: list[tuple[int, ...]] = []
         self._late: set[int] = set()
         self._recent: list[set[int]] = [set(), set()]
@@ -81,12 +94,16 @@ class Simulation:
                 self._open.append(who[0])
             elif kind == "answer":
                 self._flying.remove(who)
+                self._idle_from_s = self.now_s
                 for index in who:
                     self.answers[index].append(self.now_s)
                     done_s = self.now_s + self.actors[index].step_s
                     if done_s < self.actors[index].frozen_from_s:
                         self._later(self.actors[index].step_s, "arrive", (index,))
             self._poll()
+            if self._open and not self._flying and self.service_s < math.inf:
+                since_s = max(self._opened_s, self._idle_from_s)
+                self._later(max(since_s + patience_s(self.service_s) - self.now_s, 1e-6), "patience", ())
             if kind == "deadline" and self._open:
                 self._later(max(self._opened_s + self.limits.deadline_s - self.now_s, 1e-6), "deadline", ())
 
@@ -99,6 +116,8 @@ class Simulation:
             recent=count(self._recent[0] | self._recent[1]),
             in_flight=len(self._flying),
             age_s=self.now_s - self._opened_s + 1e-12,
+            idle_s=self.now_s - max(self._opened_s, self._idle_from_s) + 1e-12,
+            service_s=self.service_s,
         )
         cause = close_now(state, self.limits)
         if cause is Close.NO:
@@ -139,12 +158,40 @@ def test_a_frozen_actor_costs_the_others_at_most_one_deadline() -> None:
 
 
 def test_when_most_environments_freeze_the_rest_pays_once() -> None:
+    """Without anything to tell what serving takes, they are waited for until the deadline, once."""
+    actors = [Actor(16, 0.001), *(Actor(16, 0.001, frozen_from_s=0.1) for _ in range(5))]
+    simulation = Simulation(actors, device_s=0.0002, limits=LIMITS, patient=False)
+    simulation.run(1.0)
+    late = [cause for at_s, cause, _ in simulation.closes if at_s > 0.1 and cause is Close.DEADLINE]
+    assert 0 < len(late) <= 2  # one for the batch under way when they froze, one to forget them
+    assert len(simulation.answers[0]) > 500
+
+
+def test_an_idle_device_does_not_wait_for_the_frozen() -> None:
     actors = [Actor(16, 0.001), *(Actor(16, 0.001, frozen_from_s=0.1) for _ in range(5))]
     simulation = Simulation(actors, device_s=0.0002, limits=LIMITS)
     simulation.run(1.0)
-    late = [cause for at_s, cause, _ in simulation.closes if at_s > 0.1 and cause is Close.DEADLINE]
-    assert len(late) <= 2  # one for the batch under way when they froze, one to forget them
-    assert len(simulation.answers[0]) > 500
+    assert all(cause is not Close.DEADLINE for _, cause, _ in simulation.closes)
+    pauses = [after - before for before, after in itertools.pairwise(simulation.answers[0])]
+    assert max(pauses) < 0.0025  # a step, patience, a batch
+
+
+def longest_latency_s(*, patient: bool) -> float:
+    """Step eight environments in phase but for three of them, which are a little behind; return the longest latency."""
+    actors = [Actor(5, 0.01), Actor(3, 0.0105)]
+    simulation = Simulation(actors, device_s=0.0002, limits=LIMITS, patient=patient)
+    simulation.run(0.5)
+    pauses = [
+        after - before - actors[index].step_s
+        for index, times in simulation.answers.items()
+        for before, after in itertools.pairwise(times)
+    ]
+    return max(pauses)
+
+
+def test_who_fell_behind_does_not_wait_for_the_others_to_come_round() -> None:
+    assert longest_latency_s(patient=True) < 0.002
+    assert longest_latency_s(patient=False) > 0.005
 
 
 def test_two_speeds_overlap_without_tiny_batches() -> None:
