@@ -272,18 +272,18 @@ class World:
         while True:
             before = self._fresh()
             await self._pass(10.0)
-            stepping = sum(after > before.get(slot, -1) for slot, after in self._fresh().items())
+            stepping = sum(_stepped(before.get(slot), after) for slot, after in self._fresh().items())
             leased = self.learner.table.leased
             if stepping >= wanted == leased and self.applied.transitions > began:
                 return
             words = f"{stepping} of {wanted} environments step, {leased} slots are leased"
             require(self.loop.time() < until_s, f"{words} {SETTLE_S:g} s after all was made well")
 
-    def _fresh(self) -> dict[int, int]:
-        """Return how far each slot that is leased has come."""
+    def _fresh(self) -> dict[int, tuple[int, int]]:
+        """Return how far each slot that is leased has come: its epoch and the last sequence number."""
         table = self.learner.table
         return {
-            slot: (int(table.epoch[slot]) << 32) + int(table.last_sequence[slot])
+            slot: (int(table.epoch[slot]), int(table.last_sequence[slot]))
             for slot in (table.owner >= 0).nonzero()[0].tolist()
         }
 
@@ -304,6 +304,11 @@ class World:
     def _collect(self, learner: SimulatedLearner) -> None:
         self.resumed += learner.metrics.counter("serving/resumed").value
         self.unrolls += learner.unrolls.unrolls
+
+
+def _stepped(before: tuple[int, int] | None, after: tuple[int, int]) -> bool:
+    """Say whether a slot stepped in one and the same lease; whoever only joined anew may have fallen silent since."""
+    return before is not None and before[0] == after[0] and before[1] < after[1]
 
 
 def _first(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from aioseed.chaos.cast import Cast, standing
 from aioseed.chaos.evidence import Books, Verdicts
 from aioseed.chaos.faults import Fault, Kind
-from aioseed.errors import CheckpointError
+from aioseed.errors import CheckpointError, RunDirectoryError
 from aioseed.host.config import RunConfig
 from aioseed.host.doctor import examine
 from aioseed.testing.proxy import Proxy
@@ -252,9 +252,13 @@ class Trial:
 
     async def _sound(self) -> None:
         """Check the run directory, and that nobody failed in a way that nobody foresaw."""
-        diagnosis = await asyncio.to_thread(examine, self._cast.run_dir)
-        trouble = [f"{one.subject} {one.text}" for one in diagnosis.found if one.level == "trouble"]
-        self._check(diagnosis.sound, f"the doctor finds: {'; '.join(trouble)}")
+        try:
+            diagnosis = await asyncio.to_thread(examine, self._cast.run_dir)
+        except RunDirectoryError as error:  # the learner failed before it made one
+            self._check(False, str(error))
+        else:
+            trouble = [f"{one.subject} {one.text}" for one in diagnosis.found if one.level == "trouble"]
+            self._check(diagnosis.sound, f"the doctor finds: {'; '.join(trouble)}")
         for process in (self._cast.learner, *self._cast.actors):
             self._check(not any(line.startswith("Traceback") for line in process.lines), "a process left a traceback")
 

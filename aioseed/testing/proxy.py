@@ -185,5 +185,7 @@ class _Link:
             writer.write(data)
             await writer.drain()
         await flows.wait()
+        if writer.is_closing():  # cut meanwhile: uvloop takes an end of file there for a mistake
+            return
         with contextlib.suppress(OSError, NotImplementedError):
             writer.write_eof()

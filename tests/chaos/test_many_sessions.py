@@ -51,6 +51,13 @@ class Many:
                         return line
                 await asyncio.sleep(0.05)
 
+    async def leave(self) -> None:
+        """End all crowds and wait until the learner has nobody left."""
+        for crowd in self.crowds:
+            await asyncio.to_thread(crowd.end)
+        self.crowds.clear()
+        await self.until(lambda line: line.get("run/environments") == 0)
+
     async def end(self) -> None:
         for crowd in self.crowds:
             await asyncio.to_thread(crowd.end)
@@ -124,7 +131,9 @@ async def test_nothing_grows_while_sessions_come_and_go(many, full):
     warm_s, end_s = (1800.0, 86_400.0) if full else (300.0, 1200.0)
     choose, loop = random.Random(SEED), asyncio.get_running_loop()
     pid = many.cast.learner.pid
-    await many.until(lambda line: "run/environments" in line)
+    many.join(many.cast.learner_port, 1, 1)  # with its first connection, a loop opens a descriptor that it keeps
+    await many.until(lambda line: line.get("run/environments") == 1)
+    await many.leave()
     before = resources(pid)
     cut, warm = 0, None
     async with Proxy("127.0.0.1", many.cast.learner_port) as proxy:
@@ -137,10 +146,7 @@ async def test_nothing_grows_while_sessions_come_and_go(many, full):
                 warm = resources(pid)
             await asyncio.sleep(1.0)
         busy = resources(pid)
-        for crowd in many.crowds:
-            await asyncio.to_thread(crowd.end)
-        many.crowds.clear()
-    await many.until(lambda line: line["run/environments"] == 0)
+        await many.leave()
     after = resources(pid)
     print(f"seed {SEED}: {cut} connections cut, {many.books.newest['ledger/accepted']:,.0f} steps; resident KiB, ")
     print(f"descriptors and threads: before {before}, warm {warm}, at the end {busy}, all gone {after}")
