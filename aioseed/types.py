@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from aioseed.specs import ActionSpec, ArraySpec, Json, ObservationSpec
+
+Allocate: TypeAlias = Callable[[tuple[int, ...], "np.dtype[np.generic]"], np.ndarray]
+"""Returns a zeroed array of a shape and dtype, in memory of a kind that whoever reads it likes."""
 
 FIRST = np.uint8(1)
 """Flag of an episode's first row: its observation came from a reset, its reward is 0, its incoming action is none."""

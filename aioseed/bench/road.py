@@ -54,7 +54,7 @@ class FreeEngine:
         self._zeros = np.zeros_like(actions.action)
         self._row_bytes = actions.action[:1].nbytes
 
-    def handle(self, item: ClosedBatch | Leased | Released) -> None:
+    def handle(self, item: ClosedBatch | Leased | Released, *, more: bool = False) -> None:
         """Do what one item of the queue asks for."""
         if isinstance(item, ClosedBatch):
             self._serve(item)
@@ -62,6 +62,9 @@ class FreeEngine:
             self._sink.begin(item.slots, evaluation=item.evaluation)
         else:
             self._sink.drop(item.slots, item.reason)
+
+    def settle(self) -> None:
+        """Do nothing: nothing is ever left."""
 
     def _serve(self, batch: ClosedBatch) -> None:
         columns, count = batch.rows.columns, batch.count

@@ -25,7 +25,7 @@ REPORT_EVERY_S = 0.25
 STAGES_S = 3.0
 OVERRIDES = (
     "stop.return_mean=null",
-    "training.total_steps=null",
+    "training.total_steps=1000000000000",
     "telemetry.tensorboard=false",
     f"telemetry.every_s={REPORT_EVERY_S}",
 )

@@ -38,6 +38,7 @@ KINDS = {
     "environments": "serving for a growing number of environments over the same connections",
     "messages": "large messages over the road beside bare echoes, with and without the allocator's settings",
     "train": "a training run beside its own limit",
+    "host": "a learner host alone, fed by recorded rows: inference and training beside each other, without sockets",
     "replay": "inserts, samples and changes of priorities beside cpprb's, where that is installed",
     "startup": "from the command to training and to its goal, with a cold and a warm cache",
     "compare": "what changed between two measurements that were printed with --json",
@@ -58,7 +59,7 @@ def parser(kind: str) -> Parser:
         )
     elif kind == "replay":
         words.add_argument("--entries", default=DEFAULT_ENTRIES, help="unrolls held, separated by commas")
-    elif kind == "train":
+    elif kind in ("train", "host"):
         words.add_argument("config", metavar="PRESET-or-FILE")
         add_overrides(words)
         words.add_argument("--seconds", type=float, default=10.0, help="time to measure (default: 10)")
@@ -118,17 +119,8 @@ def _bench(argv: Sequence[str]) -> int:
 def _chosen(kind: str, words: argparse.Namespace) -> tuple[int, Measure]:
     """Return the seed and what measures."""
     # What each needs is imported when it is asked for: training brings JAX along.
-    if kind == "train":
-        from aioseed.bench.train import bench_config, measure_training
-
-        overrides = split_overrides(words.overrides)
-        config = bench_config(words.config, [*overrides, *([] if words.seed is None else [f"seed={words.seed}"])])
-
-        async def train(stop: asyncio.Event) -> dict[str, object]:
-            result = await measure_training(config, words.seconds, stop)
-            return {"config": words.config, "overrides": overrides, **result.figures()}
-
-        return config.seed, train
+    if kind in ("train", "host"):
+        return _training(kind, words)
     if kind == "startup":
         from aioseed.bench.startup import measure_startup
 
@@ -141,6 +133,21 @@ def _chosen(kind: str, words: argparse.Namespace) -> tuple[int, Measure]:
         entries = tuple(numbers(words.entries))
         return 0, lambda stop: asyncio.to_thread(measure_replay, entries)
     return 0, _serving(kind, words)
+
+
+def _training(kind: str, words: argparse.Namespace) -> tuple[int, Measure]:
+    from aioseed.bench.host import measure_host
+    from aioseed.bench.train import bench_config, measure_training
+
+    overrides = split_overrides(words.overrides)
+    config = bench_config(words.config, [*overrides, *([] if words.seed is None else [f"seed={words.seed}"])])
+
+    async def measure(stop: asyncio.Event) -> dict[str, object]:
+        of_run, seconds = kind == "train", words.seconds
+        result = await (measure_training(config, seconds, stop) if of_run else measure_host(config, seconds))
+        return {"config": words.config, "overrides": overrides, **result.figures()}
+
+    return config.seed, measure
 
 
 def _serving(kind: str, words: argparse.Namespace) -> Measure:

@@ -13,11 +13,22 @@ from dataclasses import replace
 import numpy as np
 
 from aioseed.errors import AioseedError
-from aioseed.experience.layout import UnrollBuffer
+from aioseed.experience.copies import Copier
+from aioseed.experience.layout import UnrollBuffer, aligned_zeros
 from aioseed.experience.queue import QueueStatistics, UnrollQueue
 from aioseed.experience.store import UnrollStore
 from aioseed.telemetry.ledger import Account, Ledger, Reason
-from aioseed.types import FIRST, ActColumns, BeginsState, Settled, StepColumns, UnrollBatch, UnrollColumns, UnrollLayout
+from aioseed.types import (
+    FIRST,
+    ActColumns,
+    Allocate,
+    BeginsState,
+    Settled,
+    StepColumns,
+    UnrollBatch,
+    UnrollColumns,
+    UnrollLayout,
+)
 
 
 class UnrollAssembler:
@@ -36,6 +47,8 @@ class UnrollAssembler:
         queue_batches: int,
         ledger: Ledger,
         priorities: Callable[[UnrollColumns], np.ndarray] | None = None,
+        copier: Copier | None = None,
+        zeros: Allocate = aligned_zeros,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Allocate everything.
@@ -47,10 +60,12 @@ class UnrollAssembler:
             queue_batches: Full batches that may wait.
             ledger: Where transitions are accounted for.
             priorities: Called on the inference thread with each full batch; its float32[B] goes with the batch.
+            copier: Shares large copies out.
+            zeros: Makes the columns of batches.
             clock: Measures how long inference is held up, in seconds.
         """
-        self._store = UnrollStore(layout, max_environments)
-        self._queue = UnrollQueue(layout, batch_unrolls, queue_batches, clock=clock)
+        self._store = UnrollStore(layout, max_environments, copier)
+        self._queue = UnrollQueue(layout, batch_unrolls, queue_batches, zeros=zeros, clock=clock)
         self._ledger = ledger
         self._priorities = priorities
         self._batch_unrolls = batch_unrolls

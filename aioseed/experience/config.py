@@ -16,3 +16,12 @@ class ExperienceConfig(BaseModel):
         ge=1,
         description="Full batches that may wait for training before actions are delayed; more of them mean more lag.",
     )
+    page_locked: bool = Field(
+        default=True,
+        description="Keep what an accelerator reads in page-locked memory, which it reads several times as fast.",
+    )
+    copy_threads: int | None = Field(
+        default=None,
+        ge=0,
+        description="Threads that help with large copies; null: as many as there are processors to spare, 8 at most.",
+    )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aioseed.specs import ArraySpec
-from aioseed.types import ActColumns, StepColumns, UnrollBatch, UnrollColumns, UnrollIdentity, UnrollLayout
+from aioseed.types import ActColumns, Allocate, StepColumns, UnrollBatch, UnrollColumns, UnrollIdentity, UnrollLayout
 
 ALIGNMENT_BYTES = 64
 """XLA takes a host array without a copy when it starts at a multiple of this."""
@@ -25,11 +25,21 @@ def unroll_bytes(layout: UnrollLayout) -> int:
     return layout.rows * row + sum(spec.row_bytes for spec in layout.state) + 4 + 8 + 4 + 4 + 4
 
 
-def allocate_columns(layout: UnrollLayout, unrolls: int, initial_states: int) -> UnrollColumns:
-    """Return zeroed columns for `unrolls` unrolls and as many initial states as told; untouched pages cost nothing."""
+def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.ndarray:
+    """Return zeros that start where XLA likes it; untouched pages cost nothing."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.zeros(size + ALIGNMENT_BYTES, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT_BYTES
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def allocate_columns(
+    layout: UnrollLayout, unrolls: int, initial_states: int, zeros: Allocate = aligned_zeros
+) -> UnrollColumns:
+    """Return zeroed columns, made by `zeros`, for `unrolls` unrolls and as many initial states as told."""
 
     def of(spec: ArraySpec) -> np.ndarray:
-        return _aligned_zeros((layout.rows, unrolls, *spec.shape), spec.numpy_dtype)
+        return zeros((layout.rows, unrolls, *spec.shape), spec.numpy_dtype)
 
     return UnrollColumns(
         observation=tuple(of(spec) for spec in layout.observation),
@@ -39,7 +49,7 @@ def allocate_columns(layout: UnrollLayout, unrolls: int, initial_states: int) ->
         action=of(layout.action),
         policy_version=of(ArraySpec("int32", ())),
         extras=tuple(of(spec) for spec in layout.extras),
-        initial_state=tuple(_aligned_zeros((initial_states, *spec.shape), spec.numpy_dtype) for spec in layout.state),
+        initial_state=tuple(zeros((initial_states, *spec.shape), spec.numpy_dtype) for spec in layout.state),
         importance=np.ones(unrolls, np.float32),
     )
 
@@ -52,15 +62,15 @@ class UnrollBuffer(NamedTuple):
     states: tuple[np.ndarray, ...]  # rows [B] of the initial state
 
 
-def allocate_buffer(layout: UnrollLayout, unrolls: int) -> UnrollBuffer:
-    """Return an empty buffer with room for `unrolls` unrolls."""
+def allocate_buffer(layout: UnrollLayout, unrolls: int, zeros: Allocate = aligned_zeros) -> UnrollBuffer:
+    """Return an empty buffer with room for `unrolls` unrolls, made by `zeros`."""
     identity = UnrollIdentity(
         slot=np.zeros(unrolls, np.uint32),
         epoch=np.zeros(unrolls, np.uint64),
         sequence=np.zeros(unrolls, np.uint32),
         transitions=np.zeros(unrolls, np.int32),
     )
-    columns = allocate_columns(layout, unrolls, unrolls)
+    columns = allocate_columns(layout, unrolls, unrolls, zeros)
     return unroll_buffer(UnrollBatch(columns, identity, unrolls))
 
 
@@ -77,6 +87,14 @@ def row_view(array: np.ndarray, axes: int) -> np.ndarray:
     leading = array.shape[:axes]
     row = np.dtype((np.void, array.dtype.itemsize * math.prod(array.shape[axes:])))
     return array.reshape(*leading, -1).view(row).reshape(leading)
+
+
+def byte_view(rows: np.ndarray) -> np.ndarray:
+    """Return rows that are single elements as bytes, [..., row bytes], without copying; others as they are.
+
+    For large rows: NumPy keeps the interpreter's lock while it copies fewer than 500 elements, however large they are.
+    """
+    return rows if rows.dtype.kind != "V" else rows.view(np.uint8).reshape(*rows.shape, rows.dtype.itemsize)
 
 
 def unroll_grids(columns: UnrollColumns) -> tuple[np.ndarray, ...]:
@@ -143,10 +161,3 @@ class StepForms(NamedTuple):
             *(form.rows(leaf, count) for form, leaf in zip(self.observation, steps.observation, strict=True)),
             *(form.rows(leaf, count) for form, leaf in zip(self.extras, acts.extras, strict=True)),
         ]
-
-
-def _aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.ndarray:
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.zeros(size + ALIGNMENT_BYTES, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT_BYTES
-    return raw[start : start + size].view(dtype).reshape(shape)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from aioseed.errors import AioseedError
-from aioseed.experience.layout import UnrollBuffer, allocate_buffer
-from aioseed.types import UnrollBatch, UnrollLayout
+from aioseed.experience.layout import UnrollBuffer, aligned_zeros, allocate_buffer
+from aioseed.types import Allocate, UnrollBatch, UnrollLayout
 
 
 class QueueStatistics(NamedTuple):
@@ -37,10 +37,11 @@ class UnrollQueue:
         batch_unrolls: int,
         queue_batches: int,
         *,
+        zeros: Allocate = aligned_zeros,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         # One more than may wait is being filled, and one more is with training.
-        buffers = [allocate_buffer(layout, batch_unrolls) for _ in range(queue_batches + 2)]
+        buffers = [allocate_buffer(layout, batch_unrolls, zeros) for _ in range(queue_batches + 2)]
         self._changed = threading.Condition()
         self._clock = clock
         self._free = deque(buffers)

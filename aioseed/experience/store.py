@@ -20,10 +20,13 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from aioseed.errors import AioseedError
-from aioseed.experience.layout import StepForms, UnrollBuffer, allocate_columns, unroll_grids
+from aioseed.experience.copies import Copier
+from aioseed.experience.layout import StepForms, UnrollBuffer, allocate_columns, byte_view, unroll_grids
 from aioseed.experience.states import StateRing
 from aioseed.types import FIRST, ActColumns, BeginsState, StepColumns, UnrollIdentity, UnrollLayout
 
+SHARED_BYTES = 2**20
+"""Copies from this size on may be shared out among threads."""
 LARGE_ROW_BYTES = 1024
 """Rows from this size on are copied out slot by slot, without a second copy of the whole in between."""
 
@@ -47,9 +50,10 @@ class FullUnrolls(NamedTuple):
 class UnrollStore:
     """Collect rows into one open unroll a slot. Thread: the inference thread alone."""
 
-    def __init__(self, layout: UnrollLayout, max_environments: int) -> None:
+    def __init__(self, layout: UnrollLayout, max_environments: int, copier: Copier | None = None) -> None:
         slots = max_environments + 1
         self._layout = layout
+        self._copier = copier or Copier()
         self._slots = slots
         self._grids = unroll_grids(allocate_columns(layout, slots, 0))
         self._flat = [grid.reshape(-1) for grid in self._grids]
@@ -110,14 +114,13 @@ class UnrollStore:
         if isinstance(full.where, slice):
             slots = slice(full.where.start + done, full.where.start + done + count)
             for grid, copies in zip(self._grids, target.grids, strict=True):
-                copies[:, places] = grid[:, slots]
+                self._copy(copies[:, places], grid[:, slots])
         else:
             for grid, copies in zip(self._grids, target.grids, strict=True):
                 if grid.itemsize < LARGE_ROW_BYTES:
                     copies[:, places] = grid.take(full.slots[source], axis=1)
                     continue
-                for place, slot in enumerate(full.slots[source].tolist(), position):
-                    copies[:, place] = grid[:, slot]
+                self._copy_slots(copies[:, places], grid, full.slots[source].tolist())
         for column, copies in zip(full.identity, target.batch.identity, strict=True):
             copies[places] = column[source]
         for state, copies in zip(full.states, target.states, strict=True):
@@ -127,7 +130,10 @@ class UnrollStore:
         """Begin the next unrolls with the last rows of the full ones, which are gone then."""
         layout = self._layout
         for grid in self._grids:
-            grid[: layout.overlap_steps + 1, full.where] = grid[layout.unroll_steps :, full.where]
+            if isinstance(full.where, slice) and layout.unroll_steps > layout.overlap_steps:  # nothing overlaps
+                self._copy(grid[: layout.overlap_steps + 1, full.where], grid[layout.unroll_steps :, full.where])
+            else:
+                grid[: layout.overlap_steps + 1, full.where] = grid[layout.unroll_steps :, full.where]
         self._t[full.where] = layout.overlap_steps + 1
         self._own_from[full.where] = layout.overlap_steps + 1
         self._states.advance(full.slots)
@@ -194,13 +200,44 @@ class UnrollStore:
         if in_step and isinstance(index, slice):
             now = int(t[0])
             for grid, column in zip(self._grids, rows, strict=False):
-                grid[now, index] = column
+                self._copy(grid[now, index], column)
             self._grids[-1][now, index] = version
             return
         flat = slots + (int(t[0]) * self._slots if in_step else np.multiply(t, self._slots, dtype=np.intp))
         for cells, column in zip(self._flat, rows, strict=False):
-            cells[flat] = column
+            self._scatter(cells, flat, column)
         self._flat[-1][flat] = version
+
+    def _copy(self, target: np.ndarray, source: np.ndarray) -> None:
+        if target.nbytes < SHARED_BYTES:
+            target[...] = source
+            return
+        target, source = byte_view(target), byte_view(source)
+
+        def part(start: int, stop: int) -> None:
+            target[start:stop] = source[start:stop]
+
+        self._copier.run(part, len(target), target.nbytes)
+
+    def _scatter(self, cells: np.ndarray, flat: np.ndarray, column: np.ndarray) -> None:
+        if column.nbytes < SHARED_BYTES:
+            cells[flat] = column
+            return
+        cells, column = byte_view(cells), byte_view(column)
+
+        def part(start: int, stop: int) -> None:
+            cells[flat[start:stop]] = column[start:stop]
+
+        self._copier.run(part, len(column), column.nbytes)
+
+    def _copy_slots(self, target: np.ndarray, grid: np.ndarray, slots: list[int]) -> None:
+        target, grid = byte_view(target), byte_view(grid)
+
+        def part(start: int, stop: int) -> None:
+            for place in range(start, stop):
+                target[:, place] = grid[:, slots[place]]
+
+        self._copier.run(part, len(slots), target.nbytes)
 
     def _transitions(self, slots: np.ndarray) -> np.ndarray:
         row = np.arange(self._layout.rows)[:, None]

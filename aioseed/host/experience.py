@@ -12,7 +12,9 @@ import numpy as np
 from aioseed.agents.agent import Unroll
 from aioseed.errors import ConfigError
 from aioseed.experience.assembler import UnrollAssembler
+from aioseed.experience.copies import Copier, usual_threads
 from aioseed.experience.hindsight import Hindsight
+from aioseed.experience.layout import aligned_zeros
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.limiter import SamplesPerInsert
 from aioseed.experience.replay.memory import check_memory
@@ -21,6 +23,7 @@ from aioseed.experience.replay.saving import Pins, number_of
 from aioseed.experience.replay.source import ReplaySource
 from aioseed.host.acting import BuiltAgent
 from aioseed.host.config import RunConfig
+from aioseed.host.page_locked import page_locked
 from aioseed.specs import ArraySpec, Json, unflatten
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Ledger
@@ -28,7 +31,7 @@ from aioseed.training.device import Placement
 from aioseed.training.store import Checkpoint
 from aioseed.training.trees import subtree
 from aioseed.training.update import column_shapes
-from aioseed.types import SavedReplay, UnrollColumns, UnrollLayout, UnrollSource
+from aioseed.types import Allocate, SavedReplay, UnrollColumns, UnrollLayout, UnrollSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,14 @@ def build_experience(
     restored: Checkpoint | None,
     metrics: Metrics,
     device: jax.Device,
+    trains_on: jax.Device,
 ) -> Experience:
     """Build what the section ``replay`` asks for, and the ledger that goes with it.
 
     Args:
         layout: Shape of the unrolls that are learned from; those that are stored may be longer.
+        device: Where inference runs.
+        trains_on: What reads the batches, or the first of those that do.
 
     Raises:
         CheckpointError: The replay or the ledger in `restored` cannot be gone on with.
@@ -64,15 +70,19 @@ def build_experience(
     """
     _check_match(config, built)
     ledger = _ledger(restored, goes_on=config.replay is not None)
+    threads = config.experience.copy_threads
+    copier = Copier(usual_threads() if threads is None else threads)
+    zeros = page_locked(trains_on, aligned_zeros) if config.experience.page_locked else aligned_zeros
     chosen, per_call = config.replay, config.training.updates_per_call
     if chosen is None:
-        assembler = _assembler(config, layout, config.training.call_unrolls, ledger)
+        assembler = _assembler(config, layout, config.training.call_unrolls, ledger, copier, zeros)
         return Experience(ledger, assembler, assembler, None, "", lambda batches: batches * per_call)
     stored = layout._replace(unroll_steps=chosen.stored_steps(layout.unroll_steps))
     saves = config.training.checkpoint.replay
     memory = check_memory(chosen.capacity_unrolls, stored, chosen.max_bytes, SPARE_SHARE if saves else 0.0)
     chunk = chosen.chunk_unrolls(config.training.call_unrolls)
-    assembler = _assembler(config, stored, chunk, ledger, first_priorities(built, stored, chosen, chunk, device))
+    first = first_priorities(built, stored, chosen, chunk, device)
+    assembler = _assembler(config, stored, chunk, ledger, copier, aligned_zeros, first)
     limiter = SamplesPerInsert(
         chosen.samples_per_insert,
         min_unrolls=chosen.min_unrolls,
@@ -84,12 +94,13 @@ def build_experience(
     replay = ReplaySource(
         stored,
         assembler,
-        Replay(stored, chosen, config.seed, Pins() if saves else None),
+        Replay(stored, chosen, config.seed, Pins() if saves else None, copier),
         limiter,
         ledger,
         metrics,
         sample_unrolls=config.training.call_unrolls,
         samples_first=config.mode == "lockstep",
+        zeros=zeros,
         relabel=None if hindsight is None else Hindsight(hindsight, built.spec.observation, layout),
     )
     if restored is not None and (state := _saved_replay(restored)) is not None:
@@ -105,6 +116,8 @@ def _assembler(
     layout: UnrollLayout,
     unrolls: int,
     ledger: Ledger,
+    copier: Copier,
+    zeros: Allocate,
     priorities: Callable[[UnrollColumns], np.ndarray] | None = None,
 ) -> UnrollAssembler:
     return UnrollAssembler(
@@ -114,6 +127,8 @@ def _assembler(
         queue_batches=config.experience.queue_batches,
         ledger=ledger,
         priorities=priorities,
+        copier=copier,
+        zeros=zeros,
     )
 
 

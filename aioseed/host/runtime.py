@@ -17,6 +17,7 @@ from aioseed.host.acting import acting_of, build_agent, layout_of
 from aioseed.host.config import RunConfig
 from aioseed.host.experience import build_experience
 from aioseed.host.goal import Goal
+from aioseed.host.page_locked import page_locked
 from aioseed.host.sink import RunSink
 from aioseed.host.threads import begun
 from aioseed.serving.handshake import Contract
@@ -104,20 +105,21 @@ def build_runtime(
     board = PolicyBoard(compile_copy(published, inference_device), published, progress.version)
 
     slots = config.serving.max_environments
-    experience = build_experience(config, built, layout, restored, metrics, inference_device)
+    experience = build_experience(config, built, layout, restored, metrics, inference_device, placement.devices[0])
     assembler, ledger = experience.assembler, experience.ledger
     episodes = EpisodeTracker(slots, contract.metrics, window_episodes=config.stop.episodes)
     source, goal = experience.source, Goal(episodes, config.stop)
     table = SlotTable(slots, generation)
     steps = StepLayout(contract.spec.observation, len(contract.metrics))
     actions = action_table(slots, contract.spec.action.array)
+    zeros = page_locked(inference_device, np.zeros) if config.experience.page_locked else np.zeros
     limits = Limits(
         config.serving.max_batch_rows,
         config.serving.max_batches_in_flight,
         config.serving.batch_deadline_s,
         lockstep_rows,
     )
-    intake = Intake(steps, ActionLayout(contract.spec.action), table, actions, limits, hooks.submit)
+    intake = Intake(steps, ActionLayout(contract.spec.action), table, actions, limits, hooks.submit, zeros)
     options = EngineOptions(
         slots,
         (lockstep_rows,) if lockstep_rows else config.serving.bucket_sizes(),

@@ -90,6 +90,15 @@ class InferenceTimes:
         self.padded_rows = 0
 
 
+class _Served(NamedTuple):
+    """Hold a batch that was answered, and what is appended of it."""
+
+    batch: ClosedBatch
+    acts: ActColumns
+    bad: np.ndarray  # rows that are not finite
+    entering: Sequence[jax.Array]
+
+
 # (params, key, state tables [S + 1, ...], rows) -> (state tables after, actions [B, ...], extras leaves [B, ...],
 # states that entered the rows [B, ...])
 Program: TypeAlias = Callable[..., tuple[list[jax.Array], jax.Array, list[jax.Array], list[jax.Array]]]
@@ -97,6 +106,9 @@ Program: TypeAlias = Callable[..., tuple[list[jax.Array], jax.Array, list[jax.Ar
 
 class InferenceEngine:
     """Serve closed batches: act, answer, append to the unrolls.
+
+    What a batch appends may be left until the next one is under way: on an accelerator, the copies of one batch and the
+    computation of the next then take the time of the longer of them.
 
     Args:
         expel: Called with (slots, epochs) that sent what is not finite, before their batch is answered; hands them to
@@ -132,6 +144,7 @@ class InferenceEngine:
         self._answer = answer
         self._options = options
         self._device = device
+        self._far = device.platform != "cpu"
         self._key = jax.device_put(jax.random.key(options.seed), self._device)
         rows = options.capacity + 1
         self._state = [
@@ -141,6 +154,7 @@ class InferenceEngine:
         self._evaluation = np.full(rows, options.evaluates)
         self._first_version: int | None = None
         self._compiled: dict[int, Program] = {}
+        self._left: _Served | None = None  # what was answered, but not appended yet
 
     def compile(self) -> None:
         """Compile `act` for every bucket; a compiled executable cannot recompile, it raises."""
@@ -153,15 +167,37 @@ class InferenceEngine:
         """Take a program for every bucket in place of compiling one."""
         self._compiled = dict(programs)
 
-    def handle(self, item: ClosedBatch | Leased | Released) -> None:
-        """Do what one item of the queue asks for. Thread: inference."""
+    def handle(self, item: ClosedBatch | Leased | Released, *, more: bool = False) -> None:
+        """Do what one item of the queue asks for. Thread: inference.
+
+        Args:
+            item: What to do.
+            more: Another item is there: what this one appends may be left to that call, or to `settle`.
+        """
         if isinstance(item, ClosedBatch):
             self._serve(item)
-        elif isinstance(item, Leased):
+            if not more:
+                self.settle()
+            return
+        self.settle()
+        if isinstance(item, Leased):
             self._evaluation[item.slots] = item.evaluation or self._options.evaluates
             self._sink.begin(item.slots, evaluation=item.evaluation)
         else:
             self._sink.drop(item.slots, item.reason)
+
+    def settle(self) -> None:
+        """Append what was left. Thread: inference."""
+        if self._left is None:
+            return
+        (batch, acts, bad, entering), self._left = self._left, None
+        began, columns, count = perf_counter(), batch.rows.columns, batch.count
+        if bad.size:
+            self._append_without(bad, columns, acts, count, entering)
+        else:
+            self._sink.append(columns, acts, count, lambda rows: _rows_of(entering, rows))
+        self._pool.give_back(batch.rows)
+        self.times.append_s += perf_counter() - began
 
     def _act(
         self, params: object, key: jax.Array, state: Sequence[jax.Array], rows: ActRows[jax.Array]
@@ -197,6 +233,8 @@ class InferenceEngine:
 
     def _serve(self, batch: ClosedBatch) -> None:
         versions_after = self._options.versions_after
+        if versions_after is not None:
+            self.settle()  # may fill the batch of unrolls that training waits for
         if versions_after is not None and not self._wait_for_training(versions_after):
             return  # nobody is served after the last update, so that the end of a lockstep run is always the same
         began = perf_counter()
@@ -224,22 +262,22 @@ class InferenceEngine:
                 self._evaluation[slot],
             ),
         )
+        if self._far:
+            for leaf in (action, *extras):
+                leaf.copy_to_host_async()  # all at once: each by itself would wait for the device anew
+        dispatched = perf_counter()
+        self.settle()
+        settled = perf_counter() - dispatched
         # Reading the actions waits for the device; from here on nothing reads the batch's NumPy columns but this
         # thread.
         host_action = np.asarray(action)[:count]
         self._actions.action[slot[:count]] = host_action
         self._answer(batch, host_action.tobytes(), self._action.row_bytes)
-        acted = perf_counter()
         acts = ActColumns(
             host_action, previous[:count], tuple(np.asarray(leaf)[:count] for leaf in extras), policy.version
         )
-        if bad.size:
-            self._append_without(bad, columns, acts, count, entering)
-        else:
-            self._sink.append(columns, acts, count, lambda rows: _rows_of(entering, rows))
-        self._pool.give_back(batch.rows)
-        self.times.act_s += acted - began
-        self.times.append_s += perf_counter() - acted
+        self._left = _Served(batch, acts, bad, entering)
+        self.times.act_s += perf_counter() - began - settled
         self.times.batches += 1
         self.times.rows += count
         self.times.padded_rows += bucket - count
@@ -287,8 +325,11 @@ def action_table(capacity: int, action: ArraySpec) -> ActionTable:
 class Engine(Protocol):
     """Do what the items of the queue ask for: `InferenceEngine`, or what stands in for it in a measurement."""
 
-    def handle(self, item: ClosedBatch | Leased | Released) -> None:
-        """Do what one item asks for."""
+    def handle(self, item: ClosedBatch | Leased | Released, *, more: bool = False) -> None:
+        """Do what one item asks for; some of it may be left until the next, where there are `more`."""
+
+    def settle(self) -> None:
+        """Do what was left."""
 
 
 class InferenceThread:
@@ -327,6 +368,7 @@ class InferenceThread:
         try:
             while (item := self._queue.get()) is not None:
                 self._follower.follow()
-                self._engine.handle(item)
+                self._engine.handle(item, more=not self._queue.empty())
+            self._engine.settle()
         except BaseException as error:
             self._failed(error)

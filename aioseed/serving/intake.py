@@ -20,7 +20,7 @@ import numpy as np
 
 from aioseed.serving.rule import Close, Limits, Waiting, close_now, patience_s
 from aioseed.serving.slots import Rows, SlotTable
-from aioseed.types import StepColumns
+from aioseed.types import Allocate, StepColumns
 from aioseed.wire.columns import ActionLayout, RowWriter, StepLayout, flat_columns, step_views
 from aioseed.wire.messages import Error, ErrorCode, RefusedRow
 
@@ -47,8 +47,8 @@ class ActionTable(NamedTuple):
 class BatchRows:
     """Hold the columns of one batch and the writer that fills them."""
 
-    def __init__(self, layout: StepLayout, capacity: int) -> None:
-        self.columns = layout.allocate(capacity)
+    def __init__(self, layout: StepLayout, capacity: int, zeros: Allocate = np.zeros) -> None:
+        self.columns = layout.allocate(capacity, zeros)
         self.writer = RowWriter(layout, self.columns)
 
 
@@ -58,9 +58,10 @@ class RowPool:
     `deque.append` and `pop` are atomic, so no lock is needed.
     """
 
-    def __init__(self, layout: StepLayout, capacity: int) -> None:
+    def __init__(self, layout: StepLayout, capacity: int, zeros: Allocate = np.zeros) -> None:
         self._layout = layout
         self._capacity = capacity
+        self._zeros = zeros
         self._free: deque[BatchRows] = deque()
 
     def take(self) -> BatchRows:
@@ -68,7 +69,7 @@ class RowPool:
         try:
             return self._free.pop()
         except IndexError:
-            return BatchRows(self._layout, self._capacity)
+            return BatchRows(self._layout, self._capacity, self._zeros)
 
     def give_back(self, rows: BatchRows) -> None:
         """Return columns that nothing reads any more. Thread: any."""
@@ -122,6 +123,7 @@ class Intake:
         actions: Last action of every slot, shared with inference.
         limits: Constants of the closing rule.
         submit: Called with each closed batch; hands it to inference.
+        zeros: Makes the columns of batches, which inference reads.
     """
 
     def __init__(
@@ -132,8 +134,9 @@ class Intake:
         actions: ActionTable,
         limits: Limits,
         submit: Callable[[ClosedBatch], None],
+        zeros: Allocate = np.zeros,
     ) -> None:
-        self.pool = RowPool(steps, limits.lockstep_rows or limits.max_rows)
+        self.pool = RowPool(steps, limits.lockstep_rows or limits.max_rows, zeros)
         self.table = table
         self.limits = limits
         self.in_flight = 0

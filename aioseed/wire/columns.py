@@ -26,7 +26,7 @@ import numpy as np
 
 from aioseed.errors import ProtocolError
 from aioseed.specs import ActionSpec, ArraySpec, ObservationSpec, spec_leaves
-from aioseed.types import StepColumns
+from aioseed.types import Allocate, StepColumns
 
 STEP_TYPE = 1
 ACTION_TYPE = 2
@@ -154,10 +154,10 @@ class StepLayout(ColumnLayout):
         self.leaves = leaves
         self.metrics = metrics
 
-    def allocate(self, capacity: int) -> StepColumns:
-        """Return zeroed columns for `capacity` rows."""
+    def allocate(self, capacity: int, zeros: Allocate = np.zeros) -> StepColumns:
+        """Return zeroed columns for `capacity` rows, made by `zeros`."""
         epoch, slot, sequence, reward, metrics, flags, *leaves = (
-            np.zeros((capacity, *spec.shape), spec.numpy_dtype) for spec in self.columns
+            zeros((capacity, *spec.shape), spec.numpy_dtype) for spec in self.columns
         )
         return StepColumns(slot, epoch, sequence, flags, reward, metrics, tuple(leaves))
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aioseed.experience.layout import UnrollBuffer
+from aioseed.experience.copies import Copier
+from aioseed.experience.layout import UnrollBuffer, byte_view
 from aioseed.specs import ArraySpec
 from aioseed.types import UnrollIdentity, UnrollLayout
 
@@ -29,14 +30,16 @@ BLOCKS = 32
 class Blocks:
     """Keep the columns of at most `capacity` unrolls. Thread: the training thread alone, but for what `read` gives."""
 
-    def __init__(self, layout: UnrollLayout, capacity: int, spare: int = 0) -> None:
+    def __init__(self, layout: UnrollLayout, capacity: int, spare: int = 0, copier: Copier | None = None) -> None:
         """Reserve memory; untouched pages cost nothing.
 
         Args:
             layout: Shape of the unrolls.
             capacity: Most unrolls that are held.
             spare: Blocks beyond those, for as long as somebody still reads blocks that have gone.
+            copier: Shares large copies out.
         """
+        self._copier = copier or Copier()
         self.block_unrolls = max(1, capacity // BLOCKS)
         self.blocks = capacity // self.block_unrolls
         self.places = self.blocks * self.block_unrolls
@@ -89,8 +92,11 @@ class Blocks:
         begin = self._row(self.next)
         target = slice(begin, begin + count)
         chosen = slice(start, start + count)
-        for column, grid in zip(self._held.rows, source.grids, strict=True):
-            column[target] = grid[:, chosen].T
+        if self._record.itemsize <= _CACHED_BYTES:
+            for column, grid in zip(self._held.rows, source.grids, strict=True):
+                column[target] = grid[:, chosen].T
+        else:
+            self._write_large(source, start, begin, count)
         for column, states in zip(self._held.states, source.batch.columns.initial_state, strict=True):
             column[target] = states[chosen]
         for column, values in zip(self._held.identity, source.batch.identity, strict=True):
@@ -108,13 +114,30 @@ class Blocks:
                 grid[...] = column.T
         else:
             records = self._held
-            for column, grid in zip(records.rows, target.grids, strict=True):
-                for place, row in enumerate(rows.tolist()):  # one pass over large memory instead of two
-                    grid[:, place] = column[row]
+            self._copy_large(rows.tolist(), target)
         for column, states in zip(records.states, target.batch.columns.initial_state, strict=True):
             states[...] = column[chosen]
         for column, values in zip(records.identity, target.batch.identity, strict=True):
             values[...] = column[chosen]
+
+    def _copy_large(self, rows: list[int], target: UnrollBuffer) -> None:
+        held, grids = [byte_view(column) for column in self._held.rows], [byte_view(grid) for grid in target.grids]
+
+        def part(start: int, stop: int) -> None:  # one pass over large memory instead of two
+            for column, grid in zip(held, grids, strict=True):
+                for place in range(start, stop):
+                    grid[:, place] = column[rows[place]]
+
+        self._copier.run(part, len(rows), len(rows) * self._record.itemsize)
+
+    def _write_large(self, source: UnrollBuffer, start: int, begin: int, count: int) -> None:
+        held, grids = [byte_view(column) for column in self._held.rows], [byte_view(grid) for grid in source.grids]
+
+        def part(first: int, last: int) -> None:
+            for column, grid in zip(held, grids, strict=True):
+                column[begin + first : begin + last] = grid[:, start + first : start + last].swapaxes(0, 1)
+
+        self._copier.run(part, count, count * self._record.itemsize)
 
     def _fetch(self, rows: np.ndarray) -> _Records:
         """Return copies of the records at `rows`, in memory that is used again."""
@@ -144,7 +167,7 @@ class Blocks:
         """Return views of `count` unrolls of one block from number `first` on, by name; nobody may write to them."""
         start = self._row(first)
         chosen = slice(start, start + count)
-        return {name: _plain(column[chosen]) for name, column in self._held.named().items()}
+        return {name: byte_view(column[chosen]) for name, column in self._held.named().items()}
 
     def begin_at(self, number: int) -> None:
         """Let the first unroll be number `number`, the first of a block (replay that goes on from a checkpoint)."""
@@ -172,11 +195,6 @@ class Blocks:
         numbers = np.arange(self.next, self.next + count)
         self.next += count
         return numbers
-
-
-def _plain(rows: np.ndarray) -> np.ndarray:
-    """Return rows that are single elements as bytes, [..., row bytes]; others as they are."""
-    return rows if rows.dtype.kind != "V" else rows.view(np.uint8).reshape(*rows.shape, rows.dtype.itemsize)
 
 
 class _Records(NamedTuple):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from aioseed.experience.copies import Copier
 from aioseed.experience.layout import UnrollBuffer
 from aioseed.experience.replay.blocks import BLOCKS, Blocks
 from aioseed.experience.replay.config import ReplayConfig
@@ -45,6 +46,7 @@ class Replay:
         config: ReplayConfig,
         seed: int,
         pins: Pins | None = None,
+        copier: Copier | None = None,
     ) -> None:
         """Begin empty.
 
@@ -53,8 +55,9 @@ class Replay:
             config: The section `replay`.
             seed: Of the drawing.
             pins: Says which blocks a checkpoint still needs when they go; None where replay is never saved.
+            copier: Shares large copies out.
         """
-        self.blocks = Blocks(layout, config.capacity_unrolls, SPARE_BLOCKS if pins else 0)
+        self.blocks = Blocks(layout, config.capacity_unrolls, SPARE_BLOCKS if pins else 0, copier)
         self.generator = np.random.Generator(np.random.PCG64(seed))
         self.evicted = 0
         self.evicted_unseen = 0  # of these, never drawn

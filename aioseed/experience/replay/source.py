@@ -14,7 +14,7 @@ import numpy as np
 
 from aioseed.errors import AioseedError
 from aioseed.experience.assembler import UnrollAssembler
-from aioseed.experience.layout import UnrollBuffer, allocate_buffer, unroll_buffer
+from aioseed.experience.layout import UnrollBuffer, aligned_zeros, allocate_buffer, unroll_buffer
 from aioseed.experience.replay.limiter import SamplesPerInsert
 from aioseed.experience.replay.replay import Drawn, Replay
 from aioseed.experience.replay.resume import restore_replay, save_replay
@@ -23,7 +23,7 @@ from aioseed.specs import Json
 from aioseed.telemetry.counters import Gauge, Metrics
 from aioseed.telemetry.ledger import Account, Ledger
 from aioseed.telemetry.quantiles import Quantiles
-from aioseed.types import SavedReplay, Settled, UnrollBatch, UnrollColumns, UnrollLayout
+from aioseed.types import Allocate, SavedReplay, Settled, UnrollBatch, UnrollColumns, UnrollLayout
 
 Relabel: TypeAlias = Callable[[UnrollColumns, np.random.Generator], UnrollColumns]
 """Makes the columns that are learned from out of those that were drawn, which stay as they are."""
@@ -44,6 +44,7 @@ class ReplaySource:
         sample_unrolls: int,
         samples_first: bool = False,
         relabel: Relabel | None = None,
+        zeros: Allocate = aligned_zeros,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Join the parts.
@@ -59,6 +60,7 @@ class ReplaySource:
             samples_first: Sample as soon as it is allowed, even if unrolls wait: what is learned from then depends on
                 the order of unrolls alone, not on when they came (lockstep). Otherwise actors are held up less.
             relabel: Makes what is learned from out of what was drawn, with the randomness of the drawing.
+            zeros: Makes the columns that are handed over.
             clock: Monotonic time in seconds.
         """
         self.replay = replay
@@ -69,7 +71,7 @@ class ReplaySource:
         self._samples_first = samples_first
         self._relabel = relabel
         self._clock = clock
-        self._buffer: UnrollBuffer | None = allocate_buffer(layout, sample_unrolls)
+        self._buffer: UnrollBuffer | None = allocate_buffer(layout, sample_unrolls, zeros)
         self._lent: tuple[UnrollBuffer, UnrollColumns] | None = None  # and the columns that were handed over
         self._new_transitions = 0
         self._cuts = Cuts(replay.blocks, replay.pins)

@@ -136,7 +136,15 @@ class Bench:
         self.slots = self.table.lease(1, CAPACITY, 0.0)
         self.sequence = np.zeros(CAPACITY, np.int64)
 
-    def step(self, slots: list[int], first: list[bool], observation: list[int], reward: ArrayLike = 0.5) -> list[int]:
+    def step(
+        self,
+        slots: list[int],
+        first: list[bool],
+        observation: list[int],
+        reward: ArrayLike = 0.5,
+        *,
+        more: bool = False,
+    ) -> list[int]:
         """Serve one batch of these slots and return their actions."""
         message = StepMessage(STEPS, len(slots))
         columns = message.columns
@@ -149,7 +157,7 @@ class Bench:
         self.sequence[slots] += 1
         assert self.intake.take(self.peer, message.tobytes(), 0.0) is None
         self.intake.close(Close.ALL, 0.0)
-        self.engine.handle(self.batches.pop())
+        self.engine.handle(self.batches.pop(), more=more)
         if not self.peer.answers:
             return []
         return ActionLayout(ACTION).decode(self.peer.answers.pop()).action.tolist()
@@ -206,6 +214,28 @@ def test_a_row_knows_slot_sequence_number_and_the_folded_epoch(bench: Bench) -> 
     bench.step([3], [True], [0])
     epoch = int(bench.table.epoch[3])
     assert bench.sink.rows[0][2][3:] == [3, (epoch ^ (epoch >> 32)) & 0xFFFFFFFF, before]
+
+
+def test_where_more_waits_a_batch_is_appended_once_the_next_is_answered(bench: Bench) -> None:
+    del bench.sink.rows[:]
+    bench.step([0, 1], [True, True], [1, 2], more=True)
+    assert bench.sink.rows == []
+    bench.step([2], [True], [3], more=True)
+    assert [slot for slot, _, _ in bench.sink.rows] == [0, 1]
+    bench.step([0], [False], [3])
+    assert [(slot, entered) for slot, entered, _ in bench.sink.rows] == [
+        (0, INITIAL), (1, INITIAL), (2, INITIAL), (0, INITIAL + 2)
+    ]  # fmt: skip
+
+
+def test_what_was_left_is_appended_before_a_lease_ends_and_at_the_end(bench: Bench) -> None:
+    for settle in (lambda: bench.engine.handle(Released(np.array([5]), "lease_ended")), bench.engine.settle):
+        del bench.sink.rows[:], bench.sink.told[:]
+        bench.step([0], [True], [1], more=True)
+        assert bench.sink.rows == []
+        settle()
+        assert [slot for slot, _, _ in bench.sink.rows] == [0]
+    del bench.sink.told[:]
 
 
 def test_the_newest_policy_acts_and_its_version_is_noted(bench: Bench) -> None:
@@ -273,13 +303,19 @@ class Recorder:
     def __init__(self, fail_at: object = None) -> None:
         self.seen: list[object] = []
         self.threads: set[str] = set()
+        self.more: list[bool] = []
+        self.settled_after: list[int] = []
         self._fail_at = fail_at
 
-    def handle(self, item: object) -> None:
+    def handle(self, item: object, *, more: bool) -> None:
         self.threads.add(threading.current_thread().name)
         self.seen.append(item)
+        self.more.append(more)
         if item is self._fail_at:
             raise ValueError("the device fell off the bus")
+
+    def settle(self) -> None:
+        self.settled_after.append(len(self.seen))
 
 
 def test_the_thread_does_everything_in_order_before_it_ends() -> None:
@@ -291,6 +327,7 @@ def test_the_thread_does_everything_in_order_before_it_ends() -> None:
     thread.start()
     assert thread.stop(10.0)
     assert engine.seen == items and engine.threads == {"aioseed-inference"}
+    assert engine.more[:-1] == [True] * 99 and engine.settled_after == [100]
     assert failures.empty()
 
 

@@ -1,0 +1,168 @@
+"""A learner's runtime without sockets: batches of recorded rows go straight into inference, unrolls into training."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from aioseed.host.config import RunConfig
+from aioseed.host.runtime import Hooks, Runtime, build_runtime
+from aioseed.plugins import environment_plugin
+from aioseed.serving.handshake import Contract
+from aioseed.serving.inference import Leased
+from aioseed.serving.intake import BatchRows, ClosedBatch
+from aioseed.serving.rule import Close
+from aioseed.telemetry.counters import Metrics
+from aioseed.types import FIRST, StepColumns
+from aioseed.wire.columns import StepLayout, flat_columns
+
+MIN_CALLS = 3
+"""Calls of a stage that are measured at least, however long they take."""
+
+
+class Pipeline:
+    """Hold a runtime and make the batches that its environments would send, all of them stepping in turns.
+
+    Args:
+        groups: Batches of so many rows take turns; each group's rows hold slots of their own.
+        recorded: Rows of environments, of which each batch is filled in turn.
+    """
+
+    def __init__(self, config: RunConfig, contract: Contract, recorded: Sequence[StepColumns], groups: int = 1) -> None:
+        self.runtime: Runtime = build_runtime(_with_room(config), contract, 1, None, Metrics(), _no_hooks())
+        self.rows = served_rows(config)
+        self._groups: deque[tuple[np.ndarray, BatchRows]] = deque()
+        for group in range(groups):
+            slots = np.arange(group * self.rows, (group + 1) * self.rows)
+            batch = self.runtime.intake.pool.take()
+            _fill(batch, recorded[group % len(recorded)], slots)
+            self.runtime.engine.handle(Leased(slots, False))
+            self._groups.append((slots, batch))
+
+    def next_batch(self) -> ClosedBatch:
+        """Return the next step of the group whose turn it is; the one before it must have been served."""
+        slots, batch = self._groups[0]
+        self._groups.rotate(-1)
+        columns = batch.columns
+        columns.sequence[: self.rows] += np.uint32(1)
+        columns.flags[: self.rows][columns.sequence[: self.rows] > 0] &= ~FIRST
+        # The engine gives the columns back to the pool, from which nobody else takes any.
+        epochs = columns.epoch[: self.rows].copy()
+        return ClosedBatch(batch, self.rows, [], slots, epochs, b"", 0, 0.0, 0.0, Close.ALL)
+
+
+class Costs(NamedTuple):
+    """Hold what one environment step costs a learner, in seconds by the clock it was measured with."""
+
+    act_s: float
+    assembly_s: float
+    train_s: float
+
+
+class Alone:
+    """Drive inference and training in turns in one thread, so that each has the machine to itself.
+
+    Args:
+        clock: `time.process_time` for what a step takes of the processors, `time.perf_counter` for what it takes.
+    """
+
+    def __init__(self, pipeline: Pipeline, clock: Callable[[], float]) -> None:
+        self._pipeline = pipeline
+        self._clock = clock
+        self._train_s = 0.0
+        self._train_calls = 0
+
+    def measure(self, seconds: float) -> Costs:
+        """Return what acting, assembly and training cost for one step, over about `seconds`."""
+        runtime = self._pipeline.runtime
+        self._until(1, 0.0)  # the first call of everything is not like the others
+        times = runtime.engine.times
+        act_s, append_s, rows = times.act_s, times.append_s, times.rows
+        self._train_s, self._train_calls = 0.0, 0
+        trained = runtime.loop.summary().trained_transitions
+        serving_s = self._until(MIN_CALLS, seconds)
+        act_s, append_s, rows = times.act_s - act_s, times.append_s - append_s, times.rows - rows
+        # The engine measures with a clock of its own; the time taken is shared out in the same proportion.
+        per_row_s = serving_s / rows / max(act_s + append_s, 1e-12)
+        trained = runtime.loop.summary().trained_transitions - trained
+        return Costs(act_s * per_row_s, append_s * per_row_s, self._train_s / max(trained, 1))
+
+    def _until(self, train_calls: int, seconds: float) -> float:
+        """Serve and train until so many updates were made and so much time was spent; return inference's share."""
+        runtime, clock = self._pipeline.runtime, self._clock
+        until_s, serving_s = time.monotonic() + seconds, 0.0
+        while self._train_calls < train_calls or time.monotonic() < until_s:
+            began_s = clock()
+            runtime.engine.handle(self._pipeline.next_batch())
+            serving_s += clock() - began_s
+            while runtime.source.ready:
+                began_s = clock()
+                runtime.loop.step(0.0)
+                self._train_s += clock() - began_s
+                self._train_calls += 1
+        return serving_s
+
+
+def record(config: RunConfig, contract: Contract, steps: int) -> list[StepColumns]:
+    """Return the rows of the environments of one group after each of some steps. Thread: any one."""
+    count = config.actor.envs_per_group
+    plugin = environment_plugin(config.environment.plugin)
+    environment = plugin.make(config.environment.name, config.environment.options, count)
+    action = contract.spec.action.array
+    actions = np.zeros((count, *action.shape), action.numpy_dtype)
+    recorded = []
+    try:
+        for step in range(steps):
+            columns = StepLayout(contract.spec.observation, len(contract.metrics)).allocate(count)
+            if step:
+                environment.step(actions, columns)
+            else:
+                environment.reset(np.arange(count), list(range(count)), columns)
+            recorded.append(columns)
+    finally:
+        environment.close()
+    return recorded
+
+
+def served_rows(config: RunConfig) -> int:
+    """Return the rows of a batch as a run serves them: half of the environments while the other half steps."""
+    if config.mode == "lockstep":
+        return config.local_environments
+    return min(max(1, config.local_environments // 2), config.serving.max_batch_rows)
+
+
+def _with_room(config: RunConfig) -> RunConfig:
+    """Return the configuration with a queue for all unrolls of a batch of rows.
+
+    They fill at once, and where one thread does everything nobody trains while one of them waits for room.
+    """
+    call = config.training.call_unrolls
+    batches = -(-served_rows(config) // (call if config.replay is None else config.replay.chunk_unrolls(call)))
+    queue = max(config.experience.queue_batches, batches)
+    return config.model_copy(update={"experience": config.experience.model_copy(update={"queue_batches": queue})})
+
+
+def _fill(batch: BatchRows, recorded: StepColumns, slots: np.ndarray) -> None:
+    columns, rows = batch.columns, slots.size
+    for target, source in zip(flat_columns(columns), flat_columns(recorded), strict=True):
+        target[:rows] = np.resize(source, (rows, *source.shape[1:]))
+    columns.slot[:rows] = slots
+    columns.epoch[:rows] = 1
+    columns.sequence[:rows] = np.uint32(2**32 - 1)  # the first batch makes it 0
+    columns.flags[:rows] = FIRST
+
+
+def _no_hooks() -> Hooks:
+    return Hooks(
+        submit=lambda batch: None,
+        expel=lambda slots, epochs: None,
+        answer=lambda batch, actions, row_bytes: None,
+        episodes=lambda episodes: None,
+        updated=lambda report: None,
+        save=lambda snapshot: None,
+        run_state=dict,
+    )
