@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ class _Mark(NamedTuple):
     trained: int
     training_s: float
     inference_s: float
+    loop_s: float
     queue: QueueStatistics
     latency: Quantiles
     rows: Quantiles
@@ -57,6 +59,7 @@ class Statistics:
             (now.training_s - before.training_s) / elapsed_s,
             (now.inference_s - before.inference_s) / elapsed_s,
             (now.queue.blocked_s - before.queue.blocked_s) / elapsed_s,
+            (now.loop_s - before.loop_s) / elapsed_s,
             latency.p50,
         )
         environment = {f"environment/{name}": mean for name, mean in episodes.metric_means.items()}
@@ -91,14 +94,16 @@ class Statistics:
 
     def _mark(self, now_s: float) -> _Mark:
         ledger = self._runtime.ledger.snapshot()
-        summary = self._runtime.loop.summary()
+        summary, times = self._runtime.loop.summary(), self._runtime.engine.times
+        queue = self._runtime.assembler.statistics()
         return _Mark(
             now_s,
             ledger.accepted,
             ledger.trained,
             summary.busy_s,
-            self._runtime.engine.times.act_s,
-            self._runtime.assembler.statistics(),
+            times.act_s + times.append_s - queue.blocked_s,
+            time.thread_time(),
+            queue,
             self._latency.copy(),
             self._rows.copy(),
         )

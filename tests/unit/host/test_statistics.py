@@ -18,7 +18,7 @@ def runtime() -> Any:
     return SimpleNamespace(
         ledger=Ledger(),
         loop=SimpleNamespace(busy_s=0.0, summary=lambda: SimpleNamespace(busy_s=0.0)),
-        engine=SimpleNamespace(times=SimpleNamespace(act_s=0.0)),
+        engine=SimpleNamespace(times=SimpleNamespace(act_s=0.0, append_s=0.0)),
         assembler=SimpleNamespace(statistics=lambda: queue),
         table=SimpleNamespace(leased=8),
         episodes=SimpleNamespace(
@@ -77,3 +77,19 @@ def test_the_digest_depends_on_names_dtypes_shapes_and_bytes_and_on_nothing_else
         {**arrays, "a": np.nextafter(arrays["a"], 2)},
     ]
     assert len({digest, *map(digest_of, changed)}) == 6
+
+
+def test_inference_is_busy_with_acting_and_with_unrolls_but_not_while_it_waits(runtime: Any, small: Any) -> None:
+    statistics = Statistics(small(), runtime, Metrics(), 0.0)
+    runtime.engine.times.act_s, runtime.engine.times.append_s = 5.0, 4.0
+    runtime.assembler.statistics = lambda: QueueStatistics(0, 0, 0, 0, blocked=1, blocked_s=0.4)
+    assert statistics.progress(10.0, None, 2).verdict.startswith("inference-bound: 86 % busy")
+
+
+def test_the_loop_is_busy_with_what_its_thread_takes_of_a_processor(
+    runtime: Any, small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_s = iter([1.0, 9.5])
+    monkeypatch.setattr("aioseed.host.statistics.time.thread_time", lambda: next(taken_s))
+    statistics = Statistics(small(), runtime, Metrics(), 0.0)
+    assert statistics.progress(10.0, None, 2).verdict.startswith("network-bound: the event loop is 85 % busy")

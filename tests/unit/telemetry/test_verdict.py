@@ -4,7 +4,9 @@ import pytest
 
 from aioseed.telemetry.verdict import RunShares, explain
 
-CALM = RunShares(environments=64, training_busy=0.3, inference_busy=0.2, inference_blocked=0.0, action_latency_ms=1.0)
+CALM = RunShares(
+    environments=64, training_busy=0.3, inference_busy=0.2, inference_blocked=0.0, loop_busy=0.4, action_latency_ms=1.0
+)
 
 
 @pytest.mark.parametrize(
@@ -15,6 +17,8 @@ CALM = RunShares(environments=64, training_busy=0.3, inference_busy=0.2, inferen
         ({"training_busy": 0.7, "inference_blocked": 0.2}, "learner-bound: 70 % busy; actors wait 1 ms"),
         ({"inference_busy": 0.9}, "inference-bound: 90 % busy; actors wait 1 ms"),
         ({"inference_busy": 0.95, "training_busy": 0.9}, "inference-bound: 95 % busy; actors wait 1 ms"),
+        ({"loop_busy": 0.93}, "network-bound: the event loop is 93 % busy; actors wait 1 ms"),
+        ({"loop_busy": 0.93, "inference_busy": 0.9}, "inference-bound: 90 % busy; actors wait 1 ms"),
         ({}, "actor-bound: training is 30 % busy, inference 20 %; more actors would help"),
     ],
 )
