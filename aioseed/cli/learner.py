@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from aioseed.actor.token import token_of_environment
-from aioseed.cli import STARTED_S
+from aioseed.cli import STARTED_S, collector
 from aioseed.cli.common import (
     Parser,
     RunLog,
@@ -86,11 +86,13 @@ def _learner(argv: Sequence[str]) -> int:
     listen = words.listen or [f"{'wss' if config.transport.tls.given else 'ws'}://127.0.0.1:8700"]
     invitation = Invitation(words.config, words.overrides, config)
     keep_large_blocks()
-    # After everything that a user may have mistyped: JAX takes a second to import.
-    from aioseed.host.learner import Learner
+    with collector.at_rest(), RunView(config, quiet=words.json) as view, RunLog(view.warn) as log:
+        # After everything that a user may have mistyped: JAX takes a second to import.
+        from aioseed.host.learner import Learner
 
-    learner = Learner(config, listen=listen, run_dir=run_dir, resume=resume, token=token, token_file=words.token_file)
-    with RunView(config, quiet=words.json) as view, RunLog(view.warn) as log:
+        learner = Learner(
+            config, listen=listen, run_dir=run_dir, resume=resume, token=token, token_file=words.token_file
+        )
 
         async def serve(stop: asyncio.Event) -> Finished:
             return await _serve(learner, invitation, view, log, stop)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aioseed.cli import STARTED_S
+from aioseed.cli import STARTED_S, collector
 from aioseed.cli.common import (
     Parser,
     RunLog,
@@ -76,13 +76,13 @@ def _train(argv: Sequence[str]) -> int:
     config = load_config(words.config, overrides)
     run_dir, resume = where(words.run_dir, words.resume, Path(words.config).stem)
     keep_large_blocks()
-    # After everything that a user may have mistyped: JAX takes a second to import.
-    from aioseed.host.train import train
-
-    with RunView(config, quiet=words.json) as view, RunLog(view.warn) as log:
+    with collector.at_rest(), RunView(config, quiet=words.json) as view, RunLog(view.warn) as log:
 
         def show(event: Event) -> None:
             follow(event, view, log, run_dir)
+
+        # After everything that a user may have mistyped: JAX takes a second to import.
+        from aioseed.host.train import train
 
         async def run(stop: asyncio.Event) -> Finished:
             return await train(config, run_dir=run_dir, resume=resume, stop=stop, on_event=show)
@@ -97,11 +97,12 @@ def _train(argv: Sequence[str]) -> int:
 
 
 def follow(event: Event, view: RunView, log: RunLog, run_dir: Path) -> None:
-    """Show one event, and begin the log where the run has begun."""
+    """Show one event, and begin the log where the run has begun; from then on, cycles of references are looked for."""
     if isinstance(event, Listening):
         log.begin()
     elif isinstance(event, Ready):
         log.write_to(run_dir / "learner.log")
+        collector.wake()
     view.show(event)
 
 
