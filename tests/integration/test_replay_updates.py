@@ -46,7 +46,7 @@ class Road:
 
     def __init__(self, built: BuiltAgent, program: UpdateProgram | None, restored: Checkpoint | None) -> None:
         layout, device = layout_of(built, 3), jax.devices()[0]
-        self.experience: Experience = build_experience(CONFIG, built, layout, restored, Metrics(), device)
+        self.experience: Experience = build_experience(CONFIG, built, layout, restored, Metrics(), device, device)
         optimizer = make_optimizer(CONFIG.training, 3)
         here = Placement((device,))
         state, progress = init_state(built.agent, optimizer, jax.random.key(0), here), Progress()
