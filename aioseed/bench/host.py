@@ -15,13 +15,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from aioseed.bench.pipeline import Alone, Costs, Pipeline, record
+from aioseed.bench.pipeline import Alone, Costs, Pipeline, contract_of, group_of
+from aioseed.bench.recorded import record
 from aioseed.errors import AioseedError
-from aioseed.host.accelerator import default_cache, prepare
 from aioseed.host.config import RunConfig
-from aioseed.host.probe import probe
 from aioseed.serving.handshake import Contract
-from aioseed.wire.messages import Task
 
 GROUPS = 2
 """Of environments, which step in turns."""
@@ -86,15 +84,13 @@ async def measure_host(config: RunConfig, seconds: float) -> HostResult:
     Raises:
         AioseedError: Something cannot be built, the environment failed, or inference or training did.
     """
-    await asyncio.to_thread(prepare, default_cache())
-    described = await probe(config.environment)
-    task = Task(name=config.environment.name, config=described.task)
-    contract = Contract(described.spec, task, described.metrics, frozenset({"train", "evaluate"}))
-    return await asyncio.to_thread(_measure, config, contract, seconds)
+    return await asyncio.to_thread(_measure, config, await contract_of(config), seconds)
 
 
 def _measure(config: RunConfig, contract: Contract, seconds: float) -> HostResult:
-    pipeline = Pipeline(config, contract, record(config, contract, RECORDED_STEPS), GROUPS)
+    with contextlib.closing(group_of(config)) as environments:
+        recorded = record(environments, RECORDED_STEPS)
+    pipeline = Pipeline(config, contract, recorded, GROUPS)
     alone = Alone(pipeline, time.perf_counter).measure(seconds)
     with _Threads(pipeline) as threads:
         time.sleep(WARM_UP_S)

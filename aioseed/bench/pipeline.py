@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -9,7 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from aioseed.host.accelerator import default_cache, prepare
 from aioseed.host.config import RunConfig
+from aioseed.host.probe import probe
 from aioseed.host.runtime import Hooks, Runtime, build_runtime
 from aioseed.plugins import environment_plugin
 from aioseed.serving.handshake import Contract
@@ -17,8 +20,9 @@ from aioseed.serving.inference import Leased
 from aioseed.serving.intake import BatchRows, ClosedBatch
 from aioseed.serving.rule import Close
 from aioseed.telemetry.counters import Metrics
-from aioseed.types import FIRST, StepColumns
-from aioseed.wire.columns import StepLayout, flat_columns
+from aioseed.types import FIRST, BatchEnvironment, StepColumns
+from aioseed.wire.columns import flat_columns
+from aioseed.wire.messages import Task
 
 MIN_CALLS = 3
 """Calls of a stage that are measured at least, however long they take."""
@@ -107,25 +111,22 @@ class Alone:
         return serving_s
 
 
-def record(config: RunConfig, contract: Contract, steps: int) -> list[StepColumns]:
-    """Return the rows of the environments of one group after each of some steps. Thread: any one."""
-    count = config.actor.envs_per_group
-    plugin = environment_plugin(config.environment.plugin)
-    environment = plugin.make(config.environment.name, config.environment.options, count)
-    action = contract.spec.action.array
-    actions = np.zeros((count, *action.shape), action.numpy_dtype)
-    recorded = []
-    try:
-        for step in range(steps):
-            columns = StepLayout(contract.spec.observation, len(contract.metrics)).allocate(count)
-            if step:
-                environment.step(actions, columns)
-            else:
-                environment.reset(np.arange(count), list(range(count)), columns)
-            recorded.append(columns)
-    finally:
-        environment.close()
-    return recorded
+async def contract_of(config: RunConfig) -> Contract:
+    """Set JAX up as a learner does, and ask a child process for the specs of the environment. Safe to cancel.
+
+    Raises:
+        AioseedError: The environment cannot be made.
+    """
+    await asyncio.to_thread(prepare, default_cache())
+    described = await probe(config.environment)
+    task = Task(name=config.environment.name, config=described.task)
+    return Contract(described.spec, task, described.metrics, frozenset({"train", "evaluate"}))
+
+
+def group_of(config: RunConfig) -> BatchEnvironment:
+    """Return the environments of one group of an actor; the caller closes them. Thread: any one."""
+    section = config.environment
+    return environment_plugin(section.plugin).make(section.name, section.options, config.actor.envs_per_group)
 
 
 def served_rows(config: RunConfig) -> int:

@@ -45,7 +45,7 @@ class RecordedPlugin:
         chosen = validate(RecordedOptions, options, "environment.options")
         played = environment_plugin(chosen.of).make(name, chosen.options, 1)
         try:
-            return RecordedEnvironments(played, chosen.steps, count)
+            return RecordedEnvironments(played.spec, played.metrics, record(played, chosen.steps), count)
         finally:
             played.close()
 
@@ -54,30 +54,45 @@ class RecordedPlugin:
         return {"name": name, **validate(RecordedOptions, options, "environment.options").model_dump(mode="json")}
 
 
+def record(environment: BatchEnvironment, steps: int) -> list[StepColumns]:
+    """Return the rows of a reset and of each step after it, `steps` in all; every action is 0. Thread: any one.
+
+    Raises:
+        EnvironmentFailed: As the environment.
+    """
+    count, action = environment.count, environment.spec.action.array
+    layout = StepLayout(environment.spec.observation, len(environment.metrics))
+    actions = np.zeros((count, *action.shape), action.numpy_dtype)
+    recorded = [layout.allocate(count) for _ in range(steps)]
+    environment.reset(np.arange(count), list(range(count)), recorded[0])
+    for columns in recorded[1:]:
+        environment.step(actions, columns)
+    return recorded
+
+
 class RecordedEnvironments:
     """Play one recording over and over, each environment from a place of its own; one turn is an episode.
 
     Args:
-        played: One environment, which is stepped with zeros while this is made.
-        steps: Rows of the recording.
-        count: Environments that play it back.
+        spec: What each of them observes and takes.
+        metrics: What each of them reports beside the reward.
+        recorded: Rows of one environment.
+        count: Environments that play them back.
     """
 
-    def __init__(self, played: BatchEnvironment, steps: int, count: int) -> None:
-        self._spec, self._metrics, self._count = played.spec, played.metrics, count
-        layout = StepLayout(played.spec.observation, len(played.metrics))
-        columns, action = layout.allocate(1), played.spec.action.array
-        actions = np.zeros((1, *action.shape), action.numpy_dtype)
-        self._observation = [np.zeros((steps, *leaf.shape), leaf.numpy_dtype) for leaf in layout.leaves]
-        self._reward = np.zeros(steps, np.float32)
-        for step in range(steps):
-            if step:
-                played.step(actions, columns)
-            else:
-                played.reset(np.arange(1), [0], columns)
-            self._reward[step] = columns.reward[0]
-            for leaf, seen in zip(self._observation, columns.observation, strict=True):
-                leaf[step] = seen[0]
+    def __init__(
+        self,
+        spec: EnvironmentSpec,
+        metrics: tuple[EnvironmentMetric, ...],
+        recorded: Sequence[StepColumns],
+        count: int,
+    ) -> None:
+        self._spec, self._metrics, self._count = spec, metrics, count
+        steps = len(recorded)
+        self._observation = [
+            np.concatenate(leaves) for leaves in zip(*(row.observation for row in recorded), strict=True)
+        ]
+        self._reward = np.concatenate([row.reward for row in recorded])
         self._reward[0] = 0.0
         self._flags = np.zeros(steps, np.uint8)
         self._flags[0], self._flags[-1] = FIRST, TERMINATED

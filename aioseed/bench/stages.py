@@ -12,12 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aioseed.bench.pipeline import MIN_CALLS, Alone, Pipeline
+from aioseed.bench.pipeline import MIN_CALLS, Alone, Pipeline, group_of
+from aioseed.bench.recorded import record
 from aioseed.host.config import RunConfig
-from aioseed.plugins import environment_plugin
 from aioseed.serving.handshake import Contract
 from aioseed.types import StepColumns
-from aioseed.wire.columns import StepLayout
 
 
 class StageCosts(NamedTuple):
@@ -55,16 +54,12 @@ def measure_stages(config: RunConfig, contract: Contract, seconds: float) -> Sta
 
 def _environment(config: RunConfig, contract: Contract, seconds: float) -> tuple[StepColumns, float]:
     """Return rows as the environments write them, and what one step of one environment costs."""
-    count = config.actor.envs_per_group
-    plugin = environment_plugin(config.environment.plugin)
-    environment = plugin.make(config.environment.name, config.environment.options, count)
+    environment = group_of(config)
     try:
-        columns = StepLayout(contract.spec.observation, len(contract.metrics)).allocate(count)
-        environment.reset(np.arange(count), list(range(count)), columns)
+        columns = record(environment, 2)[-1]
         action = contract.spec.action.array
-        actions = np.zeros((count, *action.shape), action.numpy_dtype)
-        environment.step(actions, columns)
-        cost_s = _cost_s(lambda: environment.step(actions, columns), seconds) / count
+        actions = np.zeros((environment.count, *action.shape), action.numpy_dtype)
+        cost_s = _cost_s(lambda: environment.step(actions, columns), seconds) / environment.count
     finally:
         environment.close()
     return columns, cost_s

@@ -8,15 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from aioseed.bench.pipeline import contract_of
 from aioseed.bench.stages import StageCosts, measure_stages
 from aioseed.errors import AioseedError
-from aioseed.host.accelerator import default_cache, prepare
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Event, Finished, Progress, Ready
-from aioseed.host.probe import probe
 from aioseed.host.train import train
-from aioseed.serving.handshake import Contract
-from aioseed.wire.messages import Task
 
 LIMIT_CORES = 2
 WARM_UP_S = 2.0
@@ -137,10 +134,7 @@ async def measure_training(
     Raises:
         AioseedError: What ended the run, or that it ended before anything was measured.
     """
-    await asyncio.to_thread(prepare, default_cache())
-    described = await probe(config.environment)
-    task = Task(name=config.environment.name, config=described.task)
-    contract = Contract(described.spec, task, described.metrics, frozenset({"train", "evaluate"}))
+    contract = await contract_of(config)
     stages = await asyncio.to_thread(measure_stages, config, contract, stages_s)
     follower = _Follower(seconds)
     stopping = asyncio.ensure_future(stop.wait())

@@ -172,11 +172,12 @@ class InferenceEngine:
 
         Args:
             item: What to do.
-            more: Another item is there: what this one appends may be left to that call, or to `settle`.
+            more: Another item is there: on an accelerator, what this one appends is left to that call, or to `settle`.
         """
         if isinstance(item, ClosedBatch):
             self._serve(item)
-            if not more:
+            # A CPU has computed before its call returns: there is nothing to do meanwhile.
+            if not (more and self._far):
                 self.settle()
             return
         self.settle()

@@ -15,9 +15,7 @@ class RunShares(NamedTuple):
 
     environments: int  # leased
     training_busy: float  # share of the time in which the training thread computed, 0 to 1
-    inference_busy: (
-        float  # share in which the inference thread acted or filled unrolls; waiting for the queue is neither
-    )
+    inference_busy: float  # share in which the inference thread acted or filled unrolls, waits left out
     inference_blocked: float  # share in which the inference thread waited for the full queue
     loop_busy: float  # share in which the event loop's thread had a processor: sockets, sessions, closing batches
     action_latency_ms: float  # median time from a STEP's arrival to its ACTION: how long actors wait

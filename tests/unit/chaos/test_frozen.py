@@ -58,6 +58,6 @@ def test_a_learner_that_waits_for_them_again_and_again_is_found(
 
 
 def _without_patience(monkeypatch: pytest.MonkeyPatch, **changes: int) -> None:
-    impatient = lambda state, limits: close_now(state._replace(service_s=math.inf, **changes), limits)  # noqa: E731
-    monkeypatch.setattr(intake, "close_now", impatient)
+    waits = lambda state, limits: close_now(state._replace(service_s=math.inf, **changes), limits)  # noqa: E731
+    monkeypatch.setattr(intake, "close_now", waits)
     monkeypatch.setattr(intake, "patience_s", lambda service_s: math.inf)

@@ -8,6 +8,7 @@ import pytest
 from aioseed.experience import copies, store
 from aioseed.experience.copies import Copier
 from aioseed.experience.layout import UnrollBuffer, allocate_buffer
+from aioseed.experience.replay import blocks
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.replay import Replay
 from aioseed.experience.store import UnrollStore
@@ -15,7 +16,7 @@ from aioseed.specs import ArraySpec
 from aioseed.types import FIRST, ActColumns, StepColumns, UnrollLayout
 
 NUMBER = ArraySpec("int32", ())
-LAYOUT = UnrollLayout((ArraySpec("uint8", (40, 40, 1)), NUMBER), NUMBER, (), (), unroll_steps=6, overlap_steps=3)
+LAYOUT = UnrollLayout((ArraySpec("uint8", (60, 60, 1)), NUMBER), NUMBER, (), (), unroll_steps=6, overlap_steps=3)
 SLOTS = 7
 
 
@@ -28,8 +29,8 @@ def all_copies_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
 def rows(slots: list[int], sequence: list[int]) -> StepColumns:
     """Return rows whose pictures say whose and which they are."""
     count = len(slots)
-    pictures = np.zeros((count, 40, 40, 1), np.uint8)
-    pictures[:, 0, 0, 0], pictures[:, 39, 39, 0], pictures[:, 20] = slots, sequence, 200
+    pictures = np.zeros((count, 60, 60, 1), np.uint8)
+    pictures[:, 0, 0, 0], pictures[:, 59, 59, 0], pictures[:, 20] = slots, sequence, 200
     return StepColumns(
         slot=np.array(slots, np.uint32),
         epoch=np.ones(count, np.uint64),
@@ -71,7 +72,7 @@ def test_unrolls_of_pictures_are_the_rows_that_came(threads: int) -> None:
             sequence = identity.sequence + np.arange(LAYOUT.rows)[:, None]
             pictures = columns.observation[0]
             np.testing.assert_array_equal(pictures[:, :, 0, 0, 0], np.broadcast_to(identity.slot, sequence.shape))
-            np.testing.assert_array_equal(pictures[:, :, 39, 39, 0], sequence)
+            np.testing.assert_array_equal(pictures[:, :, 59, 59, 0], sequence)
             np.testing.assert_array_equal(columns.reward, sequence)
             assert (pictures[:, :, 20] == 200).all()
 
@@ -80,6 +81,7 @@ def test_unrolls_of_pictures_are_the_rows_that_came(threads: int) -> None:
 def test_replay_of_pictures_gives_back_what_it_took(threads: int) -> None:
     (source, *_) = collected(None, [list(range(SLOTS))] * LAYOUT.rows)
     replay = Replay(LAYOUT, ReplayConfig(capacity_unrolls=SLOTS, min_unrolls=1), 0, None, Copier(threads))
+    assert replay.blocks._record.itemsize > blocks._CACHED_BYTES
     replay.insert(source, None)
     numbers = np.array([6, 0, 3, 3])
     found = allocate_buffer(LAYOUT, 4)

@@ -216,7 +216,21 @@ def test_a_row_knows_slot_sequence_number_and_the_folded_epoch(bench: Bench) -> 
     assert bench.sink.rows[0][2][3:] == [3, (epoch ^ (epoch >> 32)) & 0xFFFFFFFF, before]
 
 
-def test_where_more_waits_a_batch_is_appended_once_the_next_is_answered(bench: Bench) -> None:
+@pytest.fixture
+def far(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Return a bench whose device passes for an accelerator."""
+    monkeypatch.setattr(bench.engine, "_far", True)
+    return bench
+
+
+def test_a_cpu_leaves_nothing_for_later(bench: Bench) -> None:
+    del bench.sink.rows[:]
+    bench.step([0, 1], [True, True], [1, 2], more=True)
+    assert [slot for slot, _, _ in bench.sink.rows] == [0, 1]
+
+
+def test_where_more_waits_a_batch_is_appended_while_the_next_is_under_way(far: Bench) -> None:
+    bench = far
     del bench.sink.rows[:]
     bench.step([0, 1], [True, True], [1, 2], more=True)
     assert bench.sink.rows == []
@@ -228,7 +242,8 @@ def test_where_more_waits_a_batch_is_appended_once_the_next_is_answered(bench: B
     ]  # fmt: skip
 
 
-def test_what_was_left_is_appended_before_a_lease_ends_and_at_the_end(bench: Bench) -> None:
+def test_what_was_left_is_appended_before_a_lease_ends_and_at_the_end(far: Bench) -> None:
+    bench = far
     for settle in (lambda: bench.engine.handle(Released(np.array([5]), "lease_ended")), bench.engine.settle):
         del bench.sink.rows[:], bench.sink.told[:]
         bench.step([0], [True], [1], more=True)
