@@ -8,7 +8,7 @@ import pytest
 from aioseed.experience import copies, store
 from aioseed.experience.copies import Copier
 from aioseed.experience.layout import UnrollBuffer, allocate_buffer
-from aioseed.experience.replay import blocks
+from aioseed.experience.replay.blocks import _CACHED_BYTES, BLOCKS
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.replay import Replay
 from aioseed.experience.store import UnrollStore
@@ -80,8 +80,8 @@ def test_unrolls_of_pictures_are_the_rows_that_came(threads: int) -> None:
 @pytest.mark.parametrize("threads", [0, 3])
 def test_replay_of_pictures_gives_back_what_it_took(threads: int) -> None:
     (source, *_) = collected(None, [list(range(SLOTS))] * LAYOUT.rows)
-    replay = Replay(LAYOUT, ReplayConfig(capacity_unrolls=SLOTS, min_unrolls=1), 0, None, Copier(threads))
-    assert replay.blocks._record.itemsize > blocks._CACHED_BYTES
+    replay = Replay(LAYOUT, ReplayConfig(capacity_unrolls=BLOCKS * SLOTS, min_unrolls=1), 0, None, Copier(threads))
+    assert replay.blocks._record.itemsize > _CACHED_BYTES
     replay.insert(source, None)
     numbers = np.array([6, 0, 3, 3])
     found = allocate_buffer(LAYOUT, 4)
