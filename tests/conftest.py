@@ -46,11 +46,14 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
         from aioseed.testing.virtual_time import VirtualTimeLoop
 
         return {"virtual": VirtualTimeLoop}
-    if item.get_closest_marker("every_loop") and importlib.util.find_spec("uvloop"):
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    every, programs = item.get_closest_marker("every_loop"), item.get_closest_marker("loop_of_programs")
+    if (every or programs) and importlib.util.find_spec("uvloop"):
         import uvloop
 
-        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    return {"asyncio": asyncio.new_event_loop}
+        fast = {"uvloop": uvloop.new_event_loop}
+        return factories | fast if every else fast
+    return factories
 
 
 @pytest.fixture(scope="session")

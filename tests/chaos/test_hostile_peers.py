@@ -37,6 +37,7 @@ from .crowd import SPEC, TOKEN, TRANSPORTS, answered, join
 pytestmark = [
     pytest.mark.chaos,
     pytest.mark.alone,
+    pytest.mark.loop_of_programs,
     pytest.mark.timeout(1500),
     pytest.mark.may_block("it reads /proc"),
 ]
@@ -181,17 +182,19 @@ async def test_hostile_frames_beside_honest_actors(kind: str, tmp_path: Path) ->
         await asyncio.sleep(10.0)
         before_ms, tasks, files, memory = latencies.p99_ms(), len(asyncio.all_tasks()), descriptors(), resident_bytes()
         latencies.clear()
+        began_s = time.perf_counter()
         sessions = await attack(url, FRAMES, SEED)
-        during_ms = latencies.p99_ms()
+        during_ms, per_s = latencies.p99_ms(), FRAMES / (time.perf_counter() - began_s)
         await settled(lambda: desk.server.sessions == HONEST and len(asyncio.all_tasks()) <= tasks)
         await settled(lambda: descriptors() <= files)
         grown = resident_bytes() / memory - 1.0
-        told(kind=kind, frames=FRAMES, sessions=sessions, p99_before_ms=before_ms, p99_during_ms=during_ms, grown=grown)
+        told(kind=kind, frames=FRAMES, per_s=per_s, sessions=sessions, grown=grown)
+        told(kind=kind, p99_before_ms=before_ms, p99_during_ms=during_ms)
         assert not any(task.done() for task in honest)
         over.set()
         await asyncio.gather(*honest)
         assert grown <= 0.02
-        assert during_ms <= max(2.0 * before_ms, before_ms + 5.0)
+        assert during_ms <= 2.0 * before_ms
 
     await served(kind, 64, body)
 
