@@ -159,6 +159,9 @@ class UnrollSink(Protocol):
         `arrived` transitions came just now, are in no unroll, and are accepted and dropped in the same moment.
         """
 
+    def has_room(self, slots: np.ndarray) -> bool:
+        """Say whether `append` of one row for each of `slots` would neither block nor compute anything."""
+
     @property
     def batches_finished(self) -> int:
         """Return how many batches of unrolls were filled so far; lockstep waits for the updates that they allow."""

@@ -16,9 +16,9 @@ from aioseed.host.probe import probe
 from aioseed.host.runtime import Hooks, Runtime, build_runtime
 from aioseed.plugins import environment_plugin
 from aioseed.serving.handshake import Contract
-from aioseed.serving.inference import Leased
 from aioseed.serving.intake import BatchRows, ClosedBatch
 from aioseed.serving.rule import Close
+from aioseed.serving.thread import Leased
 from aioseed.telemetry.counters import Metrics
 from aioseed.types import FIRST, BatchEnvironment, StepColumns
 from aioseed.wire.columns import flat_columns

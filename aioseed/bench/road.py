@@ -19,11 +19,12 @@ from aioseed.errors import AioseedError
 from aioseed.experience.assembler import UnrollAssembler
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract
-from aioseed.serving.inference import InferenceThread, Leased, Released, action_table
+from aioseed.serving.inference import action_table
 from aioseed.serving.intake import ActionTable, ClosedBatch, Intake, RowPool
 from aioseed.serving.rule import Limits
 from aioseed.serving.server import RunFacts, Server, Serving
 from aioseed.serving.slots import SlotTable
+from aioseed.serving.thread import InferenceThread, Item, Leased
 from aioseed.specs import spec_leaves
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Ledger
@@ -43,7 +44,7 @@ _REST_S = 3600.0
 class FreeEngine:
     """Serve closed batches with zeros: all that inference does but for the policy.
 
-    Thread: the inference thread alone.
+    Thread: the inference thread, or the event loop in its place.
     """
 
     def __init__(self, actions: ActionTable, pool: RowPool, sink: UnrollSink, server: Server) -> None:
@@ -54,7 +55,7 @@ class FreeEngine:
         self._zeros = np.zeros_like(actions.action)
         self._row_bytes = actions.action[:1].nbytes
 
-    def handle(self, item: ClosedBatch | Leased | Released, *, more: bool = False) -> None:
+    def handle(self, item: Item, *, more: bool = False) -> None:
         """Do what one item of the queue asks for."""
         if isinstance(item, ClosedBatch):
             self._serve(item)
@@ -62,6 +63,10 @@ class FreeEngine:
             self._sink.begin(item.slots, evaluation=item.evaluation)
         else:
             self._sink.drop(item.slots, item.reason)
+
+    def is_prompt(self, batch: ClosedBatch) -> bool:
+        """Say whether the unrolls have room."""
+        return self._sink.has_room(batch.slots)
 
     def settle(self) -> None:
         """Do nothing: nothing is ever left."""
@@ -128,7 +133,12 @@ class Road:
         intake = Intake(traffic.steps, traffic.actions, table, actions, limits, self._submit)
         engine = FreeEngine(actions, intake.pool, self._assembler, self.server)
         self._loop = loop
-        self._inference = InferenceThread(engine, self._inference_failed, follows=config.inference_follows_loop)
+        self._inference = InferenceThread(
+            engine,
+            self._inference_failed,
+            follows=config.inference_follows_loop,
+            in_loop_s=config.inference_in_loop_s,
+        )
         contract = Contract(traffic.spec, None, (), frozenset({"train", "evaluate"}))
         self._serving = Serving(contract, table, intake, self._inference.submit)
         self._listener: Listener | None = None

@@ -24,11 +24,12 @@ from aioseed.host.lost import LostSteps
 from aioseed.host.sink import RunSink
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract
-from aioseed.serving.inference import ActRows, EngineOptions, InferenceEngine, Leased, Released, action_table
+from aioseed.serving.inference import ActRows, EngineOptions, InferenceEngine, action_table
 from aioseed.serving.intake import ActionTable, ClosedBatch, Intake
 from aioseed.serving.rule import Limits
 from aioseed.serving.server import RunFacts, Server, Serving
 from aioseed.serving.slots import SlotTable
+from aioseed.serving.thread import Leased, Released
 from aioseed.specs import Json
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Ledger
@@ -197,6 +198,10 @@ class CheckedSink:
     def drop(self, slots: np.ndarray, reason: str, arrived: int = 0) -> None:
         """Pass on."""
         self._sink.drop(slots, reason, arrived)
+
+    def has_room(self, slots: np.ndarray) -> bool:
+        """Pass on."""
+        return self._sink.has_room(slots)
 
     @property
     def batches_finished(self) -> int:

@@ -34,8 +34,8 @@ from aioseed.types import (
 class UnrollAssembler:
     """Turn rows into batches of unrolls (implements `UnrollSink` and `UnrollSource`).
 
-    Thread: inference calls `append`, `begin` and `drop`; training calls `take` and `give_back`; any calls `stop`,
-    `statistics` and the properties; `close` and `audit` are for when both threads rest.
+    Thread: inference calls `append`, `has_room`, `begin` and `drop`; training calls `take` and `give_back`; any calls
+    `stop`, `statistics` and the properties; `close` and `audit` are for when both threads rest.
     """
 
     def __init__(
@@ -122,6 +122,17 @@ class UnrollAssembler:
         """
         self._ledger.accept(arrived)
         self._ledger.drop(self._store.drop(slots) + arrived, Reason(reason), Account.OPEN)
+
+    def has_room(self, slots: np.ndarray) -> bool:
+        """Say whether `append` of one row for each of `slots` would neither block nor compute priorities.
+
+        Thread: that of `append`, which alone uses buffers up.
+        """
+        left, unrolls = self._batch_unrolls - self._filled, self._batch_unrolls
+        places = left + (self._queue.free - (self._filling is None)) * unrolls
+        if self._priorities is not None:
+            places = min(places, left - 1)
+        return len(slots) <= places or self._store.nearly_full(slots) <= places
 
     @property
     def batches_finished(self) -> int:

@@ -113,6 +113,11 @@ class UnrollQueue:
             return [buffer.batch for buffer in left]
 
     @property
+    def free(self) -> int:
+        """Return the number of buffers that can be filled without waiting; only `acquire` makes it less."""
+        return 0 if self._closed else len(self._free)
+
+    @property
     def ready(self) -> int:
         """Return the number of batches that wait."""
         return len(self._ready)

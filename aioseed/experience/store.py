@@ -98,6 +98,10 @@ class UnrollStore:
             return slots[:0]
         return slots if low == high else slots[t == self._layout.rows]
 
+    def nearly_full(self, slots: np.ndarray) -> int:
+        """Return how many of `slots` one more row makes full."""
+        return int(np.count_nonzero(self._t[slots] == self._layout.rows - 1))
+
     def full(self, slots: np.ndarray) -> FullUnrolls:
         """Return what names the full unrolls of `slots` (not empty)."""
         identity = UnrollIdentity(

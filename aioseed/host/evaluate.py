@@ -27,11 +27,12 @@ from aioseed.host.saved import SavedRun, load_run
 from aioseed.host.threads import in_own_thread
 from aioseed.presets import apply_overrides
 from aioseed.serving.handshake import Contract
-from aioseed.serving.inference import EngineOptions, InferenceEngine, InferenceThread, action_table
+from aioseed.serving.inference import EngineOptions, InferenceEngine, action_table
 from aioseed.serving.intake import ClosedBatch, Intake
 from aioseed.serving.rule import Limits
 from aioseed.serving.server import RunFacts, Server, Serving
 from aioseed.serving.slots import SlotTable
+from aioseed.serving.thread import InferenceThread
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.returns import EpisodeTracker
 from aioseed.training.rundir import CONFIG
@@ -91,6 +92,10 @@ class EpisodeDealer:
         """Take the episodes of environments that were lost back, to be dealt again."""
         self._left += int(np.count_nonzero(self._dealt[slots]))
         self._dealt[slots] = False
+
+    def has_room(self, slots: np.ndarray) -> bool:
+        """Return True: nothing is kept here."""
+        return True
 
     @property
     def batches_finished(self) -> int:
@@ -228,7 +233,7 @@ def _serving(
         jax.devices()[0],
     )
     engine.compile()
-    thread = InferenceThread(engine, failed)
+    thread = InferenceThread(engine, failed, in_loop_s=config.inference_in_loop_s)
     task = Task(name=run.config.environment.name, config=run.described.task)
     contract = Contract(spec, task, run.described.metrics, frozenset({"evaluate"}), config.allow_mixed_environments)
     return thread, Serving(contract, table, intake, thread.submit)

@@ -23,8 +23,8 @@ from aioseed.host.records import Records
 from aioseed.host.rundir import OpenedRun
 from aioseed.host.runtime import Runtime
 from aioseed.host.statistics import Statistics, digest_of, progress_values
-from aioseed.serving.inference import InferenceThread
 from aioseed.serving.server import Server, Serving
+from aioseed.serving.thread import InferenceThread
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Reason
 from aioseed.telemetry.sinks import JsonLinesSink, MetricsSink
@@ -67,6 +67,7 @@ class LiveRun:
             runtime.engine,
             lambda error: (loop.call_soon_threadsafe(self._fail, error), None)[1],
             follows=config.serving.inference_follows_loop,
+            in_loop_s=config.serving.inference_in_loop_s,
         )
 
     def updated(self, report: TrainingReport) -> None:

@@ -43,6 +43,10 @@ class RunSink:
         """Drop the open unrolls of `slots`, and `arrived` transitions that are in none."""
         self._assembler.drop(slots, reason, arrived)
 
+    def has_room(self, slots: np.ndarray) -> bool:
+        """Say whether the assembler has room for what one row for each of `slots` makes full."""
+        return self._assembler.has_room(slots)
+
     @property
     def batches_finished(self) -> int:
         """Return how many training batches were filled so far."""

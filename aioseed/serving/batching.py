@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Callable
 
 from aioseed.serving.intake import ClosedBatch, Intake
@@ -29,6 +30,7 @@ class Batching:
         answered: Callable[[], None],
     ) -> None:
         self._loop = loop
+        self._thread = threading.get_ident()
         self._intake = intake
         self._meters = meters
         self._time = clock
@@ -55,8 +57,11 @@ class Batching:
         self._timer = self._loop.call_at(due_s, self._due)
 
     def answer_from(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
-        """Hand the actions of a batch to the event loop, which sends them. Thread: any."""
-        self._loop.call_soon_threadsafe(self._answer, batch, actions, row_bytes)
+        """Hand the actions of a batch to the event loop, which sends them after what it does now. Thread: any."""
+        if threading.get_ident() == self._thread:
+            self._loop.call_soon(self._answer, batch, actions, row_bytes)
+        else:
+            self._loop.call_soon_threadsafe(self._answer, batch, actions, row_bytes)
 
     def _poll_turn(self) -> None:
         self._poll_due = False

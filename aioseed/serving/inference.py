@@ -6,11 +6,9 @@ so that leases and the rows that belong to them keep their order.
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +17,7 @@ import numpy as np
 from aioseed.errors import EnvironmentFailed
 from aioseed.serving.finite import blank, nonfinite_rows
 from aioseed.serving.intake import ActionTable, ClosedBatch, RowPool
-from aioseed.serving.processor import Follower
+from aioseed.serving.thread import Item, Leased
 from aioseed.specs import ArraySpec
 from aioseed.types import FIRST, ActColumns, PolicySource, StepColumns, UnrollSink
 from aioseed.wire.columns import StepLayout
@@ -52,20 +50,6 @@ class Acting(NamedTuple):
         [object, jax.Array, Sequence[jax.Array], ActRows[jax.Array]],
         tuple[jax.Array, Sequence[jax.Array], Sequence[jax.Array]],
     ]
-
-
-class Leased(NamedTuple):
-    """Tell the sink that slots are leased anew."""
-
-    slots: np.ndarray
-    evaluation: bool
-
-
-class Released(NamedTuple):
-    """Tell the sink that leases have ended."""
-
-    slots: np.ndarray
-    reason: str
 
 
 class EngineOptions(NamedTuple):
@@ -167,7 +151,7 @@ class InferenceEngine:
         """Take a program for every bucket in place of compiling one."""
         self._compiled = dict(programs)
 
-    def handle(self, item: ClosedBatch | Leased | Released, *, more: bool = False) -> None:
+    def handle(self, item: Item, *, more: bool = False) -> None:
         """Do what one item of the queue asks for. Thread: inference.
 
         Args:
@@ -186,6 +170,10 @@ class InferenceEngine:
             self._sink.begin(item.slots, evaluation=item.evaluation)
         else:
             self._sink.drop(item.slots, item.reason)
+
+    def is_prompt(self, batch: ClosedBatch) -> bool:
+        """Say whether `handle` is sure to wait for nobody. Thread: inference, or whoever stands in for it."""
+        return not self._far and self._options.versions_after is None and self._sink.has_room(batch.slots)
 
     def settle(self) -> None:
         """Append what was left. Thread: inference."""
@@ -321,55 +309,3 @@ def _rows_of(entering: Sequence[jax.Array], rows: np.ndarray) -> Sequence[np.nda
 def action_table(capacity: int, action: ArraySpec) -> ActionTable:
     """Return the zeroed action table for `capacity` slots and the scratch row."""
     return ActionTable(np.zeros((capacity + 1, *action.shape), action.numpy_dtype))
-
-
-class Engine(Protocol):
-    """Do what the items of the queue ask for: `InferenceEngine`, or what stands in for it in a measurement."""
-
-    def handle(self, item: ClosedBatch | Leased | Released, *, more: bool = False) -> None:
-        """Do what one item asks for; some of it may be left until the next, where there are `more`."""
-
-    def settle(self) -> None:
-        """Do what was left."""
-
-
-class InferenceThread:
-    """Run an engine in a thread of its own, fed by one queue.
-
-    The queue is bounded by what intake may have in flight. Thread: `submit` from any, the engine in this one.
-
-    Args:
-        failed: Called once, in the inference thread, with the exception that ended it.
-        follows: Whether the thread stays on the processor of whoever submits.
-    """
-
-    def __init__(self, engine: Engine, failed: Callable[[BaseException], None], *, follows: bool = False) -> None:
-        self._engine = engine
-        self._failed = failed
-        self._follower = Follower(enabled=follows)
-        self._queue: queue.SimpleQueue[ClosedBatch | Leased | Released | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="aioseed-inference", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def submit(self, item: ClosedBatch | Leased | Released) -> None:
-        """Queue one item; never blocks."""
-        self._follower.lead()
-        self._queue.put(item)
-
-    def stop(self, timeout_s: float) -> bool:
-        """Finish what is queued, end the thread, and return False if it did not end within `timeout_s`."""
-        self._queue.put(None)
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            while (item := self._queue.get()) is not None:
-                self._follower.follow()
-                self._engine.handle(item, more=not self._queue.empty())
-            self._engine.settle()
-        except BaseException as error:
-            self._failed(error)

@@ -29,10 +29,10 @@ import numpy as np
 from aioseed.errors import RefusedError
 from aioseed.serving.allowance import check_environments
 from aioseed.serving.config import ServingConfig
-from aioseed.serving.inference import Leased, Released
 from aioseed.serving.intake import Intake
 from aioseed.serving.session import Session
 from aioseed.serving.slots import SlotTable
+from aioseed.serving.thread import Leased, Released
 from aioseed.telemetry.counters import Metrics
 from aioseed.wire.messages import Bye, Hello, Lease, Ping, RefusalCode, Revoke, clip
 from aioseed.wire.session import State

@@ -21,12 +21,12 @@ from aioseed.serving.allowance import count_message, message_bucket
 from aioseed.serving.batching import Batching
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract, contract_of, judge
-from aioseed.serving.inference import Leased, Released
 from aioseed.serving.intake import ClosedBatch, Intake
 from aioseed.serving.leases import ANOTHER_START, Granted, Leases, bad_token
 from aioseed.serving.meters import Meters
 from aioseed.serving.session import Session
 from aioseed.serving.slots import SlotTable
+from aioseed.serving.thread import Leased, Released
 from aioseed.telemetry.counters import Metrics
 from aioseed.transport.channel import Channel
 from aioseed.wire.columns import STEP_TYPE

@@ -312,3 +312,27 @@ def test_a_full_queue_holds_inference_up_until_a_batch_is_given_back(feeder):
     statistics = road.assembler.statistics()
     assert (statistics.blocked, statistics.blocked_s, statistics.free) == (1, 3.5, 3)
     road.assembler.audit()
+
+
+def test_it_has_room_exactly_where_appending_neither_blocks_nor_completes_a_batch_with_priorities(feeder):
+    slots = np.arange(4)
+
+    def room(road) -> list[bool]:
+        return [road.assembler.has_room(slots[:count]) for count in (1, 2, 3, 4)]
+
+    road = feeder(1, batch_unrolls=2, queue_batches=1)  # three buffers, six unrolls
+    assert room(road) == [True] * 4
+    road.feed([0, 1, 2, 3], [0, 10, 20, 30])  # one more row of each makes them full
+    assert room(road) == [True] * 4
+    road.feed([0, 1, 2], [1, 11, 21])  # places left: 1, and one buffer
+    assert room(road) == [True, True, True, False]
+    road.feed([0, 1, 2], [2, 12, 22])
+    assert room(road) == [False] * 4
+    road.lease(0)  # begins an unroll, and so makes none full
+    assert road.assembler.has_room(slots[:1])
+    road.unrolls()
+    assert room(road) == [True] * 4
+
+    rated = feeder(1, batch_unrolls=2, priorities=lambda columns: np.ones(2, np.float32))
+    rated.feed([0, 1, 2, 3], [0, 10, 20, 30])
+    assert room(rated) == [True, False, False, False]

@@ -11,11 +11,11 @@ import pytest
 
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract, Role
-from aioseed.serving.inference import Leased, Released
 from aioseed.serving.intake import ActionTable, ClosedBatch, Intake
 from aioseed.serving.rule import Limits
 from aioseed.serving.server import RunFacts, Server, Serving
 from aioseed.serving.slots import SlotTable
+from aioseed.serving.thread import Leased, Released
 from aioseed.specs import ArraySpec, discrete, observation_to_json
 from aioseed.telemetry.counters import Metrics
 from aioseed.transport.channel import Channel, DialOptions, ListenOptions

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Sequence
 
 import jax
@@ -20,14 +18,12 @@ from aioseed.serving.inference import (
     ActRows,
     EngineOptions,
     InferenceEngine,
-    InferenceThread,
-    Leased,
-    Released,
     action_table,
 )
 from aioseed.serving.intake import ClosedBatch, Intake
 from aioseed.serving.rule import Close, Limits
 from aioseed.serving.slots import SlotTable
+from aioseed.serving.thread import Leased, Released
 from aioseed.specs import ArraySpec, discrete
 from aioseed.types import FIRST, ActColumns, BeginsState, Policy, StepColumns
 from aioseed.wire.columns import ActionLayout, StepLayout, StepMessage
@@ -74,6 +70,10 @@ class Sink:
         self.told: list[tuple[str, list[int]]] = []
         self.arrived_in_vain = 0
         self.batches_finished = 0
+        self.room = True
+
+    def has_room(self, slots: np.ndarray) -> bool:
+        return self.room
 
     def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> None:
         (entering,) = begins_state(np.arange(count))
@@ -314,45 +314,15 @@ def test_in_lockstep_a_row_that_is_not_finite_ends_the_run() -> None:
         bench.step([0], [True], [0], reward=[np.nan])
 
 
-class Recorder:
-    def __init__(self, fail_at: object = None) -> None:
-        self.seen: list[object] = []
-        self.threads: set[str] = set()
-        self.more: list[bool] = []
-        self.settled_after: list[int] = []
-        self._fail_at = fail_at
+def test_it_is_prompt_where_the_sink_has_room_and_training_is_not_waited_for() -> None:
+    def closed(bench: Bench) -> ClosedBatch:
+        rows = bench.intake.pool.take()
+        slots = np.array([0], np.int64)
+        return ClosedBatch(rows, 1, [], slots, np.ones(1, np.uint64), b"", 0, 0.0, 0.0, Close.FULL)
 
-    def handle(self, item: object, *, more: bool) -> None:
-        self.threads.add(threading.current_thread().name)
-        self.seen.append(item)
-        self.more.append(more)
-        if item is self._fail_at:
-            raise ValueError("the device fell off the bus")
-
-    def settle(self) -> None:
-        self.settled_after.append(len(self.seen))
-
-
-def test_the_thread_does_everything_in_order_before_it_ends() -> None:
-    engine, failures = Recorder(), queue.SimpleQueue()
-    thread = InferenceThread(engine, failures.put)
-    items = [Released(np.array([number]), "lease_ended") for number in range(100)]
-    for item in items:
-        thread.submit(item)
-    thread.start()
-    assert thread.stop(10.0)
-    assert engine.seen == items and engine.threads == {"aioseed-inference"}
-    assert engine.more[:-1] == [True] * 99 and engine.settled_after == [100]
-    assert failures.empty()
-
-
-def test_a_failure_of_the_thread_is_told_once_and_ends_it() -> None:
-    bad = Released(np.array([1]), "lease_ended")
-    engine, failures = Recorder(fail_at=bad), queue.SimpleQueue()
-    thread = InferenceThread(engine, failures.put)
-    thread.start()
-    thread.submit(bad)
-    thread.submit(Released(np.array([2]), "lease_ended"))
-    assert str(failures.get(timeout=10.0)) == "the device fell off the bus"
-    assert thread.stop(10.0)
-    assert engine.seen == [bad] and failures.empty()
+    bench = Bench()
+    assert bench.engine.is_prompt(closed(bench))
+    bench.sink.room = False
+    assert not bench.engine.is_prompt(closed(bench))
+    lockstep = Bench(lockstep_updates=1)
+    assert not lockstep.engine.is_prompt(closed(lockstep))

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from aioseed.errors import ChannelClosed
-from aioseed.serving.inference import Released
+from aioseed.serving.thread import Released
 from aioseed.wire.messages import Bye, Refused, Starting, Welcome
 
 pytestmark = pytest.mark.virtual_time

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aioseed.errors import ChannelClosed
-from aioseed.serving.inference import Leased, Released
+from aioseed.serving.thread import Leased, Released
 from aioseed.wire.messages import (
     Bye,
     Drain,

@@ -1,0 +1,150 @@
+"""Who runs the engine: the thread, or the caller while the thread rests."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from aioseed.serving.intake import BatchRows, ClosedBatch
+from aioseed.serving.rule import Close
+from aioseed.serving.thread import InferenceThread, Item, Released
+from aioseed.specs import ArraySpec
+from aioseed.wire.columns import StepLayout
+
+ROWS = BatchRows(StepLayout(ArraySpec("float32", (1,)), 0), 1)
+
+
+def batch() -> ClosedBatch:
+    slots, epochs = np.zeros(1, np.int64), np.ones(1, np.uint64)
+    return ClosedBatch(ROWS, 1, [], slots, epochs, b"", 0, 0.0, 0.0, Close.FULL)
+
+
+class Recorder:
+    def __init__(self, fail_at: object = None) -> None:
+        self.seen: list[object] = []
+        self.threads: list[str] = []
+        self.handled: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.prompt = True
+        self.more: list[bool] = []
+        self.settled_after: list[int] = []
+        self._fail_at = fail_at
+
+    def handle(self, item: Item, *, more: bool = False) -> None:
+        assert self.go_on.wait(10.0)
+        self.threads.append(threading.current_thread().name)
+        self.seen.append(item)
+        self.more.append(more)
+        if item is self._fail_at:
+            raise ValueError("the device fell off the bus")
+        self.handled.put(item)
+
+    def is_prompt(self, batch: ClosedBatch) -> bool:
+        return self.prompt
+
+    def settle(self) -> None:
+        self.settled_after.append(len(self.seen))
+
+
+def test_the_thread_does_everything_in_order_before_it_ends() -> None:
+    engine, failures = Recorder(), queue.SimpleQueue()
+    thread = InferenceThread(engine, failures.put)
+    items = [Released(np.array([number]), "lease_ended") for number in range(100)]
+    for item in items:
+        thread.submit(item)
+    thread.start()
+    assert thread.stop(10.0)
+    assert engine.seen == items and set(engine.threads) == {"aioseed-inference"}
+    assert engine.more[:-1] == [True] * 99 and engine.settled_after == [100]
+    assert failures.empty()
+
+
+def test_a_failure_of_the_thread_is_told_once_and_ends_it() -> None:
+    bad = Released(np.array([1]), "lease_ended")
+    engine, failures = Recorder(fail_at=bad), queue.SimpleQueue()
+    thread = InferenceThread(engine, failures.put)
+    thread.start()
+    thread.submit(bad)
+    thread.submit(Released(np.array([2]), "lease_ended"))
+    assert str(failures.get(timeout=10.0)) == "the device fell off the bus"
+    assert thread.stop(10.0)
+    assert engine.seen == [bad] and failures.empty()
+
+
+@pytest.fixture
+def warm() -> Callable[..., tuple[Recorder, InferenceThread, queue.SimpleQueue[BaseException]]]:
+    """Return a maker of threads that have handled one batch, which took so many seconds."""
+
+    def make(takes_s: float, in_loop_s: float = 1.0, **options: object):
+        ticks = iter([0.0, takes_s])
+        engine, failures = Recorder(**options), queue.SimpleQueue()
+        thread = InferenceThread(engine, failures.put, in_loop_s=in_loop_s, clock=lambda: next(ticks, 0.0))
+        thread.start()
+        thread.submit(batch())
+        rest(thread, engine)
+        return engine, thread, failures
+
+    return make
+
+
+def rest(thread: InferenceThread, engine: Recorder) -> None:
+    """Wait until the thread has handled one more item and waits for the next."""
+    engine.handled.get(timeout=10.0)
+    while thread._done < thread._queued:
+        threading.Event().wait(0.001)
+
+
+def test_the_caller_handles_what_is_cheap_while_the_thread_rests(warm) -> None:
+    engine, thread, failures = warm(takes_s=0.5)
+    thread.submit(batch())
+    assert engine.threads == ["aioseed-inference", threading.current_thread().name] and thread.in_loop == 1
+    assert thread.stop(10.0) and failures.empty()
+
+
+def test_what_is_queued_keeps_its_place_before_what_is_cheap(warm) -> None:
+    engine, thread, _ = warm(takes_s=0.5)
+    engine.go_on.clear()
+    released, last = Released(np.array([1]), "lease_ended"), batch()
+    thread.submit(released)
+    thread.submit(last)
+    engine.go_on.set()
+    assert thread.stop(10.0)
+    assert engine.seen[1:] == [released, last] and set(engine.threads) == {"aioseed-inference"}
+
+
+@pytest.mark.parametrize(("takes_s", "in_loop_s", "prompt"), [(1.5, 1.0, True), (0.5, 0.0, True), (0.5, 1.0, False)])
+def test_the_thread_handles_what_is_dear_or_may_wait(warm, takes_s, in_loop_s, prompt) -> None:
+    engine, thread, _ = warm(takes_s, in_loop_s)
+    engine.prompt = prompt
+    thread.submit(batch())
+    assert thread.stop(10.0)
+    assert engine.threads == ["aioseed-inference"] * 2 and thread.in_loop == 0
+
+
+def test_batches_that_become_dear_go_back_to_the_thread() -> None:
+    ticks = iter([0.0, 0.5, 1.0, 100.0])
+    engine = Recorder()
+    thread = InferenceThread(engine, pytest.fail, in_loop_s=1.0, clock=lambda: next(ticks, 0.0))
+    thread.start()
+    thread.submit(batch())
+    rest(thread, engine)
+    thread.submit(batch())  # takes 99 s, a sixteenth of which is more than a second
+    thread.submit(batch())
+    assert thread.stop(10.0)
+    here = threading.current_thread().name
+    assert engine.threads == ["aioseed-inference", here, "aioseed-inference"]
+
+
+def test_a_failure_in_the_callers_thread_is_told_once_and_ends_inference(warm) -> None:
+    bad = batch()
+    engine, thread, failures = warm(takes_s=0.5, fail_at=bad)
+    thread.submit(bad)
+    assert str(failures.get(timeout=10.0)) == "the device fell off the bus"
+    thread.submit(batch())
+    assert thread.stop(10.0)
+    assert engine.seen[-1] is bad and failures.empty()
