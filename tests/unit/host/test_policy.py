@@ -33,7 +33,8 @@ def initial(small):
     def make(seed=0, *overrides):
         if (seed, overrides) not in made:
             config = small(*overrides)
-            built = build_agent(config.agent.section(), config.network.section(), SPEC)
+            transforms = [section.section() for section in config.transforms]
+            built = build_agent(config.agent.section(), config.network.section(), SPEC, transforms)
             optimizer = make_optimizer(config.training, config.experience.unroll_steps)
             state = init_state(built.agent, optimizer, jax.random.key(seed), Placement((jax.devices("cpu")[0],)))
             made[seed, overrides] = flatten_arrays(state)
