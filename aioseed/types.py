@@ -140,7 +140,7 @@ class Policy(NamedTuple):
 class UnrollSink(Protocol):
     """Take rows from inference and turn them into unrolls (port of experience, called by serving).
 
-    Thread: the inference thread alone.
+    Thread: the inference thread, or the event loop in its place while that rests; one at a time.
     """
 
     def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> None:

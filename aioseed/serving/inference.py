@@ -1,7 +1,8 @@
 """Inference: the compiled `act` on closed batches. The only file of serving that knows JAX.
 
-Thread: one inference thread a device owns the engine, its tables and the sink; everything reaches it through one queue,
-so that leases and the rows that belong to them keep their order.
+Thread: one inference thread a device owns the engine, its tables and the sink, or the event loop in its place while it
+rests (`serving.thread`); one at a time, and in the order in which items were submitted, so that leases and the rows
+that belong to them keep theirs. "Thread: inference" says either of the two.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class EngineOptions(NamedTuple):
 
 
 class InferenceTimes:
-    """Sum up what the inference thread does; written by it alone, read by anyone."""
+    """Sum up what inference does; written by whoever runs the engine, one at a time, and read by anyone."""
 
     def __init__(self) -> None:
         self.act_s = 0.0
@@ -172,7 +173,7 @@ class InferenceEngine:
             self._sink.drop(item.slots, item.reason)
 
     def is_prompt(self, batch: ClosedBatch) -> bool:
-        """Say whether `handle` is sure to wait for nobody. Thread: inference, or whoever stands in for it."""
+        """Say whether `handle` is sure to wait for nobody. Thread: inference."""
         return not self._far and self._options.versions_after is None and self._sink.has_room(batch.slots)
 
     def settle(self) -> None:

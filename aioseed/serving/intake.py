@@ -38,7 +38,7 @@ class ActionTable(NamedTuple):
     """Hold the last action of every slot, scratch included: the previous action of its next row, and the answer to
     repeats.
 
-    Written by the inference thread before a batch is answered; the event loop reads only answered slots.
+    Written by inference before a batch is answered; the event loop reads only answered slots.
     """
 
     action: np.ndarray  # [S + 1, *action shape]

@@ -73,7 +73,6 @@ class InferenceThread:
         in_loop_s: float = 0.0,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        self.in_loop = 0  # batches that the loop has handled
         self._engine = engine
         self._failed = failed
         self._follower = Follower(enabled=follows)
@@ -116,8 +115,6 @@ class InferenceThread:
             self._in_loop_s = 0.0
             self._queue.put(None)  # nothing is handled after a failure
             self._failed(error)
-        else:
-            self.in_loop += 1
 
     def _run(self) -> None:
         try:

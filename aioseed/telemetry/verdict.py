@@ -15,9 +15,9 @@ class RunShares(NamedTuple):
 
     environments: int  # leased
     training_busy: float  # share of the time in which the training thread computed, 0 to 1
-    inference_busy: float  # share in which the inference thread acted or filled unrolls, waits left out
+    inference_busy: float  # share in which anybody acted or filled unrolls, waits left out
     inference_blocked: float  # share in which the inference thread waited for the full queue
-    loop_busy: float  # share in which the event loop's thread had a processor: sockets, sessions, closing batches
+    loop_busy: float  # share in which the event loop's thread had a processor: sockets, sessions, batches of its own
     action_latency_ms: float  # median time from a STEP's arrival to its ACTION: how long actors wait
 
 
@@ -31,7 +31,11 @@ def explain(shares: RunShares) -> str:
     if shares.inference_busy > BUSY_SHARE:
         return f"inference-bound: {shares.inference_busy:.0%} busy; actors wait {wait}".replace("%", " %")
     if shares.loop_busy > BUSY_SHARE:
-        return f"network-bound: the event loop is {shares.loop_busy:.0%} busy; actors wait {wait}".replace("%", " %")
+        # Small batches are served by the loop itself: whoever looks for the cause must see both shares.
+        return (
+            f"network-bound: the event loop is {shares.loop_busy:.0%} busy, inference {shares.inference_busy:.0%}; "
+            f"actors wait {wait}"
+        ).replace("%", " %")
     return (
         f"actor-bound: training is {shares.training_busy:.0%} busy, inference {shares.inference_busy:.0%}; "
         "more actors would help"

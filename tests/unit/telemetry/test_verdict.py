@@ -17,7 +17,7 @@ CALM = RunShares(
         ({"training_busy": 0.7, "inference_blocked": 0.2}, "learner-bound: 70 % busy; actors wait 1 ms"),
         ({"inference_busy": 0.9}, "inference-bound: 90 % busy; actors wait 1 ms"),
         ({"inference_busy": 0.95, "training_busy": 0.9}, "inference-bound: 95 % busy; actors wait 1 ms"),
-        ({"loop_busy": 0.93}, "network-bound: the event loop is 93 % busy; actors wait 1 ms"),
+        ({"loop_busy": 0.93}, "network-bound: the event loop is 93 % busy, inference 20 %; actors wait 1 ms"),
         ({"loop_busy": 0.93, "inference_busy": 0.9}, "inference-bound: 90 % busy; actors wait 1 ms"),
         ({}, "actor-bound: training is 30 % busy, inference 20 %; more actors would help"),
     ],
