@@ -61,3 +61,16 @@ def test_raw_and_typed_keys_give_the_same_noise_and_other_kinds_are_refused() ->
     np.testing.assert_array_equal(draw(jax.random.key(5)), draw(jax.random.PRNGKey(5)))
     with pytest.raises(ValueError, match="Threefry"):
         draw(jax.random.key(5, impl="rbg"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_noise_is_that_of_jax_random_with_the_words_folded_in(count: int) -> None:
+    key, rng = jax.random.key(9), np.random.default_rng(1)
+    slot, epoch, sequence = words(*rng.integers(0, 2**32, (3, 33), np.uint64))
+    run = jax.random.key_data(jax.random.fold_in(key, 0))
+
+    def row(slot: jax.Array, epoch: jax.Array, sequence: jax.Array) -> jax.Array:
+        mine = jax.random.wrap_key_data(jnp.stack([slot ^ run[0], epoch ^ run[1]]), impl="threefry2x32")
+        return jax.random.uniform(jax.random.fold_in(mine, sequence), (count,), jnp.float32)
+
+    np.testing.assert_array_equal(uniforms(key, slot, epoch, sequence, count), jax.vmap(row)(slot, epoch, sequence))
