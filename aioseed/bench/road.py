@@ -73,7 +73,7 @@ class FreeEngine:
 
     def _serve(self, batch: ClosedBatch) -> None:
         columns, count = batch.rows.columns, batch.count
-        slot = columns.slot[:count]
+        slot = columns.slot[:count].astype(np.intp)
         previous = self._actions.action[slot]
         action = self._zeros[:count]
         self._actions.action[slot] = action

@@ -130,9 +130,12 @@ class RowForm(NamedTuple):
         Raises:
             ValueError: The rows are not of the size of the spec.
         """
+        rows = array if len(array) == count else array[:count]
         if self.row is None:
-            return array[:count]
-        return np.ascontiguousarray(array[:count], self.dtype).reshape(count, -1).view(self.row).reshape(count)
+            return rows
+        if rows.dtype != self.dtype or not rows.flags.c_contiguous:
+            rows = np.ascontiguousarray(rows, self.dtype)
+        return rows.reshape(count, -1).view(self.row).reshape(count)
 
 
 class StepForms(NamedTuple):

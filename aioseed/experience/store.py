@@ -4,9 +4,10 @@ Time-major columns [T+1, S, ...] for all slots; S counts one scratch slot, to wh
 has an unroll. Pages are touched as slots come into use, and slots are leased lowest first, so memory follows the number
 of environments, not `serving.max_environments`.
 
-Two shapes of work matter. When all rows belong to neighbouring slots at the same step of their unrolls, every column is
-one slice assignment. Otherwise each row goes to the flat position t * S + slot; with rows as single elements
-(`row_view`) that is nearly as fast, so there is nothing in between.
+A row goes to the flat position t * S + slot of every column, one assignment a column with rows as single elements
+(`row_view`). Where all rows belong to neighbouring slots at the same step of their unrolls these positions are a slice,
+which NumPy copies faster. A batch of a few rows costs what its NumPy calls cost, about a microsecond each: hence flat
+positions are what is kept, and what the next row must be is compared as bytes.
 
 An unroll has L + overlap + 1 rows, and its last overlap + 1 rows begin the next. So before one unroll is full, up to
 ``1 + overlap // L`` later ones have begun: a row is row 0 of an unroll where its index in the open one is a multiple of
@@ -30,9 +31,9 @@ SHARED_BYTES = 2**20
 LARGE_ROW_BYTES = 1024
 """Rows from this size on are copied out slot by slot, without a second copy of the whole in between."""
 
-# To NumPy, arrays without axes are cheaper than numbers, which it has to make some of.
-_ONE_STEP = np.array(1, np.int32)
-_ONE_NUMBER = np.array(1, np.uint32)
+_ONE_NUMBER = np.array(1, np.uint32)  # to NumPy, arrays without axes are cheaper than numbers, which it makes some of
+_NO_EPOCH = np.uint64(2**64 - 1)
+"""Of a slot without an open unroll: no row has it, so none follows."""
 
 Index: TypeAlias = slice | np.ndarray
 """Slots: a slice when they are neighbours in ascending order, which NumPy serves faster."""
@@ -61,13 +62,16 @@ class UnrollStore:
         self._forms = StepForms.of(layout)
         self._states = StateRing(layout.state, slots, 2 + layout.overlap_steps // layout.unroll_steps)
         self._begins_at = np.arange(layout.rows + 1) % layout.unroll_steps == 0
-        self._t = np.zeros(slots, np.int32)  # index of the row that comes next; 0: no open unroll
+        self._numbers = np.arange(slots, dtype=np.intp)
+        self._step = np.array(slots, np.intp)  # from a row's position to that of its slot's next
+        self._last = np.array((layout.rows - 1) * slots, np.intp)  # positions from here on are of last rows
+        self._at = self._numbers.copy()  # position of the row that comes next; below S: no open unroll
         self._own_from = np.ones(slots, np.int32)  # transitions of rows before this one belong to an earlier unroll
-        self._epoch = np.zeros(slots, np.uint64)  # of the open unroll, else of the last one
+        self._epoch = np.full(slots, _NO_EPOCH)  # of the open unroll
+        self._last_epoch = np.zeros(slots, np.uint64)  # of the open unroll, else of the last one
         self._has_epoch = np.zeros(slots, np.bool_)
         self._next_sequence = np.zeros(slots, np.uint32)
-        self._numbers = np.arange(slots, dtype=np.intp)
-        self._row_of = np.zeros(slots, np.intp)  # scratch of `_check`
+        self._row_of = np.zeros(slots, np.intp)  # scratch of `_follow`
 
     def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> np.ndarray:
         """Append the first `count` rows and return the slots whose unrolls are now full, in the order of the rows.
@@ -81,32 +85,32 @@ class UnrollStore:
         if not count:
             return slots
         index = self._index(slots)
-        t = self._t[index]
-        low = high = int(t[0])
-        if np.count_nonzero(t == low) < count:  # groups of an actor step together, so the usual answer is that all are
-            low, high = int(t.min()), int(t.max())
-        self._check(index, t, low, steps, count)
-        self._keep_states(slots, t, begins_state)
-        self._write(index, slots, t, low == high, self._forms.rows(steps, acts, count), acts.policy_version)
-        if low == 0:
-            self._epoch[index] = steps.epoch[:count]
-            self._has_epoch[index] = True
-        t = t + _ONE_STEP
-        self._t[index] = t
+        try:
+            at = self._at[index]
+        except IndexError:
+            raise self._beyond(slots) from None
+        if not self._follow(index, steps, count):
+            self._open(slots, at, steps, count)
+        if self._states:
+            self._keep_states(slots, at // self._step, begins_state)
+        cells = self._cells(at, count) if isinstance(index, slice) else at
+        for grid, column in zip(self._flat, self._forms.rows(steps, acts, count), strict=False):
+            self._write(grid, cells, column)
+        self._flat[-1][cells] = acts.policy_version
+        ended = at >= self._last
+        self._at[index] = at + self._step
         self._next_sequence[index] = steps.sequence[:count] + _ONE_NUMBER
-        if high + 1 < self._layout.rows:
-            return slots[:0]
-        return slots if low == high else slots[t == self._layout.rows]
+        return slots[ended] if np.count_nonzero(ended) else slots[:0]
 
     def nearly_full(self, slots: np.ndarray) -> int:
         """Return how many of `slots` one more row makes full."""
-        return int(np.count_nonzero(self._t[slots] == self._layout.rows - 1))
+        return int(np.count_nonzero(self._at[slots] >= self._last))
 
     def full(self, slots: np.ndarray) -> FullUnrolls:
         """Return what names the full unrolls of `slots` (not empty)."""
         identity = UnrollIdentity(
             slot=slots.astype(np.uint32),
-            epoch=self._epoch[slots],
+            epoch=self._last_epoch[slots],
             sequence=self._next_sequence[slots] - np.uint32(self._layout.rows),
             transitions=self._transitions(slots),
         )
@@ -138,7 +142,7 @@ class UnrollStore:
                 self._copy(grid[: layout.overlap_steps + 1, full.where], grid[layout.unroll_steps :, full.where])
             else:
                 grid[: layout.overlap_steps + 1, full.where] = grid[layout.unroll_steps :, full.where]
-        self._t[full.where] = layout.overlap_steps + 1
+        self._at[full.where] = self._numbers[full.where] + (layout.overlap_steps + 1) * self._slots
         self._own_from[full.where] = layout.overlap_steps + 1
         self._states.advance(full.slots)
 
@@ -149,7 +153,8 @@ class UnrollStore:
         """
         slots = np.unique(slots).astype(np.intp)
         dropped = int(self._transitions(slots).sum())
-        self._t[slots] = 0
+        self._at[slots] = slots
+        self._epoch[slots] = _NO_EPOCH
         self._next_sequence[slots] = 0
         self._own_from[slots] = 1
         return dropped
@@ -161,56 +166,73 @@ class UnrollStore:
     @property
     def open_slots(self) -> np.ndarray:
         """Return the slots that have an open unroll, ascending."""
-        return np.flatnonzero(self._t)
+        return np.flatnonzero(self._at >= self._slots)
 
     def _index(self, slots: np.ndarray) -> Index:
         first, last = int(slots[0]), int(slots[-1])
-        neighbours = last - first == len(slots) - 1 and (
-            np.count_nonzero(slots == self._numbers[first : last + 1]) == len(slots)
-        )
-        highest = last if neighbours else int(np.maximum.reduce(slots))
-        if highest >= self._slots - 1:
-            raise AioseedError(f"slot {highest} is beyond the {self._slots - 1} environments of this run")
-        return slice(first, last + 1) if neighbours else slots
+        if last - first != len(slots) - 1 or slots.tobytes() != self._numbers[first : last + 1].tobytes():
+            return slots
+        return slice(first, last + 1)
 
-    def _check(self, index: Index, t: np.ndarray, low: int, steps: StepColumns, count: int) -> None:
-        epoch = steps.epoch[:count]
-        sound = self._epoch[index] == epoch
-        if low == 0:
-            newer = (self._epoch[index] < epoch) | ~self._has_epoch[index]
-            sound = np.where(t == 0, newer & ((steps.flags[:count] & FIRST) != 0), sound)
-        sound &= self._next_sequence[index] == steps.sequence[:count]
+    def _cells(self, at: np.ndarray, count: int) -> Index:
+        """Return positions as a slice where they are neighbours."""
+        first = int(at[0])
+        if int(at[-1]) - first != count - 1 or (at - first).tobytes() != self._numbers[:count].tobytes():
+            return at
+        return slice(first, first + count)
+
+    def _follow(self, index: Index, steps: StepColumns, count: int) -> bool:
+        """Say whether every row is the next of its slot's open unroll, each slot there once."""
         if not isinstance(index, slice):
-            # Equal rows of one slot would pass above: both are last + 1.
             self._row_of[index] = self._numbers[:count]
-            sound &= self._row_of[index] == self._numbers[:count]
-        if np.count_nonzero(sound) < count:
+            if self._row_of[index].tobytes() != self._numbers[:count].tobytes():
+                return False
+        return (
+            self._epoch[index].tobytes() == steps.epoch[:count].tobytes()
+            and self._next_sequence[index].tobytes() == steps.sequence[:count].tobytes()
+        )
+
+    def _open(self, slots: np.ndarray, at: np.ndarray, steps: StepColumns, count: int) -> None:
+        """Check rows of which some begin the first unroll of a lease, and note the epochs of these.
+
+        Raises:
+            AioseedError: A row is not the successor of its slot's last row.
+        """
+        if (slots >= self._slots - 1).any():
+            raise self._beyond(slots)
+        epoch = steps.epoch[:count]
+        newer = (self._last_epoch[slots] < epoch) | ~self._has_epoch[slots]
+        begins = (at < self._slots) & newer & ((steps.flags[:count] & FIRST) != 0) & (epoch != _NO_EPOCH)
+        sound = begins | (self._epoch[slots] == epoch)
+        sound &= self._next_sequence[slots] == steps.sequence[:count]
+        # Equal rows of one slot would pass above: both are last + 1.
+        self._row_of[slots] = self._numbers[:count]
+        sound &= self._row_of[slots] == self._numbers[:count]
+        if not sound.all():
             row = int(np.flatnonzero(~sound)[0])
             raise AioseedError(
                 f"row {row} (slot {steps.slot[row]}, epoch {epoch[row]}, sequence {steps.sequence[row]}) "
                 "does not follow the last row of its slot"
             )
+        opened = slots[begins]
+        self._epoch[opened] = self._last_epoch[opened] = epoch[begins]
+        self._has_epoch[opened] = True
+
+    def _beyond(self, slots: np.ndarray) -> AioseedError:
+        return AioseedError(f"slot {slots.max()} is beyond the {self._slots - 1} environments of this run")
 
     def _keep_states(self, slots: np.ndarray, t: np.ndarray, begins_state: BeginsState) -> None:
-        if not self._states:
-            return
         rows = np.flatnonzero(self._begins_at[t])
         if rows.size:
             self._states.put(slots[rows], t[rows] // self._layout.unroll_steps, begins_state(rows))
 
-    def _write(
-        self, index: Index, slots: np.ndarray, t: np.ndarray, in_step: bool, rows: list[np.ndarray], version: int
-    ) -> None:
-        if in_step and isinstance(index, slice):
-            now = int(t[0])
-            for grid, column in zip(self._grids, rows, strict=False):
-                self._copy(grid[now, index], column)
-            self._grids[-1][now, index] = version
-            return
-        flat = slots + (int(t[0]) * self._slots if in_step else np.multiply(t, self._slots, dtype=np.intp))
-        for cells, column in zip(self._flat, rows, strict=False):
-            self._scatter(cells, flat, column)
-        self._flat[-1][flat] = version
+    def _write(self, grid: np.ndarray, cells: Index, column: np.ndarray) -> None:
+        if column.nbytes < SHARED_BYTES:
+            grid[cells] = column
+        elif isinstance(cells, slice):
+            self._copy(grid[cells], column)
+        else:
+            self._scatter(grid, cells, column)
 
     def _copy(self, target: np.ndarray, source: np.ndarray) -> None:
         if target.nbytes < SHARED_BYTES:
@@ -224,9 +246,6 @@ class UnrollStore:
         self._copier.run(part, len(target), target.nbytes)
 
     def _scatter(self, cells: np.ndarray, flat: np.ndarray, column: np.ndarray) -> None:
-        if column.nbytes < SHARED_BYTES:
-            cells[flat] = column
-            return
         cells, column = byte_view(cells), byte_view(column)
 
         def part(start: int, stop: int) -> None:
@@ -245,6 +264,6 @@ class UnrollStore:
 
     def _transitions(self, slots: np.ndarray) -> np.ndarray:
         row = np.arange(self._layout.rows)[:, None]
-        own = (row >= self._own_from[slots]) & (row < self._t[slots])
+        own = (row >= self._own_from[slots]) & (row < self._at[slots] // self._step)
         transitions: np.ndarray = (own & ((self._flags[:, slots] & FIRST) == 0)).sum(axis=0, dtype=np.int32)
         return transitions

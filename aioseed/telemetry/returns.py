@@ -14,6 +14,8 @@ import numpy as np
 
 from aioseed.types import FINAL, FIRST, EnvironmentMetric, Episodes, StepColumns
 
+_ONE_STEP = np.array(1, np.int32)  # to NumPy, arrays without axes are cheaper than numbers, which it makes some of
+
 
 class EpisodeTracker:
     """Follow the running episode of every slot.
@@ -41,6 +43,7 @@ class EpisodeTracker:
         self._evaluation_window: deque[float] = deque(maxlen=window_episodes)
         self._evaluation_return_mean = math.nan
         self._episodes = 0
+        self._none = self._report(np.zeros(0, np.intp))
 
     @property
     def return_mean(self) -> float:
@@ -78,26 +81,42 @@ class EpisodeTracker:
     def append(self, steps: StepColumns, count: int) -> Episodes:
         """Take the first `count` rows, each slot at most once, and return the episodes that ended with them."""
         slots = steps.slot[:count].astype(np.intp)
-        flags = steps.flags[:count]
+        marked = np.flatnonzero(steps.flags[:count])
+        if not marked.size:  # the rule: what begins or ends is a few rows of a batch, if any
+            self._add(slots, steps, count)
+            return self._none
+        flags, of_marked = steps.flags[marked], slots[marked]
         first = (flags & FIRST) != 0
-        cut = slots[first & (self._length_steps[slots] > 0)] if first.any() else slots[:0]
+        begun = of_marked[first]
+        cut = begun[self._length_steps[begun] > 0]
         ended = [self._report(cut)] if cut.size else []
-        self._add(slots, first, steps, count)
-        final = slots[((flags & FINAL) != 0) & ~first]
+        self._add(slots, steps, count)
+        self._begin(begun, steps.metrics[marked[first]])
+        final = of_marked[((flags & FINAL) != 0) & ~first]
         if final.size:
             ended.append(self._report(final))
             self._length_steps[final] = 0
-        episodes = _concatenate(ended) if ended else self._report(slots[:0])
+        if not ended:
+            return self._none
+        episodes = _concatenate(ended)
         self._account(episodes)
         return episodes
 
-    def _add(self, slots: np.ndarray, first: np.ndarray, steps: StepColumns, count: int) -> None:
-        self._return[slots] = np.where(first, 0.0, self._return[slots] + steps.reward[:count])
-        self._length_steps[slots] = np.where(first, 0, self._length_steps[slots] + 1)
+    def _add(self, slots: np.ndarray, steps: StepColumns, count: int) -> None:
+        self._return[slots] += steps.reward[:count]
+        self._length_steps[slots] += _ONE_STEP
         for fold, running, value in zip(self._folds, self._metrics, steps.metrics[:count].T, strict=True):
-            before = running[slots]
-            folded = before + value if fold == "sum" else np.maximum(before, value) if fold == "max" else value
-            running[slots] = np.where(first, value, folded)
+            if fold == "last":
+                running[slots] = value
+            else:
+                before = running[slots]
+                running[slots] = before + value if fold == "sum" else np.maximum(before, value)
+
+    def _begin(self, slots: np.ndarray, metrics: np.ndarray) -> None:
+        """Begin episodes: a first row's reward belongs to none, and its metrics are the first to be folded."""
+        self._return[slots] = 0.0
+        self._length_steps[slots] = 0
+        self._metrics[:, slots] = metrics.T
 
     def _report(self, slots: np.ndarray) -> Episodes:
         return Episodes(
