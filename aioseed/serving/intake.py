@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from aioseed.serving.rule import Close, Limits, Waiting, close_now, patience_s
+from aioseed.serving.rule import TIMER_S, Close, Limits, Waiting, close_now, patience_s
 from aioseed.serving.slots import Rows, SlotTable
 from aioseed.types import Allocate, StepColumns
 from aioseed.wire.columns import ActionLayout, RowWriter, StepLayout, flat_columns, step_views
@@ -169,7 +169,8 @@ class Intake:
             return None
         due_s = self._opened_s + self.limits.deadline_s
         if not self.in_flight:
-            due_s = min(due_s, max(self._opened_s, self._idle_from_s) + patience_s(self._service_s))
+            patient_s = max(patience_s(self._service_s), TIMER_S)
+            due_s = min(due_s, max(self._opened_s, self._idle_from_s) + patient_s)
         return due_s + _ROUNDING_S
 
     def take(self, session: Respondent, payload: bytes, now_s: float) -> Error | None:

@@ -122,6 +122,21 @@ def test_an_idle_device_waits_as_long_as_a_batch_takes() -> None:
     assert bench.intake.due_at_s() == pytest.approx(1.4)
 
 
+def test_a_batch_that_is_due_sooner_than_a_timer_goes_off_closes_with_the_next_message() -> None:
+    bench = Bench(deadline_s=9.0)
+    one, ours = bench.join(1, 4)
+    two, theirs = bench.join(2, 2)
+    bench.intake.take(one, bench.step(ours, 0), 0.0)
+    bench.intake.take(two, bench.step(theirs, 0), 0.0)
+    bench.intake.poll(0.0)
+    bench.serve(0.0002)
+    bench.intake.take(two, bench.step(theirs[:1], 1), 1.0)
+    assert bench.intake.due_at_s() == pytest.approx(1.001)
+    assert bench.intake.poll(1.0003) is Close.NO
+    bench.intake.take(two, bench.step(theirs[1:], 1), 1.0005)
+    assert bench.intake.poll(1.0005) is Close.PATIENCE
+
+
 def test_a_repeat_is_answered_with_the_stored_action_and_applied_once() -> None:
     bench = Bench()
     peer, slots = bench.join(1, 2)
