@@ -189,14 +189,15 @@ class Intake:
 
     def poll(self, now_s: float) -> Close:
         """Close the open batch if the rule says so, and say by which clause."""
-        state = Waiting(
-            rows=self._count,
-            expected=self.table.leased - self.table.late_count - self._in_flight_rows,
-            recent=self._recent,
-            in_flight=self.in_flight,
-            age_s=now_s - self._opened_s,
-            idle_s=now_s - max(self._opened_s, self._idle_from_s),
-            service_s=self._service_s,
+        opened_s, idle_from_s = self._opened_s, self._idle_from_s
+        state = Waiting(  # in the order of its fields: by name, which is asked for several times a batch, takes longer
+            self._count,
+            self.table.leased - self.table.late_count - self._in_flight_rows,
+            self._recent,
+            self.in_flight,
+            now_s - opened_s,
+            now_s - (opened_s if opened_s > idle_from_s else idle_from_s),
+            self._service_s,
         )
         cause = close_now(state, self.limits)
         if cause is not Close.NO:

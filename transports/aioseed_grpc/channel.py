@@ -159,7 +159,8 @@ class GrpcChannel(Channel):
                 payload = self._open_frame(frame)
                 self.received_bytes += len(payload)
                 self._inbox.put(payload)
-                await self._may_read.wait()
+                if not self._may_read.is_set():
+                    await self._may_read.wait()
                 if self._inbox.size_bytes > HIGH_WATER_BYTES:
                     await self._inbox.room()
             closed = await self._stream.ending()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Protocol
 
 import grpc
@@ -23,7 +24,7 @@ class Stream(Protocol):
     async def read(self) -> bytes | None:
         """Return the next frame, None when no more will come. Cancelling it may end the call."""
 
-    async def write(self, frame: bytes) -> None:
+    def write(self, frame: bytes) -> Coroutine[object, None, None]:
         """Write one frame; returns when gRPC has room again. Cancelling it may end the call."""
 
     async def ending(self) -> ChannelClosed:
@@ -51,9 +52,9 @@ class ClientStream:
         frame = await self._call.read()
         return None if frame is grpc.aio.EOF else frame
 
-    async def write(self, frame: bytes) -> None:
+    def write(self, frame: bytes) -> Coroutine[object, None, None]:
         """Write one frame."""
-        await self._call.write(frame)
+        return self._call.write(frame)
 
     async def ending(self) -> ChannelClosed:
         """Return the server's status, with its words for the close where there are some."""
@@ -106,9 +107,9 @@ class ServerStream:
         frame = await self._context.read()
         return None if frame is grpc.aio.EOF else frame
 
-    async def write(self, frame: bytes) -> None:
+    def write(self, frame: bytes) -> Coroutine[object, None, None]:
         """Write one frame."""
-        await self._context.write(frame)
+        return self._context.write(frame)  # its own coroutine: one of ours around it would be run at each step of it
 
     async def ending(self) -> ChannelClosed:
         """Tell a half-close from a cancelled call: both read as the end, but a cancellation follows the latter."""
