@@ -225,9 +225,9 @@ class TrainingLoop:
         """Return for some rows by how many optimiser steps the policy that acted was older than the one updated."""
         versions = batch.columns.policy_version
         # Odd, so that the samples do not all fall into one column where the number of unrolls is a power of two.
-        chosen = slice(None, None, versions.size // LAG_SAMPLES | 1)
-        step_of = np.arange(versions.size)[chosen] % versions.shape[1] // self._config.batch_unrolls
-        lag: np.ndarray = self._progress.version + step_of - versions.reshape(-1)[chosen]
+        every = versions.size // LAG_SAMPLES | 1
+        step_of = np.arange(0, versions.size, every) % versions.shape[1] // self._config.batch_unrolls
+        lag: np.ndarray = self._progress.version + step_of - versions.reshape(-1)[::every]
         return lag
 
     def _observe(self, output: UpdateOutput, finite: np.ndarray, lag: np.ndarray) -> None:
