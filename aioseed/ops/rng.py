@@ -18,6 +18,7 @@ Pair: TypeAlias = tuple[jax.Array, jax.Array]
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
+
 def slot_uniforms(key: jax.Array, slot: jax.Array, epoch_low: jax.Array, sequence: jax.Array, count: int) -> jax.Array:
     """Return float32[B, count] in [0, 1), one row for each (slot, epoch, sequence number).
 

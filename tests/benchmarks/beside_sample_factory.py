@@ -23,7 +23,7 @@ from typing import NamedTuple
 REQUIREMENTS = ("sample-factory==2.1.1", "setuptools<81")  # it imports pkg_resources
 INSTALL_TIMEOUT_S = 3600.0
 WARM_UP_REPORTS = 2
-"""Reports of Sample Factory that are left out: its processes start, and the first looks back on nothing."""
+"""Reports of Sample Factory that are left out, once it steps: they look back on the time before."""
 REPORT_EVERY_S = 5.0
 UNROLL_STEPS = 32
 BATCH_UNROLLS = 32
@@ -50,7 +50,15 @@ def make_venv(folder: Path) -> Path:
 
 def aioseed_rate(size: Size, seconds: float) -> float:
     """Return trained steps a second."""
-    overrides = [f"actor.{name}={value}" for name, value in size._asdict().items()]
+    rows = size.envs_per_group
+    settings = {
+        **{f"actor.{name}": value for name, value in size._asdict().items()},
+        "serving.max_environments": 2 * size.processes * size.groups * rows,
+        "serving.max_batch_rows": rows,
+        "serving.buckets": [rows],
+        "training.updates_per_call": max(1, rows // BATCH_UNROLLS),  # what a group fills at once
+    }
+    overrides = [f"{name}={value}" for name, value in settings.items()]
     words = [sys.executable, "-m", "aioseed.cli.main", "bench", "train", "cartpole", "--json"]
     words += [f"--seconds={seconds}", f"experience.unroll_steps={UNROLL_STEPS}", *overrides]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
@@ -94,7 +102,8 @@ def median_rate(log: Iterable[str], reports: int) -> float:
         said.append(line)
         if "unhandled exception" in line:
             break
-        rates += [float(rate) for rate in re.findall(r"Fps is \(10 sec: ([\d.]+)", line)]
+        found = [float(rate) for rate in re.findall(r"Fps is \(10 sec: ([\d.]+)", line)]
+        rates += found if rates else [rate for rate in found if rate]  # it makes its environments, then it steps
         if len(rates) >= WARM_UP_REPORTS + reports:
             return statistics.median(rates[WARM_UP_REPORTS:])
     raise SystemExit(f"Sample Factory ended too early:\n{''.join(said)}")
@@ -111,7 +120,7 @@ def main() -> int:
     words.add_argument("--turns", type=int, default=5, help="of each (default: 5)")
     words.add_argument("--processes", type=int, default=2)
     words.add_argument("--groups", type=int, default=2)
-    words.add_argument("--envs-per-group", type=int, default=64)
+    words.add_argument("--envs-per-group", type=int, default=128)
     words.add_argument("--venv", type=Path, default=Path("build/sample-factory"), help="its virtual environment")
     told = words.parse_args()
     size = Size(told.processes, told.groups, told.envs_per_group)

@@ -54,7 +54,8 @@ class ClientStream:
 
     def write(self, frame: bytes) -> Coroutine[object, None, None]:
         """Write one frame."""
-        return self._call.write(frame)
+        writing: Coroutine[object, None, None] = self._call.write(frame)
+        return writing
 
     async def ending(self) -> ChannelClosed:
         """Return the server's status, with its words for the close where there are some."""
@@ -109,7 +110,9 @@ class ServerStream:
 
     def write(self, frame: bytes) -> Coroutine[object, None, None]:
         """Write one frame."""
-        return self._context.write(frame)  # its own coroutine: one of ours around it would be run at each step of it
+        # Its own coroutine: one of ours around it would be run at each step of it.
+        writing: Coroutine[object, None, None] = self._context.write(frame)
+        return writing
 
     async def ending(self) -> ChannelClosed:
         """Tell a half-close from a cancelled call: both read as the end, but a cancellation follows the latter."""
