@@ -1,13 +1,15 @@
 """How a load session asks: over aioseed's channels to the road, over the bare library to the echo.
 
-A link makes one round trip at a time. The loop around it is the same for both, so that what differs is what is
-measured.
+A link makes one round trip at a time. What is done with each answer is the same for both, so that what differs is what
+is measured: an answer of the road is taken in where an actor takes it in, within the channel's own reading.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol, cast
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from aioseed.errors import ConnectError, ProtocolError
 from aioseed.transport.channel import Channel
@@ -19,41 +21,38 @@ if TYPE_CHECKING:
     import grpc
 
 
+Answered: TypeAlias = Callable[[bytes], "bytes | None"]
+"""Takes an answer and returns what to send next, None to stop."""
+
+
 class Link(Protocol):
     """Make round trips, one at a time."""
 
-    async def ask(self, payload: bytes) -> bytes:
-        """Send one message and return its answer. Cancelling it leaves the link unusable."""
+    async def converse(self, first: bytes, answered: Answered) -> None:
+        """Send `first` and hand every answer to `answered` until it returns None.
+
+        Cancelling it leaves the link unusable.
+
+        Raises:
+            Exception: What `answered` raised.
+        """
 
     async def close(self) -> None:
         """Let the connection go."""
 
 
-class RoadLink:
-    """Ask a learner over one of aioseed's channels (implements `Link`)."""
+class Asking(ABC):
+    """Make round trips over a library that writes and reads (implements `Link`)."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    async def converse(self, first: bytes, answered: Answered) -> None:
+        """Write and read, turn and turn about."""
+        message: bytes | None = first
+        while message is not None:
+            message = answered(await self.ask(message))
 
+    @abstractmethod
     async def ask(self, payload: bytes) -> bytes:
-        """Send a STEP and return its ACTION; PINGs that come first are answered."""
-        channel = self._channel
-        channel.send_nowait(payload)
-        answer = await channel.receive()
-        while answer[0] != ACTION_TYPE:
-            self._answer_control(answer)
-            answer = await channel.receive()
-        return answer
-
-    async def close(self) -> None:
-        """Close the channel."""
-        await self._channel.close()
-
-    def _answer_control(self, payload: bytes) -> None:
-        message = decode_control(payload)
-        if not isinstance(message, Ping):
-            raise ProtocolError("unexpected_message", f"the road sent {message.kind} in the middle of a measurement")
-        self._channel.send_nowait(Pong(number=message.number).encode())
+        """Send one message and return its answer. Cancelling it leaves the link unusable."""
 
 
 class ChannelLink:
@@ -62,17 +61,43 @@ class ChannelLink:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
-    async def ask(self, payload: bytes) -> bytes:
-        """Send and receive."""
-        self._channel.send_nowait(payload)
-        return await self._channel.receive()
+    async def converse(self, first: bytes, answered: Answered) -> None:
+        """Send each message from within the one before."""
+
+        def take(payload: bytes) -> bool:
+            if not self._is_answer(payload):
+                return True
+            following = answered(payload)
+            if following is not None:
+                self._channel.send_nowait(following)
+            return following is not None
+
+        self._channel.send_nowait(first)
+        await self._channel.receive_each(take)
 
     async def close(self) -> None:
         """Close the channel."""
         await self._channel.close()
 
+    def _is_answer(self, payload: bytes) -> bool:
+        del payload
+        return True
 
-class AiohttpLink:
+
+class RoadLink(ChannelLink):
+    """Ask a learner over one of aioseed's channels (implements `Link`). PINGs that come between are answered."""
+
+    def _is_answer(self, payload: bytes) -> bool:
+        if payload[0] == ACTION_TYPE:
+            return True
+        message = decode_control(payload)
+        if not isinstance(message, Ping):
+            raise ProtocolError("unexpected_message", f"the road sent {message.kind} in the middle of a measurement")
+        self._channel.send_nowait(Pong(number=message.number).encode())
+        return False
+
+
+class AiohttpLink(Asking):
     """Ask an echo with nothing but aiohttp (implements `Link`)."""
 
     def __init__(self, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -104,7 +129,7 @@ class AiohttpLink:
         await self._session.close()
 
 
-class GrpcLink:
+class GrpcLink(Asking):
     """Ask an echo with nothing but grpc.aio (implements `Link`)."""
 
     def __init__(self, channel: grpc.aio.Channel, call: grpc.aio.StreamStreamCall) -> None:
@@ -133,7 +158,7 @@ class GrpcLink:
         await self._channel.close()
 
 
-class SocketLink(asyncio.Protocol):
+class SocketLink(Asking, asyncio.Protocol):
     """Ask an echo over a bare socket of the event loop (implements `Link`)."""
 
     def __init__(self, answer_bytes: int) -> None:

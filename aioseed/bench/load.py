@@ -15,6 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Literal, NamedTuple
 
@@ -59,6 +60,11 @@ class Tally:
         self._messages_per_s = messages_per_s
         self._resting: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def is_paced(self) -> bool:
+        """Say whether a session has to ask before each STEP."""
+        return self._messages_per_s is not None
+
     async def go_on(self) -> None:
         """Return when this session may send its next STEP."""
         if self._messages_per_s is not None and not self.over:
@@ -94,6 +100,8 @@ class LoadSession:
         self._message = message
         self._identity = slice(HEADER.size, message.layout.identity_bytes(message.rows))
         self._answer_bytes = answer_bytes
+        self._payload = b""
+        self._began_s = 0.0
 
     async def run(self, tally: Tally) -> None:
         """Go round until the turn is over; no STEP is left unanswered.
@@ -101,21 +109,28 @@ class LoadSession:
         Raises:
             ProtocolError: An answer is not that of the STEP.
         """
-        sequence, flags = self._message.columns.sequence, self._message.columns.flags
         while not tally.over:
-            payload = self._message.tobytes()
-            began_s = perf_counter()
-            answer = await self._link.ask(payload)
-            tally.latencies_s.append(perf_counter() - began_s)
-            if len(answer) != self._answer_bytes or answer[self._identity] != payload[self._identity]:
-                raise ProtocolError("action_rows", "an answer does not repeat the identity of its STEP")
-            sequence += np.uint32(1)
-            flags.fill(0)
+            await self._link.converse(self._next(), partial(self._answered, tally))
             await tally.go_on()
 
     async def close(self) -> None:
         """Close the link."""
         await self._link.close()
+
+    def _next(self) -> bytes:
+        self._payload = self._message.tobytes()
+        self._began_s = perf_counter()
+        return self._payload
+
+    def _answered(self, tally: Tally, answer: bytes) -> bytes | None:
+        """Check the answer of a STEP and return the next one, None if that has to wait."""
+        tally.latencies_s.append(perf_counter() - self._began_s)
+        if len(answer) != self._answer_bytes or answer[self._identity] != self._payload[self._identity]:
+            raise ProtocolError("action_rows", "an answer does not repeat the identity of its STEP")
+        columns = self._message.columns
+        columns.sequence[:] += np.uint32(1)
+        columns.flags.fill(0)
+        return None if tally.over or tally.is_paced else self._next()
 
 
 class Load:

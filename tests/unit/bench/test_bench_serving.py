@@ -7,6 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from aioseed.bench.links import Asking
 from aioseed.bench.load import LoadSession, Tally, _step
 from aioseed.bench.scale import joined, measure_environments, spread
 from aioseed.bench.serving import Contest, Measured, Round, ServingResult, measure_serving
@@ -17,7 +18,7 @@ from aioseed.wire.columns import HEADER
 TRAFFIC = Traffic("memory", 2, 3, 5)
 
 
-class Answering:
+class Answering(Asking):
     """A link that answers as told, and ends the turn after some round trips."""
 
     def __init__(self, tally: Tally, answer: object, trips: int = 3) -> None:
