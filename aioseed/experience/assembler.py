@@ -99,9 +99,7 @@ class UnrollAssembler:
                 steps, acts, begins_state = _select(steps, acts, rows, begins_state)
                 count = rows.size
         full = self._store.append(steps, acts, count, begins_state)
-        flags = steps.flags[:count]
-        first = np.count_nonzero(flags & FIRST) if np.count_nonzero(flags) else 0
-        self._ledger.accept(count - int(first), evaluated)
+        self._ledger.accept(count - int(np.count_nonzero(steps.flags[:count] & FIRST)), evaluated)
         if full.size:
             self._queue_full(full)
 

@@ -10,7 +10,8 @@ batch of exactly N never closes once an actor is dead. Four clauses cover it:
   disturbance may have split those who step in phase into more and less than half; without this clause the fewer would
   wait for the others to come round. Whoever rents until renting has cost as much as buying never pays more than twice
   what was needed (the ski rental problem: Karlin et al. 1988, "Competitive snoopy caching"). Where serving takes less
-  than a millisecond, messages that were sent together arrive within more than that: up to a millisecond, twice as much.
+  than the millisecond within which messages arrive that were sent together, it waits up to that, but at most twice as
+  long as serving takes.
 - *deadline*: the oldest waiting step has waited long enough. Whoever was missing is not expected until it sends again,
   so a frozen actor costs the others one deadline, once.
 """

@@ -7,13 +7,15 @@ import asyncio
 import numpy as np
 import pytest
 
-from aioseed.bench.links import Asking
+from aioseed.bench.links import Asking, RoadLink
 from aioseed.bench.load import LoadSession, Tally, _step
 from aioseed.bench.scale import joined, measure_environments, spread
 from aioseed.bench.serving import Contest, Measured, Round, ServingResult, measure_serving
 from aioseed.bench.traffic import Traffic, Turn
 from aioseed.errors import AioseedError, PluginError, ProtocolError, UsageError
-from aioseed.wire.columns import HEADER
+from aioseed.transport.channel import Channel
+from aioseed.wire.columns import ACTION_TYPE, HEADER
+from aioseed.wire.messages import Bye, Ping, Pong
 
 TRAFFIC = Traffic("memory", 2, 3, 5)
 
@@ -96,6 +98,43 @@ async def test_the_road_answers_over_memory_and_every_step_is_accounted_for() ->
         assert figures[name] > 0, name  # type: ignore[operator]
     for name in ("action_latency_ms", "echo_latency_ms"):
         assert set(figures[name]) == {"p50", "p99"}  # type: ignore[call-overload]
+
+
+class Scripted(Channel):
+    """A channel on which the other side says what is scripted, whatever it is told."""
+
+    def __init__(self, *said: bytes) -> None:
+        self.told: list[bytes] = []
+        self._said = list(said)
+
+    peer = "nobody"
+
+    def send_nowait(self, payload: bytes) -> None:
+        self.told.append(payload)
+
+    async def send(self, payload: bytes) -> None:
+        self.told.append(payload)
+
+    async def receive(self) -> bytes:
+        return self._said.pop(0)
+
+    async def close(self, reason: str = "") -> None:
+        return
+
+
+async def test_the_load_answers_a_ping_between_two_actions_and_takes_nothing_else() -> None:
+    action = bytes((ACTION_TYPE, 1))
+    channel, answers = Scripted(action, Ping(number=7).encode(), action), []
+
+    def answered(answer: bytes) -> bytes | None:
+        answers.append(answer)
+        return b"second" if len(answers) == 1 else None
+
+    await RoadLink(channel).converse(b"first", answered)
+    assert answers == [action] * 2
+    assert channel.told == [b"first", b"second", Pong(number=7).encode()]
+    with pytest.raises(ProtocolError, match="bye"):
+        await RoadLink(Scripted(Bye(code="shutdown", reason="").encode())).converse(b"first", answered)
 
 
 async def test_inference_that_fails_ends_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,14 @@ def taken(peer: Peer) -> list[tuple[list[int], list[int], list[int]]]:
     return [(row.slot.tolist(), row.sequence.tolist(), row.action.tolist()) for row in rows]
 
 
+def four_and_two_wait() -> tuple[Bench, tuple[Peer, np.ndarray], tuple[Peer, np.ndarray]]:
+    bench = Bench(deadline_s=9.0)
+    peers = bench.join(1, 4), bench.join(2, 2)
+    for peer, slots in peers:
+        bench.intake.take(peer, bench.step(slots, 0), 0.0)
+    return bench, *peers
+
+
 def test_an_honest_actor_gets_each_action_by_slot_and_sequence() -> None:
     bench = Bench()
     one, ours = bench.join(1, 2)
@@ -104,11 +112,7 @@ def test_the_columns_of_a_batch_hold_the_rows_where_the_segments_say() -> None:
 
 def test_an_idle_device_waits_as_long_as_a_batch_takes() -> None:
     """From when somebody waits and the device is idle, whichever comes later."""
-    bench = Bench(deadline_s=9.0)
-    one, ours = bench.join(1, 4)
-    two, theirs = bench.join(2, 2)
-    bench.intake.take(one, bench.step(ours, 0), 0.0)
-    bench.intake.take(two, bench.step(theirs, 0), 0.0)
+    bench, (one, ours), (two, theirs) = four_and_two_wait()
     assert bench.intake.due_at_s() == pytest.approx(9.0)  # nobody knows yet how long serving takes
     bench.intake.poll(0.0)
     bench.serve(0.3)
@@ -123,11 +127,7 @@ def test_an_idle_device_waits_as_long_as_a_batch_takes() -> None:
 
 
 def test_a_batch_that_is_due_sooner_than_a_timer_goes_off_closes_with_the_next_message() -> None:
-    bench = Bench(deadline_s=9.0)
-    one, ours = bench.join(1, 4)
-    two, theirs = bench.join(2, 2)
-    bench.intake.take(one, bench.step(ours, 0), 0.0)
-    bench.intake.take(two, bench.step(theirs, 0), 0.0)
+    bench, _, (two, theirs) = four_and_two_wait()
     bench.intake.poll(0.0)
     bench.serve(0.0002)
     bench.intake.take(two, bench.step(theirs[:1], 1), 1.0)
