@@ -114,8 +114,11 @@ def test_a_lease_cannot_go_on_with_the_epoch_of_an_earlier_one(feeder):
         road.feed([3], [1])
 
 
-def test_a_slot_twice_in_one_batch_is_a_breach(feeder):
-    road = feeder(2)
+@pytest.mark.parametrize("rows_before", [0, 1], ids=["first rows", "rows that follow"])
+def test_a_slot_twice_in_one_batch_is_a_breach(feeder, rows_before):
+    road = feeder(4)
+    for _ in range(rows_before):
+        road.feed([4, 2], [1, 2])
     with pytest.raises(AioseedError, match="row 0 "):
         road.feed([4, 2, 4], [1, 2, 3])
 
