@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aioseed.nets.convolutions import Initializer
 from aioseed.nets.layers import Outputs, check_layers
 from aioseed.nets.network import (
     Heads,
@@ -23,7 +24,7 @@ from aioseed.nets.network import (
     feed_forward,
 )
 from aioseed.nets.recurrent import TorsoAndLstm, recurrent
-from aioseed.nets.torsos import AnyTorso, Initializer, NatureTorso, ResidualTorso, ShallowTorso
+from aioseed.nets.torsos import AnyTorso, NatureTorso, ResidualTorso, ShallowTorso
 from aioseed.specs import ActionSpec, ArraySpec, ObservationSpec, Tree
 
 Dtype: TypeAlias = Literal["float32", "bfloat16"]

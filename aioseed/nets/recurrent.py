@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from aioseed.nets.layers import Activation, DuelingOutputs, Outputs, Torso, check_layers
+from aioseed.nets.lstm import LayerState, lstm
 from aioseed.nets.network import (
     Heads,
     Network,
@@ -19,12 +20,9 @@ from aioseed.nets.network import (
     PyTree,
     example_inputs,
     flatten_observation,
-    reset_where_first,
 )
 from aioseed.specs import ActionSpec, ObservationSpec, Tree
 
-LayerState: TypeAlias = tuple[jax.Array, jax.Array]
-"""Cell and output of one LSTM layer, float32[B, units] each."""
 State: TypeAlias = tuple[LayerState, ...]
 
 
@@ -190,19 +188,7 @@ class Lstm(nn.Module):
         projection = nn.Dense(4 * self.units, kernel_init=nn.initializers.glorot_uniform(), bias_init=_gate_bias)
         projected = projection(features)
         kernel = self.param("recurrent_kernel", nn.initializers.orthogonal(), (self.units, 4 * self.units))
-        zeros = jnp.zeros((self.units,), jnp.float32)
-
-        def step(carry: LayerState, row: tuple[jax.Array, jax.Array]) -> tuple[LayerState, jax.Array]:
-            row_projected, row_first = row
-            cell, output = reset_where_first((zeros, zeros), carry, row_first)
-            gates = row_projected + output @ kernel
-            entered, forgotten, proposed, shown = jnp.split(gates, 4, axis=-1)
-            cell = nn.sigmoid(forgotten) * cell + nn.sigmoid(entered) * jnp.tanh(proposed)
-            output = nn.sigmoid(shown) * jnp.tanh(cell)
-            return (cell, output), output
-
-        state, outputs = jax.lax.scan(step, state, (projected, first))
-        return outputs, state
+        return lstm(kernel, state, projected, first)
 
 
 def _gate_bias(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:

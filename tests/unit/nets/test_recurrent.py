@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aioseed.nets.lstm import lstm
 from aioseed.nets.network import Head, Network, NetworkInputs, network_inputs
 from aioseed.nets.recurrent import Lstm, mlp_dueling_lstm, mlp_lstm
 from aioseed.specs import ArraySpec, discrete
@@ -153,6 +154,34 @@ def test_a_layer_is_the_lstm_of_the_textbook() -> None:
     np.testing.assert_allclose(cell, c, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(last, outputs[-1])
     np.testing.assert_array_equal(params["Dense_0"]["bias"], np.repeat([0, 1, 0, 0], 7))
+
+
+def test_the_gradient_of_the_recurrence_is_the_one_that_jax_finds() -> None:
+    def differentiated(kernel, state, projected, first):
+        def step(carry, row):
+            gates, fresh = row
+            cell, output = (jnp.where(fresh[:, None], 0.0, leaf) for leaf in carry)
+            i, f, g, o = jnp.split(gates + output @ kernel, 4, axis=-1)
+            cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+            output = jax.nn.sigmoid(o) * jnp.tanh(cell)
+            return (cell, output), output
+
+        last, outputs = jax.lax.scan(step, state, (projected, first))
+        return outputs, last
+
+    def normal(seed, *shape):
+        return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+    first = jnp.zeros((ROWS, BATCH), jnp.bool_).at[0, 1].set(True).at[3, 0].set(True).at[3, 2].set(True)
+    arguments = normal(1, 7, 28), (normal(2, BATCH, 7), normal(3, BATCH, 7)), normal(4, ROWS, BATCH, 28)
+    weights = normal(5, ROWS, BATCH, 7), (normal(6, BATCH, 7), normal(7, BATCH, 7))
+
+    def found(function):
+        outputs, back = jax.vjp(lambda *arguments: function(*arguments, first), *arguments)
+        return outputs, back(weights)
+
+    ours, expected = found(lstm), found(differentiated)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), ours, expected)
 
 
 def test_an_action_that_is_asked_about_matters_in_its_own_row_and_is_not_remembered() -> None:

@@ -1,0 +1,118 @@
+"""Convolutions in two forms that give the same numbers: as written, and in blocks, which accelerators compute faster.
+
+Matrix units want 32 channels and more; a stack of four grey frames has 4, and the first layers of published networks
+16. In blocks, the pixels of a square of neighbours lie beside each other as channels: a quarter of the places, four
+times the channels, and a kernel that has zeros where a pixel of one block does not see one of another. The additional
+products with zeros cost less than idle units do (docs/topics/performance.md has figures). On a CPU the form as written
+is faster. What is learned has the shapes of the form as written, whichever is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Initializer: TypeAlias = Callable[..., jax.Array]
+"""(key, shape, dtype) -> kernel."""
+NARROW_CHANNELS = 16
+"""Up to so many channels a convolution is computed in blocks."""
+
+
+class Weights(NamedTuple):
+    """Hold what a convolution learns."""
+
+    kernel: jax.Array  # [k, k, C, O]
+    bias: jax.Array  # [O]
+
+
+class Convolution(nn.Module):
+    """Own the weights of a convolution, named and begun as `flax.linen.Conv` does it; others compute."""
+
+    channels: int
+    size: int
+    kernel_init: Initializer
+
+    @nn.compact
+    def __call__(self, inputs: int) -> Weights:
+        """Return the weights for images of `inputs` channels, float32."""
+        shape = (self.size, self.size, inputs, self.channels)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        return Weights(kernel, self.param("bias", nn.initializers.zeros_init(), (self.channels,)))
+
+
+def convolved(image: jax.Array, weights: Weights, *, stride: int = 1, padding: str = "SAME") -> jax.Array:
+    """Return the convolution of [N, H, W, C] as written, in the dtype of `image`."""
+    kernel, bias = (leaf.astype(image.dtype) for leaf in weights)
+    form = ("NHWC", "HWIO", "NHWC")
+    found = jax.lax.conv_general_dilated(image, kernel, (stride, stride), padding, dimension_numbers=form)
+    return found + bias[None, None, None]
+
+
+def strided_in_blocks(image: jax.Array, weights: Weights, *, stride: int) -> jax.Array:
+    """Return the convolution without padding of an `image` whose kernel is a multiple of `stride`, in blocks.
+
+    With blocks as large as the stride it is a dense one of kernel k / stride.
+    """
+    size, _, channels, outputs = weights.kernel.shape
+    height, width = ((side - size) // stride * stride + size for side in image.shape[1:3])  # what the kernel reaches
+    kernel = weights.kernel.reshape(size // stride, stride, size // stride, stride, channels, outputs)
+    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(size // stride, size // stride, -1, outputs)
+    blocks = in_blocks(image[:, :height, :width], stride)
+    return convolved(blocks, Weights(kernel, weights.bias), padding="VALID")
+
+
+def of_pairs(weights: Weights) -> Weights:
+    """Return the weights of the convolution of blocks of 2 by 2 that is the one of 3 by 3 with padding on pixels."""
+    # A pixel of place a in its block sees fine places a - 1 to a + 1; from the block before to the one behind there are
+    # six, from -2 to 3.
+    each = [
+        jnp.pad(weights.kernel, ((a + 1, 2 - a), (b + 1, 2 - b), (0, 0), (0, 0))) for a in range(2) for b in range(2)
+    ]
+    channels, outputs = weights.kernel.shape[2:]
+    kernel = jnp.stack(each, axis=-2).reshape(3, 2, 3, 2, channels, 4 * outputs)
+    return Weights(kernel.transpose(0, 2, 1, 3, 4, 5).reshape(3, 3, 4 * channels, -1), jnp.tile(weights.bias, 4))
+
+
+def in_blocks(image: jax.Array, side: int) -> jax.Array:
+    """Return [N, H, W, C] as blocks [N, H / side, W / side, side * side * C]; `side` must divide H and W."""
+    n, height, width, channels = image.shape
+    cut = image.reshape(n, height // side, side, width // side, side, channels)
+    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(n, height // side, width // side, side * side * channels)
+
+
+def out_of_pairs(blocks: jax.Array) -> jax.Array:
+    """Return blocks of 2 by 2 as the image that they are of: undoes ``in_blocks(image, 2)``."""
+    n, height, width, channels = blocks.shape
+    cut = blocks.reshape(n, height, width, 2, 2, channels // 4)
+    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * height, 2 * width, channels // 4)
+
+
+def pooled(image: jax.Array) -> jax.Array:
+    """Return the maxima over windows of 3 by 3, two pixels apart, of [N, H, W, C], padded: [N, ceil(H/2), ...]."""
+    result: jax.Array = nn.max_pool(image, (3, 3), strides=(2, 2), padding="SAME")  # type: ignore[no-untyped-call]
+    return result
+
+
+def pooled_pairs(blocks: jax.Array) -> jax.Array:
+    """Return `pooled` of the image that blocks of 2 by 2 are of: [N, H, W, 4 * C] -> [N, H, W, C].
+
+    A window is a block, the first row of the block below, and the first column of the one to the right. Where several
+    pixels are the highest, they share the gradient, of which `pooled` gives all to the first.
+    """
+    n, height, width, channels = blocks.shape
+    pairs = blocks.reshape(n, height, width, 2, 2, channels // 4)
+    rows = jnp.maximum(pairs[:, :, :, 0], pairs[:, :, :, 1])
+    below = jnp.pad(pairs[:, 1:, :, 0], ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)), constant_values=-jnp.inf)
+    rows = jnp.maximum(rows, below)
+    columns = jnp.maximum(rows[..., 0, :], rows[..., 1, :])
+    right = jnp.pad(rows[:, :, 1:, 0], ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=-jnp.inf)
+    return jnp.maximum(columns, right)
+
+
+def is_even(image: jax.Array) -> bool:
+    """Say whether an image [N, H, W, C] can be cut into blocks of 2 by 2."""
+    return image.shape[1] % 2 == 0 and image.shape[2] % 2 == 0
