@@ -27,7 +27,7 @@ from aioseed.host.page_locked import page_locked
 from aioseed.specs import ArraySpec, Json, unflatten
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Ledger
-from aioseed.training.device import Placement
+from aioseed.training.device import Placement, processor_beside
 from aioseed.training.store import Checkpoint
 from aioseed.training.trees import subtree
 from aioseed.training.update import column_shapes
@@ -81,7 +81,7 @@ def build_experience(
     saves = config.training.checkpoint.replay
     memory = check_memory(chosen.capacity_unrolls, stored, chosen.max_bytes, SPARE_SHARE if saves else 0.0)
     chunk = chosen.chunk_unrolls(config.training.call_unrolls)
-    first = first_priorities(built, stored, chosen, chunk, device)
+    first = first_priorities(built, stored, chosen, chunk, processor_beside(device))
     assembler = _assembler(config, stored, chunk, ledger, copier, aligned_zeros, first)
     limiter = SamplesPerInsert(
         chosen.samples_per_insert,

@@ -232,6 +232,7 @@ class InferenceEngine:
         columns, count = batch.rows.columns, batch.count
         bad = nonfinite_rows(columns, count)
         if bad.size:
+            self.settle()  # their earlier rows come before their end
             self._refuse(columns, bad)
         bucket = next(size for size in self._options.buckets if size >= count)
         slot = columns.slot[:bucket]

@@ -73,6 +73,17 @@ def find_devices(names: Sequence[str], path: str = "training.devices") -> Placem
     return Placement(devices)
 
 
+def processor_beside(device: jax.Device) -> jax.Device:
+    """Return where small work on arrays of the host is done: the processor, or `device` where JAX may not use that.
+
+    On an accelerator such work would wait behind whole updates, and its inputs and results would cross over.
+    """
+    try:
+        return device if device.platform == "cpu" else jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves the processor out
+        return device
+
+
 def owned(tree: Tree, placement: Placement) -> Tree:
     """Return `tree` as arrays on every device of `placement`, in memory of their own.
 

@@ -69,6 +69,7 @@ class Sink:
         self.versions: list[int] = []
         self.told: list[tuple[str, list[int]]] = []
         self.arrived_in_vain = 0
+        self.appended_before_drop: list[int] = []
         self.batches_finished = 0
         self.room = True
 
@@ -89,6 +90,7 @@ class Sink:
 
     def drop(self, slots: np.ndarray, reason: str, arrived: int = 0) -> None:
         self.told.append((reason, slots.tolist()))
+        self.appended_before_drop.append(len(self.rows))
         self.arrived_in_vain += arrived
 
 
@@ -251,6 +253,16 @@ def test_what_was_left_is_appended_before_a_lease_ends_and_at_the_end(far: Bench
         settle()
         assert [slot for slot, _, _ in bench.sink.rows] == [0]
     del bench.sink.told[:]
+
+
+def test_what_was_left_is_appended_before_a_row_that_is_not_finite_ends_its_slot(far: Bench) -> None:
+    bench = far
+    del bench.sink.rows[:], bench.sink.told[:], bench.expelled[:]
+    bench.step([0, 1], [True, True], [1, 2], more=True)
+    bench.sink.appended_before_drop.clear()
+    bench.step([0], [False], [1], reward=float("nan"))
+    assert bench.sink.appended_before_drop == [2]
+    del bench.sink.rows[:], bench.sink.told[:], bench.expelled[:]
 
 
 def test_the_newest_policy_acts_and_its_version_is_noted(bench: Bench) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
+import jax
 import jax.numpy as jnp
 import pytest
 from pydantic import ValidationError
 
 from aioseed.errors import ConfigError
 from aioseed.training.config import TrainingConfig
-from aioseed.training.device import find_device, find_devices
+from aioseed.training.device import find_device, find_devices, processor_beside
 from aioseed.training.optimizer import make_optimizer
 
 
@@ -67,3 +71,15 @@ def test_two_names_of_one_device_are_refused():
     with pytest.raises(ConfigError, match="'cpu:0', which is the same device as 'default'") as caught:
         find_devices(["default", "cpu:0"])
     assert caught.value.path == "training.devices.1"
+
+
+def test_small_work_is_done_by_the_processor_where_jax_may_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    accelerator, processor = cast("jax.Device", SimpleNamespace(platform="gpu")), jax.local_devices(backend="cpu")[0]
+    assert processor_beside(processor) is processor
+    assert processor_beside(accelerator) is processor
+
+    def none(backend: str) -> list[jax.Device]:
+        raise RuntimeError(f"no {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", none)
+    assert processor_beside(accelerator) is accelerator
