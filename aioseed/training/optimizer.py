@@ -10,6 +10,9 @@ import optax
 
 from aioseed.training.config import OptimizerConfig, TrainingConfig
 
+MOST_UPDATES = 2**31 - 1
+"""What a schedule that ends later is taken to end at: steps are counted in int32."""
+
 
 class Optimizer(NamedTuple):
     """Hold the optax transformation and, for the metrics, its schedule."""
@@ -32,7 +35,7 @@ def make_optimizer(config: TrainingConfig, unroll_steps: int, samples_per_insert
     length = config.optimizer.schedule.updates
     if length is None and config.total_steps is not None:
         length = max(1, int(config.total_steps * samples_per_insert / (config.batch_unrolls * unroll_steps)))
-    schedule = _schedule(config.optimizer, length or 1)
+    schedule = _schedule(config.optimizer, min(length or 1, MOST_UPDATES))
     rule = _rule(config.optimizer, schedule)
     if config.optimizer.clip_norm is not None:
         rule = optax.chain(optax.clip_by_global_norm(config.optimizer.clip_norm), rule)

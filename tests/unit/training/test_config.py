@@ -59,6 +59,19 @@ def test_a_polynomial_schedule_has_its_own_length_and_power():
     assert [float(rate(jnp.int32(step))) for step in (0, 2, 4)] == [1.0, 0.25, 0.0]
 
 
+@pytest.mark.parametrize("own", [{"total_steps": 10**12}, {"schedule_updates": 10**11}])
+def test_a_schedule_may_be_longer_than_steps_are_counted(own: dict[str, int]):
+    schedule = {"kind": "linear", "updates": own.get("schedule_updates")}
+    config = TrainingConfig.model_validate(
+        {
+            "batch_unrolls": 1,
+            "total_steps": own.get("total_steps"),
+            "optimizer": {"learning_rate": 1.0, "schedule": schedule},
+        }
+    )
+    assert float(make_optimizer(config, unroll_steps=2).learning_rate(jnp.int32(7))) == pytest.approx(1.0)
+
+
 def test_a_device_that_is_not_there_is_named_with_those_that_are():
     with pytest.raises(ConfigError) as caught:
         find_devices(["default", "tpu:3"])
