@@ -45,7 +45,7 @@ from aioseed.training.progress import Progress, TrainingSummary
 from aioseed.training.publish import PolicyBoard
 from aioseed.training.store import Snapshot
 from aioseed.training.trees import flatten_arrays, restore_arrays
-from aioseed.training.update import TrainState, UpdateOutput, init_state
+from aioseed.training.update import Figures, TrainState, UpdateOutput, init_state
 from aioseed.transport.channel import ListenOptions, Transport
 from aioseed.types import (
     FIRST,
@@ -340,7 +340,7 @@ class SimulatedLearner:
         assert self._taken is not None
         self.unrolls.check(self._taken)
         check_borders(columns.flags)
-        return state, UpdateOutput({}, np.ones(1, bool), ())  # type: ignore[arg-type]
+        return state, UpdateOutput(Figures((), np.zeros(0, np.float32)), np.ones(1, bool), ())  # type: ignore[arg-type]
 
     async def _train(self) -> None:
         while True:

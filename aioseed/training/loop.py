@@ -246,7 +246,7 @@ class TrainingLoop:
             self._ports.on_update(self._report(output, finite, lag))
 
     def _report(self, output: UpdateOutput, finite: np.ndarray, lag: np.ndarray) -> TrainingReport:
-        values = {name: float(value) for name, value in output.metrics.items()} if finite.any() else {}
+        values = output.metrics.to_floats() if finite.any() else {}
         progress, spent = self._progress, self._time
         return TrainingReport(
             version=progress.version,

@@ -10,7 +10,8 @@ gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeAlias, cast
 
@@ -37,10 +38,32 @@ class TrainState(NamedTuple):
     skipped: jax.Array  # int32[], optimiser steps not applied since they were not finite
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["names"])
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Hold numbers with names as one array, which is read from a device at once and not one by one."""
+
+    names: tuple[str, ...]
+    values: jax.Array  # float32[N]
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, jax.Array]) -> Figures:
+        """Put scalars together."""
+        return cls(tuple(numbers), jnp.stack([jnp.asarray(number, jnp.float32) for number in numbers.values()]))
+
+    def __getitem__(self, name: str) -> jax.Array:
+        """Return one of them, float32[]."""
+        return self.values[self.names.index(name)]
+
+    def to_floats(self) -> dict[str, float]:
+        """Return them as Python's numbers; waits for the device."""
+        return dict(zip(self.names, np.asarray(self.values).tolist(), strict=True))
+
+
 class UpdateOutput(NamedTuple):
     """Hold what one call reports."""
 
-    metrics: dict[str, jax.Array]  # float32[] each, means over the finite steps of the call
+    metrics: Figures  # means over the finite steps of the call
     finite: jax.Array  # bool[U], False for a step that was skipped
     aux: PyTree  # of the agent's loss, leaves [U * B, ...] in the order of the unrolls
 
@@ -271,7 +294,7 @@ def _report(steps: _StepOutput) -> UpdateOutput:
     metrics["loss"] = mean(steps.total, steps.weight)
     metrics["gradient_norm"] = mean(steps.gradient_norm, ones)
     metrics["learning_rate"] = mean(steps.learning_rate, ones)
-    return UpdateOutput(metrics, steps.finite, _join_leading_axes(steps.aux))
+    return UpdateOutput(Figures.of(metrics), steps.finite, _join_leading_axes(steps.aux))
 
 
 def _unroll_keys(key: jax.Array, unrolls: int) -> jax.Array:
