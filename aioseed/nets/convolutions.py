@@ -1,10 +1,14 @@
-"""Convolutions in two forms that give the same numbers: as written, and in blocks, which accelerators compute faster.
+"""Convolutions in three forms that give the same numbers, since no platform computes all of them well as written.
 
-Matrix units want 32 channels and more; a stack of four grey frames has 4, and the first layers of published networks
-16. In blocks, the pixels of a square of neighbours lie beside each other as channels: a quarter of the places, four
-times the channels, and a kernel that has zeros where a pixel of one block does not see one of another. The additional
-products with zeros cost less than idle units do (docs/topics/performance.md has figures). On a CPU the form as written
-is faster. What is learned has the shapes of the form as written, whichever is computed.
+**In blocks**, for accelerators: matrix units want 32 channels and more; a stack of four grey frames has 4, and the
+first layers of published networks 16. The pixels of a square of neighbours lie beside each other as channels: a quarter
+of the places, four times the channels, and a kernel that has zeros where a pixel of one block does not see one of
+another. The additional products with zeros cost less than idle units do.
+
+**As products**, for CPUs: one matrix product for each place of the kernel. XLA's gradients of convolutions take twice
+as long there, and eight times as long within loops.
+
+What is learned has the shapes of the form as written, whichever is computed. Figures: docs/topics/performance.md.
 """
 
 from __future__ import annotations
@@ -57,12 +61,32 @@ def strided_in_blocks(image: jax.Array, weights: Weights, *, stride: int) -> jax
 
     With blocks as large as the stride it is a dense one of kernel k / stride.
     """
-    size, _, channels, outputs = weights.kernel.shape
-    height, width = ((side - size) // stride * stride + size for side in image.shape[1:3])  # what the kernel reaches
-    kernel = weights.kernel.reshape(size // stride, stride, size // stride, stride, channels, outputs)
-    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(size // stride, size // stride, -1, outputs)
-    blocks = in_blocks(image[:, :height, :width], stride)
+    blocks, kernel = _dense(image, weights.kernel, stride)
     return convolved(blocks, Weights(kernel, weights.bias), padding="VALID")
+
+
+def strided_as_products(image: jax.Array, weights: Weights, *, stride: int) -> jax.Array:
+    """Return what `strided_in_blocks` does, as a sum of matrix products."""
+    blocks, kernel = _dense(image, weights.kernel, stride)
+    size, _, channels, outputs = kernel.shape
+    n, height, width = blocks.shape[0], blocks.shape[1] - size + 1, blocks.shape[2] - size + 1
+    summed = jnp.zeros((n * height * width, outputs), jnp.float32)
+    for row in range(size):
+        for column in range(size):
+            seen = blocks[:, row : row + height, column : column + width].reshape(-1, channels)
+            place = kernel[row, column].astype(image.dtype)
+            summed += jnp.matmul(seen, place, preferred_element_type=jnp.float32)
+    found = summed.reshape(n, height, width, outputs) + weights.bias[None, None, None]
+    return found.astype(image.dtype)
+
+
+def _dense(image: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
+    """Return image and kernel in blocks as large as the stride."""
+    size, _, channels, outputs = kernel.shape
+    height, width = ((side - size) // stride * stride + size for side in image.shape[1:3])  # what the kernel reaches
+    cut = kernel.reshape(size // stride, stride, size // stride, stride, channels, outputs)
+    dense = cut.transpose(0, 2, 1, 3, 4, 5).reshape(size // stride, size // stride, -1, outputs)
+    return in_blocks(image[:, :height, :width], stride), dense
 
 
 def of_pairs(weights: Weights) -> Weights:

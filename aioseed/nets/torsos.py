@@ -22,6 +22,7 @@ from aioseed.nets.convolutions import (
     out_of_pairs,
     pooled,
     pooled_pairs,
+    strided_as_products,
     strided_in_blocks,
 )
 
@@ -86,16 +87,17 @@ class _Stack(NamedTuple):
 
 
 def _strided(torso: NatureTorso | ShallowTorso, image: jax.Array, layers: Sequence[tuple[int, int, int]]) -> jax.Array:
-    """Return the features of strided convolutions, each (channels, kernel, stride); called in the compact method."""
+    """Return the features of strided convolutions, each (channels, kernel, stride); called in the compact method.
+
+    A kernel must be a multiple of its stride.
+    """
     found = _one_batch(image).astype(torso.dtype)
     for number, (channels, size, stride) in enumerate(layers):
         inputs = found.shape[-1]
         weights = _weights(torso, number, channels, size, inputs)
-        as_written = partial(convolved, stride=stride, padding="VALID")
-        if inputs <= NARROW_CHANNELS and size % stride == 0:
-            found = _on_platform(as_written, partial(strided_in_blocks, stride=stride), found, weights)
-        else:
-            found = as_written(found, weights)
+        narrow = inputs <= NARROW_CHANNELS
+        far = strided_in_blocks if narrow else partial(convolved, padding="VALID")
+        found = _on_platform(strided_as_products, far, found, weights, stride=stride)
         found = nn.relu(found)
     return _features(torso, found, image.shape[:-3])
 
@@ -131,10 +133,12 @@ def _is_narrow(image: jax.Array) -> bool:
 
 
 def _on_platform(
-    as_written: Callable[..., jax.Array], in_blocks: Callable[..., jax.Array], *arguments: object
+    near: Callable[..., jax.Array], far: Callable[..., jax.Array], *arguments: object, **options: int
 ) -> jax.Array:
-    """Return what `as_written` gives, computed by it on a CPU and by `in_blocks` anywhere else."""
-    found: jax.Array = jax.lax.platform_dependent(*arguments, cpu=as_written, default=in_blocks)
+    """Return what either form gives, computed by `near` on a CPU and by `far` anywhere else."""
+    found: jax.Array = jax.lax.platform_dependent(
+        *arguments, cpu=partial(near, **options), default=partial(far, **options)
+    )
     return found
 
 

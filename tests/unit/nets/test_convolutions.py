@@ -18,6 +18,7 @@ from aioseed.nets.convolutions import (
     out_of_pairs,
     pooled,
     pooled_pairs,
+    strided_as_products,
     strided_in_blocks,
 )
 from aioseed.nets.torsos import ResidualTorso, _residual, _residual_in_blocks, _Stack
@@ -51,10 +52,13 @@ def test_as_written_is_flax():
     np.testing.assert_array_equal(convolved(image, ours, stride=2, padding="VALID"), expected)
 
 
-@pytest.mark.parametrize(("size", "stride", "shape"), [(8, 4, (16, 20)), (8, 4, (19, 14)), (4, 2, (9, 10))])
-def test_a_strided_convolution_in_blocks(size: int, stride: int, shape: tuple[int, int]):
+@pytest.mark.parametrize("form", [strided_in_blocks, strided_as_products])
+@pytest.mark.parametrize(
+    ("size", "stride", "shape"), [(8, 4, (16, 20)), (8, 4, (19, 14)), (4, 2, (9, 10)), (3, 1, (5, 4))]
+)
+def test_a_strided_convolution(form, size: int, stride: int, shape: tuple[int, int]):
     as_written = partial(convolved, stride=stride, padding="VALID")
-    agree(as_written, partial(strided_in_blocks, stride=stride), normal(1, 2, *shape, 3), weights(size, 3, 5))
+    agree(as_written, partial(form, stride=stride), normal(1, 2, *shape, 3), weights(size, 3, 5))
 
 
 def test_a_padded_convolution_in_blocks():
