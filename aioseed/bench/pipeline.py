@@ -117,8 +117,8 @@ async def contract_of(config: RunConfig) -> Contract:
     Raises:
         AioseedError: The environment cannot be made.
     """
-    await asyncio.to_thread(prepare, default_cache())
     described = await probe(config.environment)
+    await asyncio.to_thread(prepare, default_cache(), described.spec.observation)
     task = Task(name=config.environment.name, config=described.task)
     return Contract(described.spec, task, described.metrics, frozenset({"train", "evaluate"}))
 

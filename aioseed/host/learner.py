@@ -244,7 +244,7 @@ class Learner:
         )
 
         def build() -> Runtime:
-            prepare(default_cache())
+            prepare(default_cache(), described.spec.observation)
             return build_runtime(self.config, contract, opened.generation, opened.restored, self._metrics, hooks)
 
         return await in_own_thread("aioseed-build", build)

@@ -1,4 +1,4 @@
-"""Run CartPole with aioseed and with Sample Factory in turns, and print both rates and their ratio as JSON.
+"""Run CartPole or Pong with aioseed and with Sample Factory in turns, and print both rates and their ratio as JSON.
 
 See README.md beside this file.
 """
@@ -20,13 +20,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-REQUIREMENTS = ("sample-factory==2.1.1", "setuptools<81")  # it imports pkg_resources
+REQUIREMENTS = (
+    "sample-factory==2.1.1",
+    "setuptools<81",  # it imports pkg_resources
+    "ale-py==0.10.2",  # the last one that takes the Gymnasium that it wants
+)
 INSTALL_TIMEOUT_S = 3600.0
 WARM_UP_REPORTS = 2
 """Reports of Sample Factory that are left out, once it steps: they look back on the time before."""
 REPORT_EVERY_S = 5.0
 UNROLL_STEPS = 32
-BATCH_UNROLLS = 32
 
 
 class Size(NamedTuple):
@@ -35,6 +38,47 @@ class Size(NamedTuple):
     processes: int
     groups: int
     envs_per_group: int
+
+
+class Task(NamedTuple):
+    """Say what both train: the same environments, network, unrolls and batches, every step trained once."""
+
+    preset: str
+    overrides: tuple[str, ...]  # of aioseed's configuration
+    program: tuple[str, ...]  # of Sample Factory, as words behind its Python
+    words: dict[str, object]  # its options
+    batch_unrolls: int
+    updates_at_once: bool  # whether all that a group fills at once is one call
+    usual: Size
+
+
+TASKS = {
+    "cartpole": Task(
+        "cartpole",
+        (),
+        ("-m", "sf_examples.train_gym_env"),
+        {"env": "CartPole-v1", "encoder_mlp_layers": [64, 64], "nonlinearity": "tanh", "reward_scale": 0.1},
+        32,
+        True,
+        Size(2, 2, 128),
+    ),
+    # DQN's network on four frames of 84x84; both play with ale-py, one game after another.
+    "pong": Task(
+        "pong-vtrace",
+        (
+            "environment.options={engine: ale}", "network={name: dqn}", "transforms=[{name: frame_stack, n: 4}]",
+            "experience.queue_batches=9", "training.micro_unrolls=2",
+        ),
+        (str(Path(__file__).with_name("sample_factory_atari.py")),),
+        {
+            "env": "atari_pong", "summaries_use_frameskip": False, "nonlinearity": "relu", "async_rl": True,
+            "encoder_conv_architecture": "convnet_atari", "encoder_conv_mlp_layers": [512],
+        },
+        8,
+        False,
+        Size(2, 2, 16),
+    ),
+}  # fmt: skip
 
 
 def make_venv(folder: Path) -> Path:
@@ -48,7 +92,7 @@ def make_venv(folder: Path) -> Path:
     return python
 
 
-def aioseed_rate(size: Size, seconds: float) -> float:
+def aioseed_rate(task: Task, size: Size, seconds: float) -> float:
     """Return trained steps a second."""
     rows = size.envs_per_group
     settings = {
@@ -56,30 +100,30 @@ def aioseed_rate(size: Size, seconds: float) -> float:
         "serving.max_environments": 2 * size.processes * size.groups * rows,
         "serving.max_batch_rows": rows,
         "serving.buckets": [rows],
-        "training.updates_per_call": max(1, rows // BATCH_UNROLLS),  # what a group fills at once
+        "training.batch_unrolls": task.batch_unrolls,
+        "training.updates_per_call": max(1, rows // task.batch_unrolls) if task.updates_at_once else 1,
     }
     overrides = [f"{name}={value}" for name, value in settings.items()]
-    words = [sys.executable, "-m", "aioseed.cli.main", "bench", "train", "cartpole", "--json"]
+    words = [sys.executable, "-m", "aioseed.cli.main", "bench", "train", task.preset, "--json", *task.overrides]
     words += [f"--seconds={seconds}", f"experience.unroll_steps={UNROLL_STEPS}", *overrides]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     return float(json.loads(done.stdout.splitlines()[-1])["trained_steps_per_s"])
 
 
-def sample_factory_rate(python: Path, size: Size, seconds: float) -> float:
+def sample_factory_rate(python: Path, task: Task, size: Size, seconds: float) -> float:
     """Return collected steps a second: the median of its own reports."""
     with tempfile.TemporaryDirectory(prefix="aioseed-bench-") as folder:
         words = {
-            "algo": "APPO", "env": "CartPole-v1", "device": "cpu", "train_dir": folder, "experiment": "beside",
+            "algo": "APPO", "device": "cpu", "train_dir": folder, "experiment": "beside",
             "num_workers": size.processes, "num_envs_per_worker": size.groups * size.envs_per_group,
             "worker_num_splits": size.groups, "rollout": UNROLL_STEPS, "recurrence": 1, "use_rnn": False,
-            "batch_size": BATCH_UNROLLS * UNROLL_STEPS, "num_batches_per_epoch": 1, "num_epochs": 1,
-            "with_vtrace": False, "encoder_mlp_layers": [64, 64], "nonlinearity": "tanh", "normalize_input": False,
-            "normalize_returns": False, "decorrelate_experience_max_seconds": 0,
-            "reward_scale": 0.1,
+            "batch_size": task.batch_unrolls * UNROLL_STEPS, "num_batches_per_epoch": 1, "num_epochs": 1,
+            "with_vtrace": False, "normalize_input": False, "normalize_returns": False,
+            "decorrelate_experience_max_seconds": 0, **task.words,
         }  # fmt: skip
         told = [word for name, value in words.items() for word in (f"--{name}", *_words(value))]
         with subprocess.Popen(
-            [python, "-m", "sf_examples.train_gym_env", *told], text=True, stdout=subprocess.PIPE,
+            [python, *task.program, *told], text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
         ) as running:  # fmt: skip
             try:
@@ -116,21 +160,24 @@ def _words(value: object) -> list[str]:
 def main() -> int:
     """Measure, print and return the exit code."""
     words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--task", choices=list(TASKS), default="cartpole")
     words.add_argument("--seconds", type=float, default=30.0, help="of a turn (default: 30)")
     words.add_argument("--turns", type=int, default=5, help="of each (default: 5)")
-    words.add_argument("--processes", type=int, default=2)
-    words.add_argument("--groups", type=int, default=2)
-    words.add_argument("--envs-per-group", type=int, default=128)
+    words.add_argument("--processes", type=int)
+    words.add_argument("--groups", type=int)
+    words.add_argument("--envs-per-group", type=int)
     words.add_argument("--venv", type=Path, default=Path("build/sample-factory"), help="its virtual environment")
     told = words.parse_args()
-    size = Size(told.processes, told.groups, told.envs_per_group)
+    task = TASKS[told.task]
+    given = (told.processes, told.groups, told.envs_per_group)
+    size = Size(*(usual if value is None else value for value, usual in zip(given, task.usual, strict=True)))
     python = make_venv(told.venv.resolve())
     ours, theirs = [], []
     for _ in range(told.turns):
-        theirs.append(sample_factory_rate(python, size, told.seconds))
-        ours.append(aioseed_rate(size, told.seconds))
+        theirs.append(sample_factory_rate(python, task, size, told.seconds))
+        ours.append(aioseed_rate(task, size, told.seconds))
     ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
-    figures = {"task": "CartPole-v1", **size._asdict(), "seconds": told.seconds, "aioseed_steps_per_s": ours,
+    figures = {"task": told.task, **size._asdict(), "seconds": told.seconds, "aioseed_steps_per_s": ours,
                "sample_factory_steps_per_s": theirs, "ratios": ratios, "ratio": statistics.median(ratios)}  # fmt: skip
     sys.stdout.write(json.dumps(figures) + "\n")
     return 0

@@ -11,27 +11,39 @@ PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") el
 SHOW = """
 from pathlib import Path
 from aioseed.host.accelerator import prepare
-prepare(Path("cache"))
-import os, jax
+from aioseed.specs import ArraySpec
+import os, jax, sys
+shapes = {"pixels": (8, 8, 1), "vector": (4,)}
+prepare(Path("cache"), ArraySpec("uint8", shapes[sys.argv[1]]) if len(sys.argv) > 1 else None)
 print(os.environ["NPROC"], jax.config.values["jax_cpu_enable_async_dispatch"], jax.config.jax_compilation_cache_dir)
 """
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("said", "seen", "expected"),
     [
-        ({}, [str(max(1, PROCESSORS - 1)), "False", "cache"]),
+        ({}, [], [str(max(1, PROCESSORS - 1)), "False", "cache"]),
+        ({}, ["vector"], [str(max(1, PROCESSORS - 1)), "False", "cache"]),
+        ({}, ["pixels"], [str(PROCESSORS), "False", "cache"]),
         (
             {"NPROC": "7", "JAX_CPU_ENABLE_ASYNC_DISPATCH": "1", "JAX_COMPILATION_CACHE_DIR": "mine"},
+            ["pixels"],
             ["7", "True", "mine"],
         ),
     ],
-    ids=["nothing is said", "the environment has a say"],
+    ids=["nothing is said", "vectors are seen", "images are seen", "the environment has a say"],
 )
-def test_a_process_is_set_up_unless_its_environment_says_otherwise(said: dict[str, str], expected: list[str]) -> None:
+def test_a_process_is_set_up_unless_its_environment_says_otherwise(
+    said: dict[str, str], seen: list[str], expected: list[str]
+) -> None:
     named = ("NPROC", "JAX_CPU_ENABLE_ASYNC_DISPATCH", "JAX_COMPILATION_CACHE_DIR", "JAX_PLATFORMS")
     environment = {name: value for name, value in os.environ.items() if name not in named}
     shown = subprocess.run(
-        [sys.executable, "-c", SHOW], env=environment | said, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", SHOW, *seen],
+        env=environment | said,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     assert shown.stdout.split() == expected
