@@ -14,7 +14,7 @@ from aioseed.errors import ChannelClosed
 from aioseed.transport.channel import Channel
 from aioseed.transport.queue import HIGH_WATER_BYTES, MessageQueue, again, cut_reason
 from aioseed_grpc.foreign import FOREIGN, broken
-from aioseed_grpc.frame import FrameError, decode, encode
+from aioseed_grpc.frame import CLOSING, FrameError, decode, encode
 from aioseed_grpc.stream import Stream
 
 CLOSE_TIMEOUT_S = 2.0
@@ -156,6 +156,9 @@ class GrpcChannel(Channel):
         """Move frames into the inbox until the peer ends the call; a full inbox stops reading, and so the peer."""
         try:
             while (frame := await self._stream.read()) is not None:
+                if frame == CLOSING:
+                    await self._stop_writing()
+                    continue
                 payload = self._open_frame(frame)
                 self.received_bytes += len(payload)
                 self._inbox.put(payload)
@@ -176,6 +179,12 @@ class GrpcChannel(Channel):
         finally:
             # Only after something unforeseen or a cancellation is this the first end.
             self._end(ChannelClosed("", clean=False))
+
+    async def _stop_writing(self) -> None:
+        """Let the peer, which closes, see that nothing more comes; what it sent is handed out as before."""
+        self._outbox.end(ChannelClosed("", clean=True), drop=True)
+        await asyncio.wait({self._writer})
+        await self._stream.stop()
 
     async def _write_all(self) -> None:
         """Move messages from the outbox to the call until the outbox has ended and is empty."""

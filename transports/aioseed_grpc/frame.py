@@ -1,4 +1,4 @@
-"""The envelope ``message Frame { bytes payload = 1; }``, written and read by hand so that no protobuf is needed.
+"""The envelope ``message Frame { bytes payload = 1; bool closing = 2; }``, by hand so that no protobuf is needed.
 
 Reading follows the protobuf rules: fields may come in any order, unknown ones are skipped, the last payload counts.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import functools
 from typing import Final
+
+CLOSING: Final = b"\x10\x01"
+"""The last Frame of a server that closes: field 2 alone. The client half-closes once it has read that."""
 
 MAX_ENVELOPE_BYTES: Final = 16
 """More than the envelope of any payload up to 2**63 bytes."""

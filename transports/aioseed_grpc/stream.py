@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Protocol
 
@@ -10,10 +11,14 @@ import grpc
 
 from aioseed.errors import ChannelClosed
 from aioseed_grpc.foreign import ended
+from aioseed_grpc.frame import CLOSING, FrameError
 
 METHOD = "/aioseed.v1.Aioseed/Session"
 ACCEPTED_KEY = "aioseed-accepted"
 CLOSE_REASON_KEY = "aioseed-close-reason-bin"
+
+STOP_TIMEOUT_S = 1.0
+"""How long a server that closes waits for the client to stop writing."""
 
 _CANCELLATION_FOLLOWS_S = 0.1
 
@@ -26,6 +31,13 @@ class Stream(Protocol):
 
     def write(self, frame: bytes) -> Coroutine[object, None, None]:
         """Write one frame; returns when gRPC has room again. Cancelling it may end the call."""
+
+    async def stop(self) -> None:
+        """Do as the peer asked with `CLOSING`: write nothing more, but read on. Nothing may be being written.
+
+        Raises:
+            FrameError: This end must not be asked.
+        """
 
     async def ending(self) -> ChannelClosed:
         """Return how the call ended, after `read` returned None."""
@@ -56,6 +68,10 @@ class ClientStream:
         """Write one frame."""
         writing: Coroutine[object, None, None] = self._call.write(frame)
         return writing
+
+    async def stop(self) -> None:
+        """Half-close."""
+        await self._call.done_writing()
 
     async def ending(self) -> ChannelClosed:
         """Return the server's status, with its words for the close where there are some."""
@@ -89,6 +105,7 @@ class ServerStream:
         # Completed with None when the call is to end well, with words when it is to be aborted.
         self._verdict: asyncio.Future[str | None] = loop.create_future()
         self._lost = asyncio.Event()
+        self._all_read = asyncio.Event()
         self._over = asyncio.Event()
         context.add_done_callback(lambda _: self._over.set())
 
@@ -105,7 +122,12 @@ class ServerStream:
 
     async def read(self) -> bytes | None:
         """Return the next frame, None after the last."""
-        frame = await self._context.read()
+        frame = grpc.aio.EOF
+        try:
+            frame = await self._context.read()
+        finally:
+            if frame is grpc.aio.EOF:
+                self._all_read.set()
         return None if frame is grpc.aio.EOF else frame
 
     def write(self, frame: bytes) -> Coroutine[object, None, None]:
@@ -113,6 +135,14 @@ class ServerStream:
         # Its own coroutine: one of ours around it would be run at each step of it.
         writing: Coroutine[object, None, None] = self._context.write(frame)
         return writing
+
+    async def stop(self) -> None:
+        """Refuse: a client half-closes when it closes, and asks for nothing.
+
+        Raises:
+            FrameError: Always.
+        """
+        raise FrameError("only a server asks to stop writing")
 
     async def ending(self) -> ChannelClosed:
         """Tell a half-close from a cancelled call: both read as the end, but a cancellation follows the latter."""
@@ -124,12 +154,27 @@ class ServerStream:
         return ChannelClosed("", clean=False)
 
     async def finish(self, reason: str) -> None:
-        """End the call with the status OK, which gRPC delivers after all frames, and wait until it is written."""
+        """Let the client stop writing, end the call with the status OK after all frames, and wait until it is written.
+
+        A write of the client that the status meets under way would fail there, and grpc.aio then takes the whole call
+        for broken, with all that was not read yet.
+        """
         if not self._verdict.done():
             if reason:
                 self._context.set_trailing_metadata(((CLOSE_REASON_KEY, reason.encode()),))
+            await self._ask_to_stop()
+        if not self._verdict.done():
             self._verdict.set_result(None)
         await self._over.wait()
+
+    async def _ask_to_stop(self) -> None:
+        if self._all_read.is_set():
+            return
+        asking = asyncio.ensure_future(self._context.write(CLOSING))
+        asking.add_done_callback(_look_at)  # not awaited: to cancel it would end the call
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self._all_read.wait()
 
     def abort(self, reason: str) -> None:
         """End the call with the status ABORTED."""
@@ -139,3 +184,8 @@ class ServerStream:
     async def release(self) -> None:
         """Let the call end, if it has not yet; gRPC's server owns the connection."""
         self.abort("")
+
+
+def _look_at(asked: asyncio.Future[None]) -> None:
+    if not asked.cancelled():
+        asked.exception()  # a call that breaks there says so by its end

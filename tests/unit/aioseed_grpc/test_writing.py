@@ -7,7 +7,7 @@ import asyncio
 import grpc
 import pytest
 from aioseed_grpc.channel import GrpcChannel
-from aioseed_grpc.frame import decode
+from aioseed_grpc.frame import CLOSING, decode
 
 from aioseed.errors import ChannelClosed
 
@@ -19,12 +19,24 @@ class SlowStream:
         self.begun: list[bytes] = []
         self.written: list[bytes] = []
         self.finished = False
+        self.asked = asyncio.Event()  # set: the peer asks to stop writing
+        self.stopped_after: list[bytes] | None = None
         self._turn: asyncio.Future[None] | None = None
         self._over = asyncio.Event()
 
     async def read(self) -> bytes | None:
+        if self.stopped_after is None:
+            waits = {asyncio.ensure_future(event.wait()) for event in (self._over, self.asked)}
+            _, others = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for other in others:
+                other.cancel()
+            if not self._over.is_set():
+                return CLOSING
         await self._over.wait()
         return None
+
+    async def stop(self) -> None:
+        self.stopped_after = list(self.written)
 
     async def write(self, frame: bytes) -> None:
         assert self._turn is None, "two writes at once"
@@ -151,4 +163,21 @@ async def test_a_write_that_fails_ends_sending() -> None:
     await turns()
     with pytest.raises(ChannelClosed):
         channel.send_nowait(b"2")
+    await channel.close()
+
+
+async def test_a_peer_that_closes_lets_what_is_in_hand_be_written_and_gets_nothing_else() -> None:
+    channel, stream = made()
+    channel.send_nowait(b"1")
+    channel.send_nowait(b"2")
+    await turns()  # "1" is being written, the writer's task holds "2"
+    channel.send_nowait(b"3")
+    stream.asked.set()
+    await turns()
+    assert stream.stopped_after is None
+    with pytest.raises(ChannelClosed) as caught:
+        channel.send_nowait(b"4")
+    assert caught.value.clean
+    await write_all(stream, 2)
+    assert stream.stopped_after == stream.begun == [b"1", b"2"]
     await channel.close()
