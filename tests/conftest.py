@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
 import importlib.util
 import ipaddress
 import logging
@@ -54,6 +55,16 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
         fast = {"uvloop": uvloop.new_event_loop}
         return factories | fast if every else fast
     return factories
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_collections() -> None:
+    """Keep full collections short: over all that a worker has imported and compiled they stop it for seconds.
+
+    That is longer than a transport gives its peer to close.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
