@@ -37,12 +37,16 @@ async def test_token_that_metadata_cannot_carry_is_refused_before_dialling() -> 
 
 async def test_peer_that_never_answers_is_a_connect_error() -> None:
     served = asyncio.Event()
-    ends: list[asyncio.StreamWriter] = []
+    conversations: set[asyncio.Task[object]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ends.append(writer)
+        conversation = asyncio.current_task()
+        assert conversation is not None
+        conversations.add(conversation)
         await reader.read()
         served.set()
+        writer.close()
+        await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"grpc://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -50,9 +54,9 @@ async def test_peer_that_never_answers_is_a_connect_error() -> None:
         await GrpcTransport().dial(url, DialOptions(connect_timeout_s=0.1))
     await served.wait()
     server.close()
-    for end in ends:  # gRPC dials anew by itself, so there may be more than one
-        end.close()
-        await end.wait_closed()
+    for _ in range(4):  # gRPC dials anew by itself: one that was just accepted has its conversation a few turns later
+        await asyncio.sleep(0)
+    await asyncio.gather(*conversations)
     await server.wait_closed()
 
 
