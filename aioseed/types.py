@@ -21,6 +21,9 @@ from aioseed.specs import ActionSpec, ArraySpec, Json, ObservationSpec
 Allocate: TypeAlias = Callable[[tuple[int, ...], "np.dtype[np.generic]"], np.ndarray]
 """Returns a zeroed array of a shape and dtype, in memory of a kind that whoever reads it likes."""
 
+Payload: TypeAlias = bytes | memoryview
+"""A message where it is handed over: bytes, or a read-only view of bytes that is good until the taker returns."""
+
 FIRST = np.uint8(1)
 """Flag of an episode's first row: its observation came from a reset, its reward is 0, its incoming action is none."""
 TERMINATED = np.uint8(2)

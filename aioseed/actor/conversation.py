@@ -13,6 +13,7 @@ from aioseed.actor.session import ActorEvent, ActorSession, End, Outcome
 from aioseed.actor.watch import Watch
 from aioseed.errors import AioseedError, ChannelClosed, EnvironmentFailed, ProtocolError, TransportError
 from aioseed.transport.channel import Channel
+from aioseed.types import Payload
 from aioseed.wire.messages import Error, Hello, Welcome, clip
 
 CLOSE_S = 3.0
@@ -87,9 +88,9 @@ class Conversation:
         except ChannelClosed as closed:
             self._finish(End("retry", closed, may_resume=True))
 
-    def _hear(self, payload: bytes) -> bool:
+    def _hear(self, payload: Payload) -> bool:
         self._watch.heard()
-        self._guard(partial(self._session.receive, payload))
+        self._guard(partial(self._session.receive, bytes(payload)))
         return not self._ended.done()
 
     async def _tick(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from aioseed.errors import ConnectError, ProtocolError
 from aioseed.transport.channel import Channel
+from aioseed.types import Payload
 from aioseed.wire.columns import ACTION_TYPE
 from aioseed.wire.messages import Ping, Pong, Welcome, decode_control
 
@@ -64,7 +65,8 @@ class ChannelLink:
     async def converse(self, first: bytes, answered: Answered) -> None:
         """Send each message from within the one before."""
 
-        def take(payload: bytes) -> bool:
+        def take(message: Payload) -> bool:
+            payload = bytes(message)
             if not self._is_answer(payload):
                 return True
             following = answered(payload)

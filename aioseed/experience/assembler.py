@@ -98,8 +98,8 @@ class UnrollAssembler:
             if rows.size < count:
                 steps, acts, begins_state = _select(steps, acts, rows, begins_state)
                 count = rows.size
-        full = self._store.append(steps, acts, count, begins_state)
-        self._ledger.accept(count - int(np.count_nonzero(steps.flags[:count] & FIRST)), evaluated)
+        full, transitions = self._store.append(steps, acts, count, begins_state)
+        self._ledger.accept(transitions, evaluated)
         if full.size:
             self._queue_full(full)
 

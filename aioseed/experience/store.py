@@ -67,23 +67,30 @@ class UnrollStore:
         self._last = np.array((layout.rows - 1) * slots, np.intp)  # positions from here on are of last rows
         self._at = self._numbers.copy()  # position of the row that comes next; below S: no open unroll
         self._own_from = np.ones(slots, np.int32)  # transitions of rows before this one belong to an earlier unroll
+        self._firsts = np.zeros(slots, np.int32)  # rows from that one on which begin an episode: no transitions
         self._epoch = np.full(slots, _NO_EPOCH)  # of the open unroll
         self._last_epoch = np.zeros(slots, np.uint64)  # of the open unroll, else of the last one
         self._has_epoch = np.zeros(slots, np.bool_)
         self._next_sequence = np.zeros(slots, np.uint32)
         self._row_of = np.zeros(slots, np.intp)  # scratch of `_follow`
 
-    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> np.ndarray:
-        """Append the first `count` rows and return the slots whose unrolls are now full, in the order of the rows.
+    def append(
+        self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState
+    ) -> tuple[np.ndarray, int]:
+        """Append the first `count` rows.
 
-        Each of these must go through `begin_next` before its next row comes. Unless all rows are sound none is written.
+        Each slot with a full unroll must go through `begin_next` before its next row comes. Unless all rows are sound
+        none is written.
+
+        Returns:
+            The slots whose unrolls are now full, in the order of the rows, and the number of transitions appended.
 
         Raises:
             AioseedError: A row is not the successor of its slot's last row; serving should have refused it.
         """
         slots = steps.slot[:count].astype(np.intp)
         if not count:
-            return slots
+            return slots, 0
         index = self._index(slots)
         try:
             at = self._at[index]
@@ -97,10 +104,15 @@ class UnrollStore:
         for grid, column in zip(self._flat, self._forms.rows(steps, acts, count), strict=False):
             self._write(grid, cells, column)
         self._flat[-1][cells] = acts.policy_version
+        firsts = steps.flags[:count] & FIRST
+        transitions = count - int(np.count_nonzero(firsts))
+        if transitions < count:
+            # Row 0 of a lease is before those that are counted.
+            self._firsts[slots[(firsts != 0) & (at >= self._slots)]] += 1
         ended = at >= self._last
         self._at[index] = at + self._step
         self._next_sequence[index] = steps.sequence[:count] + _ONE_NUMBER
-        return slots[ended] if np.count_nonzero(ended) else slots[:0]
+        return slots[ended] if np.count_nonzero(ended) else slots[:0], transitions
 
     def nearly_full(self, slots: np.ndarray) -> int:
         """Return how many of `slots` one more row makes full."""
@@ -112,7 +124,7 @@ class UnrollStore:
             slot=slots.astype(np.uint32),
             epoch=self._last_epoch[slots],
             sequence=self._next_sequence[slots] - np.uint32(self._layout.rows),
-            transitions=self._transitions(slots),
+            transitions=self._layout.rows - self._own_from[slots] - self._firsts[slots],
         )
         return FullUnrolls(self._index(slots), slots, identity, self._states.get(slots))
 
@@ -144,6 +156,7 @@ class UnrollStore:
                 grid[: layout.overlap_steps + 1, full.where] = grid[layout.unroll_steps :, full.where]
         self._at[full.where] = self._numbers[full.where] + (layout.overlap_steps + 1) * self._slots
         self._own_from[full.where] = layout.overlap_steps + 1
+        self._firsts[full.where] = 0
         self._states.advance(full.slots)
 
     def drop(self, slots: np.ndarray) -> int:
@@ -152,16 +165,20 @@ class UnrollStore:
         The next row of each must be the first of a newer epoch.
         """
         slots = np.unique(slots).astype(np.intp)
-        dropped = int(self._transitions(slots).sum())
+        rows = np.maximum(self._at[slots] // self._step - self._own_from[slots], 0)
+        dropped = int((rows - self._firsts[slots]).sum())
         self._at[slots] = slots
         self._epoch[slots] = _NO_EPOCH
         self._next_sequence[slots] = 0
         self._own_from[slots] = 1
+        self._firsts[slots] = 0
         return dropped
 
     def recount(self) -> int:
         """Return how many transitions open unrolls hold, counted row by row (for the audit of the ledger)."""
-        return int(self._transitions(self.open_slots).sum())
+        slots, row = self.open_slots, np.arange(self._layout.rows)[:, None]
+        own = (row >= self._own_from[slots]) & (row < self._at[slots] // self._step)
+        return int((own & ((self._flags[:, slots] & FIRST) == 0)).sum())
 
     @property
     def open_slots(self) -> np.ndarray:
@@ -261,9 +278,3 @@ class UnrollStore:
                 target[:, place] = grid[:, slots[place]]
 
         self._copier.run(part, len(slots), target.nbytes)
-
-    def _transitions(self, slots: np.ndarray) -> np.ndarray:
-        row = np.arange(self._layout.rows)[:, None]
-        own = (row >= self._own_from[slots]) & (row < self._at[slots] // self._step)
-        transitions: np.ndarray = (own & ((self._flags[:, slots] & FIRST) == 0)).sum(axis=0, dtype=np.int32)
-        return transitions

@@ -1,9 +1,9 @@
 """From STEP messages to closed batches, and from answered batches to ACTION messages.
 
 The hot path of a learner. An actor's group sends the same slots under the same epochs step after step, so a session
-keeps for each group the identity bytes that its next STEP must have: one look into a dict accepts a message, whatever
-its number of rows, and one slice assignment a column copies it into the open batch. Everything else (first contact,
-repeats, subsets, refusals) takes the careful road through `SlotTable.sort`.
+keeps for each group the header and identity that its next STEP must have: one look into a dict accepts a message,
+whatever its number of rows, and one slice assignment a column copies it into the open batch. Everything else (first
+contact, repeats, subsets, refusals) takes the careful road through `SlotTable.sort`.
 
 Synchronous and without a clock of its own; the time comes with each call. Thread: the event loop alone, but for
 `RowPool`, from which the inference thread returns columns.
@@ -20,12 +20,11 @@ import numpy as np
 
 from aioseed.serving.rule import TIMER_S, Close, Limits, Waiting, close_now, patience_s
 from aioseed.serving.slots import Rows, SlotTable
-from aioseed.types import Allocate, StepColumns
-from aioseed.wire.columns import ActionLayout, RowWriter, StepLayout, flat_columns, step_views
+from aioseed.types import Allocate, Payload, StepColumns
+from aioseed.wire.columns import HEADER, ActionLayout, RowWriter, StepLayout, flat_columns, step_views
 from aioseed.wire.messages import Error, ErrorCode, RefusedRow
 
 _MAX_GROUPS = 256
-_IDENTITY_AT = 8  # the first column begins behind the header
 _GAP = bytes(4)  # behind an odd number of sequence numbers
 _ONE = np.array(1, np.uint32)  # without axes: to NumPy that is cheaper than a number, which it has to make one of
 _SERVICE_WEIGHT = 1 / 16
@@ -80,16 +79,16 @@ class Respondent(Protocol):
     """Be somebody who sent a STEP: what intake needs of a session."""
 
     number: int
-    expected: dict[bytes, np.ndarray]  # identity bytes that a group's next STEP must have -> its slots, int64[n]
+    expected: dict[bytes, np.ndarray]  # header and identity that a group's next STEP must have -> its slots, int64[n]
     careful: list[CarefulReply]
 
     def answer(self, payload: bytes) -> None:
         """Send one ACTION; a channel that has ended swallows it."""
 
 
-# Whose rows lie in a batch: (session, slots of the group or None for rows that came over the careful road, identity
-# bytes, first row in the batch, rows, when the STEP arrived in seconds). A plain tuple, since one is made for each
-# message and naming its fields costs as much as copying its rows.
+# Whose rows lie in a batch: (session, slots of the group or None for rows that came over the careful road, header and
+# identity of the STEP, first row in the batch, rows, when the STEP arrived in seconds). A plain tuple, since one is
+# made for each message and naming its fields costs as much as copying its rows.
 Segment: TypeAlias = tuple[Respondent, np.ndarray | None, bytes, int, int, float]
 
 
@@ -141,11 +140,13 @@ class Intake:
         self.limits = limits
         self.in_flight = 0
         self._steps = steps
+        self._heads = steps.heads
         self._action_layout = action_layout
         self._actions = actions
         self._submit = submit
         self._open = self.pool.take()
         self._segments: list[Segment] = []
+        self._free_up_to = 0 if limits.lockstep_rows else limits.max_rows  # rows that need no thought where they go
         self._careful: dict[int, Respondent] = {}  # sessions with answers that are held back, by number
         self._count = 0
         self._entered = 0  # rows of the open batch that the slot table knows
@@ -173,18 +174,17 @@ class Intake:
             due_s = min(due_s, max(self._opened_s, self._idle_from_s) + patient_s)
         return due_s + _ROUNDING_S
 
-    def take(self, session: Respondent, payload: bytes, now_s: float) -> Error | None:
+    def take(self, session: Respondent, payload: Payload, now_s: float) -> Error | None:
         """Take one STEP in: apply it, answer a repeat, or return the ERROR that refuses it.
 
         Raises:
             ProtocolError: The message cannot be read by the agreed specs.
         """
-        _, identity_end = self._steps.begin(payload, self.limits.max_rows)
-        identity = payload[_IDENTITY_AT:identity_end]
-        slots = session.expected.pop(identity, None)
+        head = bytes(payload[: self._heads.get(len(payload), 0)])
+        slots = session.expected.pop(head, None)
         if slots is None:
-            return self._take_carefully(session, payload, identity, now_s)
-        self._place(session, payload, identity, slots, now_s)
+            return self._take_carefully(session, payload, now_s)
+        self._place(session, payload, head, slots, now_s)
         return None
 
     def poll(self, now_s: float) -> Close:
@@ -206,10 +206,13 @@ class Intake:
 
     def close(self, cause: Close, now_s: float) -> None:
         """Close the open batch, which has rows, and hand it to inference."""
-        self.sync()
         count, rows = self._count, self._open
         columns = rows.columns
         slots = columns.slot[:count].astype(np.int64)
+        if self._entered or self.limits.lockstep_rows:
+            self.sync()
+        else:
+            self.table.enter(slots, columns.sequence[:count])
         batch = ClosedBatch(
             rows,
             count,
@@ -241,12 +244,12 @@ class Intake:
         self._served(now_s - batch.closed_s, now_s)
         alive = self.table.answer(batch.slots, batch.epochs, batch.lease_changes, now_s)
         encode, following = self._action_layout.encode, batch.following
-        for session, slots, identity, start, rows, _ in batch.segments:
+        for session, slots, head, start, rows, _ in batch.segments:
             if slots is not None:
                 stop = start + rows
                 if alive is None or alive[start:stop].all():
-                    self._expect(session, slots, identity, following[4 * start : 4 * stop])
-                session.answer(encode(rows, identity, actions[start * row_bytes : stop * row_bytes]))
+                    self._expect(session, slots, head, following[4 * start : 4 * stop])
+                session.answer(encode(rows, head[HEADER.size :], actions[start * row_bytes : stop * row_bytes]))
         if self._careful:
             self._answer_careful()
 
@@ -280,7 +283,9 @@ class Intake:
                 self.table.enter(self._open.columns.slot[rows], self._open.columns.sequence[rows])
         self._entered = end
 
-    def _take_carefully(self, session: Respondent, payload: bytes, identity: bytes, now_s: float) -> Error | None:
+    def _take_carefully(self, session: Respondent, payload: Payload, now_s: float) -> Error | None:
+        rows = self._steps.rows(payload, self.limits.max_rows)
+        head = bytes(payload[: self._steps.identity_bytes(rows)])
         self.sync()
         views = step_views(self._steps, payload)
         sorted_rows = self.table.sort(session.number, views)
@@ -289,23 +294,24 @@ class Intake:
         slots = views.slot.astype(np.int64)
         if sorted_rows.repeat.size == 0:
             _drop_groups(session, slots)
-            self._place(session, payload, identity, slots, now_s)
+            self._place(session, payload, head, slots, now_s)
             self.sync()
             return None
         if sorted_rows.apply.size:
             _drop_groups(session, slots[sorted_rows.apply])
             self._place_some(session, views, sorted_rows.apply, now_s)
             self.sync()
-        session.careful.append(CarefulReply(identity, slots))
+        session.careful.append(CarefulReply(head[HEADER.size :], slots))
         self._careful[session.number] = session
         self._answer_careful()
         return None
 
-    def _place(self, session: Respondent, payload: bytes, identity: bytes, slots: np.ndarray, now_s: float) -> None:
-        rows = slots.size
-        start = self._room(rows, slots, now_s)
+    def _place(self, session: Respondent, payload: Payload, head: bytes, slots: np.ndarray, now_s: float) -> None:
+        rows, start = len(slots), self._count
+        if not start or start + rows > self._free_up_to:
+            start = self._room(rows, slots, now_s)
         self._open.writer.write(payload, rows, start)
-        self._segments.append((session, slots, identity, start, rows, now_s))
+        self._segments.append((session, slots, head, start, rows, now_s))
         self._count += rows
 
     def _place_some(self, session: Respondent, views: StepColumns, apply: np.ndarray, now_s: float) -> None:
@@ -346,14 +352,15 @@ class Intake:
             else self._service_s + _SERVICE_WEIGHT * (service_s - self._service_s)
         )
 
-    def _expect(self, session: Respondent, slots: np.ndarray, identity: bytes, sequence: bytes) -> None:
+    def _expect(self, session: Respondent, slots: np.ndarray, head: bytes, sequence: bytes) -> None:
         """Accept the next step of a group without looking at its rows one by one."""
         if len(session.expected) >= _MAX_GROUPS:
             session.expected.clear()
-        rows = slots.size
-        sequence_at = (12 * rows + 7) & ~7  # behind epochs and slots
-        gap = _GAP if rows & 1 else b""
-        session.expected[b"".join((identity[:sequence_at], sequence, gap))] = slots
+        rows = len(slots)
+        sequence_at = HEADER.size + ((12 * rows + 7) & ~7)  # behind epochs and slots
+        if rows & 1:
+            sequence += _GAP
+        session.expected[head[:sequence_at] + sequence] = slots
 
     def _answer_careful(self) -> None:
         """Send the answers that were held back and are complete.

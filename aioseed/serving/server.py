@@ -29,6 +29,7 @@ from aioseed.serving.slots import SlotTable
 from aioseed.serving.thread import Leased, Released
 from aioseed.telemetry.counters import Metrics
 from aioseed.transport.channel import Channel
+from aioseed.types import Payload
 from aioseed.wire.columns import STEP_TYPE
 from aioseed.wire.messages import (
     CONTROL_BYTE,
@@ -290,7 +291,7 @@ class Server:
         if not session.is_over:
             await session.channel.receive_each(partial(self._hear, session, opened))
 
-    def _hear(self, session: Session, opened: _Opened, payload: bytes) -> bool:
+    def _hear(self, session: Session, opened: _Opened, payload: Payload) -> bool:
         """Take one message in and say whether the session goes on.
 
         Raises:
@@ -312,7 +313,7 @@ class Server:
             session.machine.received("step")  # legal while draining, then without an answer
         elif kind == CONTROL_BYTE:
             count_message(session, now_s)
-            self._control(session, payload)
+            self._control(session, bytes(payload))
         else:
             count_message(session, now_s)
             self._metrics.counter(ProtocolError.counter).add()

@@ -130,7 +130,7 @@ class SlotTable:
     def enter(self, slots: np.ndarray, sequence: np.ndarray) -> None:
         """Note that rows were taken into the open batch."""
         slots = slots.astype(np.intp, copy=False)  # once: NumPy looks up by any other dtype three times as slowly
-        self.last_sequence[slots] = sequence
+        self.last_sequence[slots] = sequence.astype(np.int64)  # else NumPy takes a buffer to cast what it scatters
         self.in_batch[slots] = True
         if self.late_count:
             self.late_count -= int(np.count_nonzero(self.late[slots]))

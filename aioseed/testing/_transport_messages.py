@@ -8,6 +8,7 @@ from aioseed.errors import ChannelClosed
 from aioseed.testing._transport_harness import MAX_MESSAGE_BYTES, TOKEN, Pair, check, ended, expect, open_pairs
 from aioseed.transport.channel import Channel, ListenOptions, Transport
 from aioseed.transport.keyring import Keyring
+from aioseed.types import Payload
 
 
 @check
@@ -101,8 +102,8 @@ async def hands_every_message_over(transport: Transport, url: str) -> None:
     """`receive_each` sees each message once and in order, beside `receive`, whether it stops, fails or is cancelled."""
     taken: list[bytes] = []
 
-    def take(message: bytes) -> bool:
-        taken.append(message)
+    def take(message: Payload) -> bool:
+        taken.append(bytes(message))
         if message == b"fail":
             raise ValueError("as told")
         return message != b"stop"

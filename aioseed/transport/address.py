@@ -30,10 +30,15 @@ class Address(NamedTuple):
     @property
     def is_loopback(self) -> bool:
         """Say whether only this machine can reach the host."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach `host`, a name or a numeric address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def parse_url(url: str, schemes: Collection[str]) -> Address:

@@ -16,6 +16,7 @@ from aioseed.transport.client_tls import ClientTls
 from aioseed.transport.keyring import Credential, Keyring
 from aioseed.transport.server_tls import ServerTls
 from aioseed.transport.token import Secret
+from aioseed.types import Payload
 
 DEFAULT_MAX_MESSAGE_BYTES = 16 * 2**20
 
@@ -67,11 +68,12 @@ class Channel(ABC):
             ChannelClosed: No further message will come; those that arrived before were all handed out.
         """
 
-    async def receive_each(self, take: Callable[[bytes], bool]) -> None:
+    async def receive_each(self, take: Callable[[Payload], bool]) -> None:
         """Hand every message to `take` in the order of arrival, until it returns False.
 
-        Cheaper than `receive` where a transport can call `take` without waking this task. Safe to cancel: what was not
-        handed to `take` is still to be received. One caller at a time, as for `receive`. `take` must return at once.
+        Cheaper than `receive` where a transport can call `take` without waking this task, and without a copy where it
+        can show the place that a message was read to: who keeps anything of it copies that. Safe to cancel: what was
+        not handed to `take` is still to be received. One caller at a time, as for `receive`. `take` must not linger.
 
         Raises:
             ChannelClosed: No further message will come; `take` saw all that arrived before.

@@ -34,8 +34,9 @@ class Bucket:
 class Traffic(Protocol):
     """Be a channel as its listener's guard sees it."""
 
-    received_bytes: int
-    """Payload that was received so far."""
+    @property
+    def received_bytes(self) -> int:
+        """Return the payload that was received so far."""
 
     @property
     def peer(self) -> str:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from aioseed.errors import ChannelClosed
+from aioseed.types import Payload
 
 MESSAGE_OVERHEAD_BYTES = 128
 """Counted for every message beside its length, so that empty ones fill a queue too."""
@@ -20,14 +21,20 @@ class MessageQueue:
     """Hold messages in order until they are taken; one task takes, any number may put.
 
     Not thread-safe: all calls belong to the thread of one event loop.
+
+    Args:
+        on_full: Called when a message had to wait and more than `HIGH_WATER_BYTES` do.
+        on_room: Called when a message was taken and at most `HIGH_WATER_BYTES` are left.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_full: Callable[[], None] = lambda: None, on_room: Callable[[], None] = lambda: None) -> None:
+        self._on_full = on_full
+        self._on_room = on_room
         self._messages: deque[bytes] = deque()
         self._size_bytes = 0
         self._end: ChannelClosed | None = None
         self._taker: asyncio.Future[None] | None = None
-        self._take: Callable[[bytes], bool] | None = None  # of `take_each`, while its caller waits in `_taker`
+        self._take: Callable[[Payload], bool] | None = None  # of `take_each`, while its caller waits in `_taker`
         self._room: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -41,15 +48,27 @@ class MessageQueue:
         """Return how the queue ended, None while it lives. What was put before may still wait."""
         return self._end
 
-    def put(self, payload: bytes) -> None:
-        """Append a message; after the end it is dropped."""
+    def put(self, payload: Payload) -> None:
+        """Append a message, of which a view is copied if it has to wait; after the end it is dropped."""
         if self._end is not None:
             return
-        if self._take is not None and self._taker is not None and not self._taker.done():
-            self._hand_over(self._take, self._taker, payload)
+        take, taker = self._take, self._taker
+        if take is not None and taker is not None and not taker.done():
+            # Here and not in a method of its own: this is the road of every message.
+            try:
+                more = take(payload)
+            except Exception as error:
+                if not taker.done():
+                    taker.set_exception(error)
+                return
+            if not more:
+                self._take = None
+                _wake(taker)
             return
-        self._messages.append(payload)
+        self._messages.append(bytes(payload))  # of bytes it makes no copy
         self._size_bytes += len(payload) + MESSAGE_OVERHEAD_BYTES
+        if self._size_bytes > HIGH_WATER_BYTES:
+            self._on_full()
         _wake(self._taker)
 
     def end(self, closed: ChannelClosed, *, drop: bool = False) -> None:
@@ -85,9 +104,10 @@ class MessageQueue:
         self._size_bytes -= len(payload) + MESSAGE_OVERHEAD_BYTES
         if self._size_bytes <= HIGH_WATER_BYTES:
             _wake(self._room)
+            self._on_room()
         return payload
 
-    async def take_each(self, take: Callable[[bytes], bool]) -> None:
+    async def take_each(self, take: Callable[[Payload], bool]) -> None:
         """Hand every message to `take` in order until it returns False: from within `put`, once none waits here.
 
         Whoever puts must be ready for what `take` does. Safe to cancel, one caller at a time, as `take` of this class.
@@ -109,17 +129,6 @@ class MessageQueue:
             self._taker = self._take = None
         if not enough and self._end is not None:
             raise again(self._end)
-
-    def _hand_over(self, take: Callable[[bytes], bool], taker: asyncio.Future[None], payload: bytes) -> None:
-        try:
-            more = take(payload)
-        except Exception as error:
-            if not taker.done():
-                taker.set_exception(error)
-            return
-        if not more:
-            self._take = None
-            _wake(taker)
 
     async def room(self) -> None:
         """Wait until at most `HIGH_WATER_BYTES` wait or the queue has ended. Safe to cancel; any number of callers."""

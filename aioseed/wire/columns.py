@@ -26,7 +26,7 @@ import numpy as np
 
 from aioseed.errors import ProtocolError
 from aioseed.specs import ActionSpec, ArraySpec, ObservationSpec, spec_leaves
-from aioseed.types import Allocate, StepColumns
+from aioseed.types import Allocate, Payload, StepColumns
 
 STEP_TYPE = 1
 ACTION_TYPE = 2
@@ -40,7 +40,7 @@ KEPT_PLACES = 2048
 COPIED_BYTES = 8192
 """Columns up to this size are cut out of a message as bytes: below it a second copy costs less than a view."""
 
-_UNKNOWN = (0, -1, 0)
+_UNKNOWN = (0, -1)
 _EPOCH = ArraySpec("uint64", ())
 _UINT32 = ArraySpec("uint32", ())
 
@@ -67,8 +67,9 @@ class ColumnLayout:
         self.columns = columns
         self.row_bytes = sum(spec.row_bytes for spec in columns)
         self._offsets: dict[int, Offsets] = {}
-        # Headers that were checked before: (rows, message bytes, offset just behind the identity).
-        self._sound: dict[bytes, tuple[int, int, int]] = {}
+        self.heads: dict[int, int] = {}
+        """Offset just behind the identity columns, by the size of messages that were checked."""
+        self._sound: dict[bytes, tuple[int, int]] = {}  # headers that were checked: rows, message bytes
 
     def offsets(self, rows: int) -> Offsets:
         """Return the place of every column in a message of `rows` rows."""
@@ -83,30 +84,22 @@ class ColumnLayout:
         """Return the exact size of a message of `rows` rows."""
         return self.offsets(rows).total_bytes
 
-    def rows(self, payload: bytes, max_rows: int = MAX_ROWS) -> int:
+    def rows(self, payload: Payload, max_rows: int = MAX_ROWS) -> int:
         """Check header and size of a message and return its number of rows.
 
         Raises:
             ProtocolError: Another type or version, no rows, more than `max_rows`, or a size that is not the exact one.
         """
-        return self.begin(payload, max_rows)[0]
-
-    def begin(self, payload: bytes, max_rows: int = MAX_ROWS) -> tuple[int, int]:
-        """Check a message as `rows` does and return its rows and the offset just behind the identity columns.
-
-        Raises:
-            ProtocolError: As `rows`.
-        """
-        rows, total_bytes, identity_end = self._sound.get(payload[:8], _UNKNOWN)
+        rows, total_bytes = self._sound.get(bytes(payload[:8]), _UNKNOWN)
         if rows <= max_rows and len(payload) == total_bytes:
-            return rows, identity_end
+            return rows
         return self._check(payload, max_rows)
 
     def identity_bytes(self, rows: int) -> int:
         """Return the offset just behind the identity columns: an ACTION repeats ``payload[8:here]`` of its STEP."""
         return self.offsets(rows).columns[3][0]
 
-    def _check(self, payload: bytes, max_rows: int) -> tuple[int, int]:
+    def _check(self, payload: Payload, max_rows: int) -> int:
         if len(payload) < HEADER.size:
             raise ProtocolError("truncated", f"a message of {len(payload)} bytes has no header")
         message_type, version, _, rows = HEADER.unpack_from(payload)
@@ -125,8 +118,10 @@ class ColumnLayout:
             )
         if len(self._sound) >= KEPT_SIZES:
             self._sound.clear()
-        self._sound[payload[:8]] = rows, expected, places[3][0]
-        return rows, places[3][0]
+            self.heads.clear()
+        self._sound[bytes(payload[:8])] = int(rows), expected
+        self.heads[expected] = places[3][0]
+        return int(rows)
 
     def _place(self, rows: int) -> Offsets:
         offset, places = HEADER.size, []
@@ -252,7 +247,7 @@ def flat_columns(columns: StepColumns) -> tuple[np.ndarray, ...]:
     )
 
 
-def step_views(layout: StepLayout, payload: bytes) -> StepColumns:
+def step_views(layout: StepLayout, payload: Payload) -> StepColumns:
     """Return read-only views of the columns of a STEP.
 
     Raises:
@@ -292,7 +287,7 @@ class RowWriter:
         self._sources: dict[int, tuple[slice, ...]] = {}
         self._plans: dict[tuple[int, int], _Plan] = {}
 
-    def write(self, payload: bytes, rows: int, start: int) -> None:
+    def write(self, payload: Payload, rows: int, start: int) -> None:
         """Copy a checked STEP of `rows` rows to the batch rows from `start`.
 
         Raises:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from aioseed.errors import ChannelClosed
 from aioseed.transport.channel import Channel
 from aioseed.transport.queue import HIGH_WATER_BYTES, MessageQueue, again, cut_reason
+from aioseed.types import Payload
 from aioseed_grpc.foreign import FOREIGN, broken
 from aioseed_grpc.frame import CLOSING, FrameError, decode, encode
 from aioseed_grpc.stream import Stream
@@ -85,7 +86,7 @@ class GrpcChannel(Channel):
         """Return the next message."""
         return await self._inbox.take()
 
-    async def receive_each(self, take: Callable[[bytes], bool]) -> None:
+    async def receive_each(self, take: Callable[[Payload], bool]) -> None:
         """Hand every message to `take` from within the task that reads the call."""
         await self._inbox.take_each(take)
 

@@ -100,7 +100,7 @@ class Doorway:
 
 
 class Gate(asyncio.Protocol):
-    """Pass one connection on to aiohttp, within the bounds of an open door; afterwards aiohttp has it alone."""
+    """Pass one connection on to aiohttp, within the bounds of an open door, until a channel takes it over."""
 
     def __init__(self, doorway: Doorway, inner: web.RequestHandler, connection: socket.socket, peer: str) -> None:
         self._doorway = doorway
@@ -147,10 +147,8 @@ class Gate(asyncio.Protocol):
         self._inner.resume_writing()
 
     def open(self) -> None:
-        """Step aside: from now on aiohttp alone serves the connection."""
+        """Step aside: the connection is a channel's from now on."""
         self._over()
-        if self._transport is not None:
-            self._transport.set_protocol(self._inner)
 
     def cut(self) -> None:
         """Drop the connection."""

@@ -16,8 +16,6 @@ from aioseed_websocket.channel import WebSocketChannel
 from aioseed_websocket.gate import Doorway, peer_of
 
 BACKLOG = 4096
-BACKLOG_CHECK_BYTES = 2**16
-"""Written bytes between two looks at whether the peer reads; aiohttp's own choice is 2**18."""
 CONTROL_BURST_S = 2.0
 """Seconds whose control frames may come at once."""
 _IDLE_SHUTDOWN_S = 0.5
@@ -92,8 +90,6 @@ class WebSocketListener(Listener):
             autoclose=False,
             autoping=False,
             compress=False,
-            writer_limit=BACKLOG_CHECK_BYTES,
-            max_msg_size=self._options.max_message_bytes + 1,  # aiohttp refuses an equal size
         )
         if not upgraded.can_prepare(request):
             self._options.report("bad_request", peer)
@@ -103,23 +99,25 @@ class WebSocketListener(Listener):
         except ConnectionError:
             return _refuse(400)  # the peer has gone meanwhile, as aiohttp will find out when it answers
         self._doorway.open(request.protocol)
-        await self._hold(upgraded, transport, peer, verdict)
+        await self._hold(request.protocol, transport, peer, verdict)
         return upgraded
 
     async def _hold(
-        self, upgraded: web.WebSocketResponse, transport: asyncio.Transport, peer: str, verdict: Admission
+        self, inner: web.RequestHandler, transport: asyncio.Transport, peer: str, verdict: Admission
     ) -> None:
         """Run the handler of a channel to its end."""
         now_s, rate = asyncio.get_running_loop().time(), self._options.control_frames_per_s
         channel = WebSocketChannel(
-            upgraded,
             transport,
+            is_client=False,
             peer=peer,
+            max_message_bytes=self._options.max_message_bytes,
             send_buffer_bytes=self._options.send_buffer_bytes,
-            release=_nothing,
+            connection_lost=inner.connection_lost,
             control=Bucket(rate, rate * CONTROL_BURST_S, now_s),
             report=self._options.report,
         )
+        channel.begin()
         channel.credential = verdict.credential
         self._guard.add(channel, now_s)
         try:
@@ -132,7 +130,3 @@ def _refuse(status: int) -> web.Response:
     answer = web.Response(status=status, text="refused\n")
     answer.force_close()
     return answer
-
-
-async def _nothing() -> None:
-    """Stand where a dialler closes its session: aiohttp's server owns the connection."""

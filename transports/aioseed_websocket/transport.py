@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import aiohttp
 
@@ -11,10 +12,9 @@ from aioseed.transport.address import parse_url, resolve
 from aioseed.transport.channel import Channel, DialOptions, Handler, Listener, ListenOptions, Transport
 from aioseed.transport.client_tls import dial_context, why_refused
 from aioseed.transport.handlers import HandlerSet
-from aioseed.transport.token import bearer
-from aioseed_websocket.admission import SUBPROTOCOL
-from aioseed_websocket.channel import CLOSE_TIMEOUT_S, WebSocketChannel
+from aioseed_websocket.channel import WebSocketChannel
 from aioseed_websocket.foreign import FOREIGN, dial_error
+from aioseed_websocket.handshake import shake_hands
 from aioseed_websocket.listener import WebSocketListener
 
 
@@ -51,17 +51,7 @@ class WebSocketTransport(Transport):
         try:
             async with asyncio.timeout(options.connect_timeout_s):
                 trusted = await dial_context(address, options.tls) if address.scheme == "wss" else True
-                socket = await session.ws_connect(
-                    url,
-                    protocols=(SUBPROTOCOL,),
-                    headers={} if options.token is None else {"Authorization": bearer(options.token)},
-                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
-                    autoclose=False,
-                    autoping=False,
-                    compress=0,
-                    ssl=trusted,
-                    max_msg_size=options.max_message_bytes + 1,  # aiohttp refuses an equal size
-                )
+                opened = await shake_hands(session, url, options.token, trusted)
         except BaseException as error:
             await session.close()
             if isinstance(error, FOREIGN):
@@ -70,15 +60,20 @@ class WebSocketTransport(Transport):
                     told = await why_refused(address, options.tls) or told
                 raise told from error
             raise
-        return WebSocketChannel(
-            socket,
-            _transport_of(socket),
+        channel = WebSocketChannel(
+            opened.transport,
+            is_client=True,
             peer=url,
+            max_message_bytes=options.max_message_bytes,
             send_buffer_bytes=ListenOptions().send_buffer_bytes,
-            release=session.close,
+            connection_lost=opened.protocol.connection_lost,
+            release=partial(_release, opened.response, session),
         )
+        channel.begin(opened.arrived)
+        return channel
 
 
-def _transport_of(socket: aiohttp.ClientWebSocketResponse) -> asyncio.Transport:
-    """Return the connection under a client's WebSocket, for which aiohttp has no public name."""
-    return socket._writer.transport
+async def _release(response: aiohttp.ClientResponse, session: aiohttp.ClientSession) -> None:
+    """Let aiohttp drop what it keeps for a connection."""
+    response.close()
+    await session.close()

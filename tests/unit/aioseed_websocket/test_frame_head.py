@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from aioseed_websocket.channel import JOINED_BYTES, frame_head
+from aioseed_websocket.channel import JOINED_BYTES
+from aioseed_websocket.frames import frame_head
 
 from aioseed.errors import ChannelClosed
 

@@ -51,7 +51,7 @@ async def test_url_with_more_than_an_address_is_not_dialled(url: str) -> None:
         (b"", "did not answer within 0.05 s"),
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "503"),
         (b"SSH-2.0-OpenSSH\r\n", "nobody answers|answered"),
-        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", "challenge"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", "no WebSocket"),
     ],
 )
 async def test_something_else_at_the_address_is_a_connect_error(answer: bytes, words: str) -> None:

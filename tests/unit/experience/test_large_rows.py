@@ -48,7 +48,7 @@ def collected(copier: Copier | None, pattern: list[list[int]]) -> list[UnrollBuf
     for slots in pattern:
         steps = rows(slots, [at[slot] for slot in slots])
         acts = ActColumns(np.zeros(len(slots), np.int32), np.zeros(len(slots), np.int32), (), 3)
-        done = held.append(steps, acts, len(slots), lambda begin: [])
+        done, _ = held.append(steps, acts, len(slots), lambda begin: [])
         for slot in slots:
             at[slot] += 1
         if done.size:
