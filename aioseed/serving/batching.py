@@ -38,6 +38,8 @@ class Batching:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = math.inf
         self._poll_due = False
+        self._polling = False
+        self._served: list[tuple[ClosedBatch, bytes, int]] = []  # what the loop itself served since it began to poll
 
     def poll_soon(self) -> None:
         """Poll once for all messages of this turn of the loop: they arrived together and may share a batch."""
@@ -46,8 +48,18 @@ class Batching:
             self._loop.call_soon(self._poll_turn)
 
     def poll(self, now_s: float) -> None:
-        """Close the open batch if the rule says so, else see that it is looked at again when time alone closes it."""
-        self._intake.poll(now_s)
+        """Close the open batch if the rule says so, else see that it is looked at again when time alone closes it.
+
+        Batches that the loop serves itself meanwhile are answered here, without another turn of the loop.
+        """
+        self._polling = True
+        try:
+            self._intake.poll(now_s)
+            while self._served:
+                self._send(*self._served.pop(0))
+                self._intake.poll(self._time())
+        finally:
+            self._polling = False
         due_s = self._intake.due_at_s()
         if due_s is None or due_s >= self._timer_s:
             return  # a timer that is set goes off early enough; looking again then is cheaper than setting it anew
@@ -59,6 +71,9 @@ class Batching:
     def answer_from(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
         """Hand the actions of a batch to the event loop, which sends them after what it does now. Thread: any."""
         if threading.get_ident() == self._thread:
+            if self._polling:
+                self._served.append((batch, actions, row_bytes))
+                return
             self._loop.call_soon(self._answer, batch, actions, row_bytes)
         else:
             self._loop.call_soon_threadsafe(self._answer, batch, actions, row_bytes)
@@ -72,8 +87,11 @@ class Batching:
         self.poll(self._time())
 
     def _answer(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
+        self._send(batch, actions, row_bytes)
+        self.poll(self._time())
+
+    def _send(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
         now_s = self._time()
         self._intake.answer(batch, actions, row_bytes, now_s)
         self._meters.answered(batch, now_s)
         self._answered()
-        self.poll(now_s)

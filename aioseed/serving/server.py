@@ -304,9 +304,10 @@ class Server:
             if session.suspended:
                 opened.leases.wake(session, now_s)  # and the step, which is of the old epochs, is refused
             error = opened.intake.take(session, payload, now_s)
-            if error is not None:
-                self._refuse_rows(session, error, opened.leases)
             opened.batching.poll_soon()
+            if error is None:
+                return True
+            self._refuse_rows(session, error, opened.leases)
         elif state is State.CLOSED:
             return False  # it crossed our BYE
         elif kind == STEP_TYPE:
