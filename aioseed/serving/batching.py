@@ -38,28 +38,31 @@ class Batching:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = math.inf
         self._poll_due = False
+        self._seen_rows = 0  # of the open batch, when the turn before this one was over
         self._polling = False
         self._served: list[tuple[ClosedBatch, bytes, int]] = []  # what the loop itself served since it began to poll
 
     def poll_soon(self) -> None:
-        """Poll once for all messages of this turn of the loop: they arrived together and may share a batch."""
+        """Poll after all messages of this turn of the loop, and again after each turn that brings further ones."""
         if not self._poll_due:
             self._poll_due = True
             self._loop.call_soon(self._poll_turn)
 
-    def poll(self, now_s: float) -> None:
+    def poll(self, now_s: float, *, arriving: bool = False) -> None:
         """Close the open batch if the rule says so, else see that it is looked at again when time alone closes it.
 
         Batches that the loop serves itself meanwhile are answered here, without another turn of the loop.
         """
         self._polling = True
         try:
-            self._intake.poll(now_s)
+            self._intake.poll(now_s, arriving=arriving)
             while self._served:
                 self._send(*self._served.pop(0))
                 self._intake.poll(self._time())
         finally:
             self._polling = False
+        if arriving:
+            return  # it is looked at again at once
         due_s = self._intake.due_at_s()
         if due_s is None or due_s >= self._timer_s:
             return  # a timer that is set goes off early enough; looking again then is cheaper than setting it anew
@@ -79,8 +82,13 @@ class Batching:
             self._loop.call_soon_threadsafe(self._answer, batch, actions, row_bytes)
 
     def _poll_turn(self) -> None:
-        self._poll_due = False
-        self.poll(self._time())
+        rows = self._intake.waiting_rows
+        arriving, self._seen_rows = rows > self._seen_rows, rows
+        self.poll(self._time(), arriving=arriving)
+        if arriving and self._intake.waiting_rows == rows:
+            self._loop.call_soon(self._poll_turn)
+        else:
+            self._poll_due, self._seen_rows = False, 0
 
     def _due(self) -> None:
         self._timer, self._timer_s = None, math.inf

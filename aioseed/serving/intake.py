@@ -187,8 +187,13 @@ class Intake:
         self._place(session, payload, head, slots, now_s)
         return None
 
-    def poll(self, now_s: float) -> Close:
-        """Close the open batch if the rule says so, and say by which clause."""
+    def poll(self, now_s: float, *, arriving: bool = False) -> Close:
+        """Close the open batch if the rule says so, and say by which clause.
+
+        Args:
+            now_s: The time.
+            arriving: The latest look at the network has brought rows, and another follows.
+        """
         opened_s, idle_from_s = self._opened_s, self._idle_from_s
         state = Waiting(  # in the order of its fields: by name, which is asked for several times a batch, takes longer
             self._count,
@@ -198,6 +203,7 @@ class Intake:
             now_s - opened_s,
             now_s - (opened_s if opened_s > idle_from_s else idle_from_s),
             self._service_s,
+            arriving,
         )
         cause = close_now(state, self.limits)
         if cause is not Close.NO:
