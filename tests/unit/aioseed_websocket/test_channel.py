@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
+import hashlib
 import struct
 
 import aiohttp
@@ -191,3 +193,73 @@ async def test_slow_reader_is_cut_at_the_bound(accept: Accept) -> None:
                     highest = max(highest, far._transport.get_write_buffer_size())
     # It looks once in 64 KiB, and only while the connection is full.
     assert 2**19 < highest < 2**20 + 2**17
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"), [(b"\x82\x01x", 1002), (b"\xc2\x81\0\0\0\0x", 1002), (b"\x81\x80\0\0\0\0", 1003)]
+)
+async def test_breach_of_the_protocol_is_answered_with_its_code(plain: Ends, frame: bytes, code: int) -> None:
+    await plain.client.send_bytes(b"before")
+    plain.client._writer.transport.write(frame + b"\x82\x80\0\0\0\0")
+    assert await plain.channel.receive() == b"before"
+    assert not (await closed(plain.channel)).clean
+    message = await plain.client.receive()
+    assert message[:2] == (aiohttp.WSMsgType.CLOSE, code)
+    assert message.extra.startswith("the peer sent")
+
+
+async def test_who_takes_nothing_stops_its_peer_and_loses_nothing(channels: tuple[Channel, Channel]) -> None:
+    near, far = channels
+    assert isinstance(near, WebSocketChannel)
+    messages = [bytes([number]) * 2**18 for number in range(64)]
+    sending = asyncio.create_task(_send_all(near, messages))
+    async with asyncio.timeout(10.0):
+        while near._drained is None:  # noqa: ASYNC110 - until the network is full
+            await asyncio.sleep(0)
+    assert not sending.done()
+    assert [await far.receive() for _ in messages] == messages
+    await sending
+
+
+async def _send_all(channel: Channel, messages: list[bytes]) -> None:
+    for message in messages:
+        await channel.send(message)
+
+
+@pytest.mark.parametrize("unseen", [True, False])
+async def test_mask_hides_nothing_where_nobody_looks_in_between(unseen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aioseed_websocket.channel._is_unseen", lambda transport: unseen)
+    seen = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        key = next(
+            line.split(b": ")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key")
+        )
+        accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        answer = b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + accept
+        # With the answer in one piece: what comes behind the handshake is not lost, nor what is not whole yet.
+        writer.write(answer + b"\r\n\r\n\x82\x05early\x82")
+        await writer.drain()
+        seen.extend(await reader.readexactly(11))
+        writer.write(b"\x04late\x88\x02\x03\xe8")
+        await reader.read()
+        writer.close()
+
+    from aioseed_websocket import WebSocketTransport
+
+    from aioseed.transport import DialOptions
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with await WebSocketTransport().dial(f"ws://127.0.0.1:{port}", DialOptions()) as channel:
+        assert await channel.receive() == b"early"
+        channel.send_nowait(b"hello")
+        assert await channel.receive() == b"late"
+        assert (await closed(channel)).clean
+    server.close()
+    await server.wait_closed()
+    assert seen[:2] == b"\x82\x85"
+    key, body = bytes(seen[2:6]), bytes(seen[6:])
+    assert (key == bytes(4)) is unseen
+    assert bytes(byte ^ key[at % 4] for at, byte in enumerate(body)) == b"hello"

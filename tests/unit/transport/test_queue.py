@@ -133,3 +133,29 @@ def test_copy_of_an_end_says_the_same() -> None:
     copy = again(BROKEN)
     assert (copy.reason, copy.clean) == ("broken", False)
     assert copy is not BROKEN
+
+
+async def test_a_queue_says_when_it_is_full_and_when_it_has_room_again() -> None:
+    told: list[str] = []
+    queue = MessageQueue(lambda: told.append("full"), lambda: told.append("room"))
+    queue.put(bytes(HIGH_WATER_BYTES))
+    assert told == ["full"]
+    queue.put(b"small")
+    await queue.take()
+    assert told == ["full", "full", "room"]
+
+
+async def test_a_view_that_has_to_wait_is_copied_and_one_that_is_taken_is_not() -> None:
+    queue, taken = MessageQueue(), []
+    place = bytearray(b"one")
+    queue.put(memoryview(place))
+    place[:] = b"two"
+    assert await queue.take() == b"one"
+    taking = asyncio.create_task(queue.take_each(lambda payload: taken.append(payload) is None and len(taken) < 2))
+    queue.put(b"0")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    view = memoryview(place)
+    queue.put(view)
+    await taking
+    assert taken[1] is view

@@ -1,0 +1,204 @@
+"""Frames without a network: whatever a connection cuts them into, what comes out is what went in."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import pytest
+from aioseed_websocket.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    COPIED_BYTES,
+    PING,
+    PONG,
+    RECEIVE_BYTES,
+    Closing,
+    FrameError,
+    FrameReader,
+    close_payload,
+    frame_head,
+    masked,
+    unmask,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioseed.types import Payload
+
+KEY = b"\x11\x22\x33\x44"
+SIZES = (0, 1, 125, 126, 127, COPIED_BYTES, COPIED_BYTES + 1, 2**16 - 1, 2**16, RECEIVE_BYTES + 1, 400_000)
+
+
+class Heard:
+    """A reader and what it has told, views copied at once."""
+
+    def __init__(self, *, from_client: bool = True, max_message_bytes: int = 2**20) -> None:
+        self.messages: list[bytes] = []
+        self.kinds: list[type] = []
+        self.controls: list[tuple[int, bytes]] = []
+        self.reader = FrameReader(
+            self._message, self._control, from_client=from_client, max_message_bytes=max_message_bytes
+        )
+
+    def read(self, data: bytes, cuts: Iterator[int] | None = None) -> None:
+        """Hand `data` over in pieces, as an event loop does; other connections spoil the shared buffer in between."""
+        while data:
+            place = self.reader.buffer()
+            count = min(len(place), len(data), next(cuts) if cuts is not None else len(data))
+            place[:count], data = data[:count], data[count:]
+            self.reader.received(count)
+            other = FrameReader(lambda payload: None, lambda kind, payload: None, from_client=True, max_message_bytes=1)
+            other.buffer()[:64] = b"\xff" * 64
+
+    def _message(self, payload: Payload) -> None:
+        if isinstance(payload, memoryview):
+            assert payload.readonly
+        self.kinds.append(type(payload))
+        self.messages.append(bytes(payload))
+
+    def _control(self, opcode: int, payload: bytes) -> None:
+        self.controls.append((opcode, payload))
+
+
+def frame(payload: bytes, opcode: int = BINARY, key: bytes | None = KEY, *, final: bool = True) -> bytes:
+    head = bytearray(frame_head(len(payload), opcode, is_masked=key is not None))
+    if not final:
+        head[0] &= 0x7F
+    return bytes(head) + (b"" if key is None else key + bytes(masked(payload, key)))  # a server's body follows
+
+
+def body(size: int) -> bytes:
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("key", [KEY, bytes(4), None], ids=["masked", "zeros", "server"])
+def test_every_size_arrives_whole_with_and_without_a_mask(size: int, key: bytes | None) -> None:
+    heard = Heard(from_client=key is not None)
+    data = frame(body(size), key=key) + (body(size) if key is None else b"")
+    heard.read(data * 2)
+    assert heard.messages == [body(size)] * 2
+    assert heard.kinds == [bytes if size <= COPIED_BYTES else memoryview] * 2
+    assert heard.reader.received_bytes == 2 * size
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([BINARY, PING, PONG]), st.integers(0, 300), st.sampled_from([KEY, bytes(4)])),
+        max_size=8,
+    ),
+    st.lists(st.integers(1, 400), min_size=1),
+)
+def test_any_frames_survive_any_cuts(frames: list[tuple[int, int, bytes]], cuts: list[int]) -> None:
+    sent = [(opcode, body(size if opcode == BINARY else size % 126), key) for opcode, size, key in frames]
+    heard = Heard()
+    pieces = iter(cuts * 4000)
+    heard.read(b"".join(frame(payload, opcode, key) for opcode, payload, key in sent), pieces)
+    assert heard.messages == [payload for opcode, payload, _ in sent if opcode == BINARY]
+    assert heard.controls == [(opcode, payload) for opcode, payload, _ in sent if opcode != BINARY]
+
+
+@given(st.binary(max_size=70), st.binary(min_size=4, max_size=4), st.integers(0, 7))
+def test_a_mask_is_an_exclusive_or_with_the_key_over_and_over(payload: bytes, key: bytes, skip: int) -> None:
+    expected = bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
+    assert bytes(masked(payload, key)) == expected
+    view = memoryview(bytearray(skip) + payload)[skip:]
+    unmask(view, key)
+    assert view.tobytes() == expected
+
+
+def test_a_key_of_zeros_copies_nothing() -> None:
+    payload = body(1000)
+    assert masked(payload, bytes(4)) is payload
+
+
+def test_a_large_message_is_read_to_where_it_stays() -> None:
+    heard = Heard()
+    whole = frame(body(300_000))
+    heard.read(whole[:1000])
+    assert len(heard.reader.buffer()) == len(whole) - 1000
+    heard.read(whole[1000:])
+    assert heard.messages == [body(300_000)]
+    assert len(heard.reader.buffer()) == RECEIVE_BYTES
+
+
+def test_a_message_in_parts_is_one_and_control_frames_may_come_between() -> None:
+    heard = Heard()
+    heard.read(frame(b"one ", final=False) + frame(b"!", PING) + frame(b"two ", CONTINUATION, final=False))
+    assert (heard.messages, heard.controls) == ([], [(PING, b"!")])
+    heard.read(frame(b"three", CONTINUATION) + frame(b"next"))
+    assert heard.messages == [b"one two three", b"next"]
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "words"),
+    [
+        (frame(b"x" * 11), 1009, "at least 11 bytes"),
+        (frame(b"x" * 8, final=False) + frame(b"x" * 3, CONTINUATION), 1009, "at least 11 bytes"),
+        (struct.pack("!BBQ", 0x82, 0xFF, 2**64 - 1) + KEY, 1009, "too large"),
+        (frame(b"x", 0x1), 1003, "text"),
+        (frame(b"x", 0x3), 1002, "type 3"),
+        (frame(b"x", 0xB), 1002, "type 11"),
+        (frame(b"x", CONTINUATION), 1002, "part"),
+        (frame(b"x", final=False) + frame(b"x"), 1002, "part"),
+        (frame(b"x", PING, final=False), 1002, "control frame"),
+        (frame(b"x" * 126, PING), 1002, "control frame"),
+        (b"\xc2" + frame(b"x")[1:], 1002, "reserved bit"),
+        (frame_head(1) + b"x", 1002, "without a mask"),
+    ],
+)
+def test_what_breaks_the_protocol_is_refused_with_its_code(data: bytes, code: int, words: str) -> None:
+    for cuts in (None, iter([1] * 1000)):
+        with pytest.raises(FrameError, match=words) as caught:
+            Heard(max_message_bytes=10).read(data, cuts)
+        assert caught.value.code == code
+
+
+def test_a_server_that_masks_is_refused_by_its_client() -> None:
+    with pytest.raises(FrameError, match="with a mask"):
+        Heard(from_client=False).read(frame(b"x"))
+
+
+def test_a_frame_that_only_claims_to_be_large_is_not_allocated_beyond_the_bound() -> None:
+    heard = Heard(max_message_bytes=1000)
+    with pytest.raises(FrameError):
+        heard.read(struct.pack("!BBQ", 0x82, 0xFF, 1001) + KEY)
+    assert len(heard.reader.buffer()) == RECEIVE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "reason", "clean"),
+    [
+        (b"", 1005, "", True),
+        (close_payload(1000, "bye"), 1000, "bye", True),
+        (close_payload(1001), 1001, "", True),
+        (close_payload(1011, "no"), 1011, "no", False),
+        (close_payload(4000), 4000, "", False),
+    ],
+)
+def test_close_frame_says_how_it_ended(payload: bytes, code: int, reason: str, clean: bool) -> None:
+    closing = Closing(payload)
+    assert (closing.code, closing.reason, closing.is_clean) == (code, reason, clean)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"x", close_payload(999), close_payload(1005), close_payload(5000), b"\x03\xe8\xff"]
+)
+def test_close_frame_that_is_none_is_a_breach(payload: bytes) -> None:
+    with pytest.raises(FrameError) as caught:
+        Closing(payload)
+    assert caught.value.code == 1002
+
+
+def test_close_frames_are_controls() -> None:
+    heard = Heard()
+    heard.read(frame(close_payload(1000, "bye"), CLOSE))
+    assert heard.controls == [(CLOSE, close_payload(1000, "bye"))]
+
+
+def test_fed_bytes_are_read_like_received_ones() -> None:
+    heard = Heard()
+    heard.reader.feed(frame(body(300_000)) + frame(b"behind"))
+    assert heard.messages == [body(300_000), b"behind"]

@@ -1,0 +1,89 @@
+"""When the event loop looks at the open batch."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+from aioseed.serving.batching import Batching
+from aioseed.serving.rule import Close
+
+
+class Desk:
+    """Stand in for an intake: rows come as a test says, and the open batch closes with so many or when none comes."""
+
+    def __init__(self, closes_with: int) -> None:
+        self.waiting_rows = 0
+        self.looks: list[tuple[int, bool]] = []
+        self.answered: list[object] = []
+        self.batching: Batching | None = None
+        self._closes_with = closes_with
+
+    def poll(self, now_s: float, *, arriving: bool = False) -> Close:
+        self.looks.append((self.waiting_rows, arriving))
+        if not self.waiting_rows or (arriving and self.waiting_rows < self._closes_with):
+            return Close.NO
+        batch: Any = SimpleNamespace(rows=self.waiting_rows)
+        self.waiting_rows = 0
+        assert self.batching is not None
+        self.batching.answer_from(batch, b"", 0)  # as where the loop serves a batch itself
+        assert batch.rows not in self.answered, "a batch is not answered within its own closing"
+        return Close.ENOUGH
+
+    def due_at_s(self) -> float | None:
+        return None
+
+    def answer(self, batch: Any, actions: bytes, row_bytes: int, now_s: float) -> None:
+        self.answered.append(batch.rows)
+
+
+def open_desk(closes_with: int = 100) -> tuple[Desk, Batching]:
+    loop, desk = asyncio.get_running_loop(), Desk(closes_with)
+    intake: Any = desk
+    desk.batching = Batching(loop, intake, Mock(), loop.time, Mock())
+    return desk, desk.batching
+
+
+async def bring(desk: Desk, batching: Batching, *rows: int) -> None:
+    """Let so many rows come in each of the next turns of the loop."""
+    for count in rows:
+        if count:
+            desk.waiting_rows += count
+            batching.poll_soon()
+        await asyncio.sleep(0)
+
+
+async def test_a_burst_is_looked_at_until_a_turn_brings_nothing() -> None:
+    desk, batching = open_desk()
+    await bring(desk, batching, 2, 3, 1, 0, 0)
+    assert desk.looks[:4] == [(2, True), (5, True), (6, True), (6, False)]
+    assert desk.answered == [6]
+
+
+async def test_all_that_are_expected_are_not_waited_for_longer() -> None:
+    desk, batching = open_desk(closes_with=5)
+    await bring(desk, batching, 2, 3, 0)
+    assert desk.answered == [5]
+    await bring(desk, batching, 1, 0)
+    assert desk.answered == [5, 1]
+
+
+async def test_what_the_loop_serves_itself_is_answered_in_the_same_turn() -> None:
+    desk, batching = open_desk()
+    desk.waiting_rows = 4
+    batching.poll(0.0)
+    assert desk.answered == [4]
+
+
+async def test_answers_of_another_moment_wait_for_their_turn() -> None:
+    desk, batching = open_desk()
+    batch: Any = SimpleNamespace(rows=7)
+    batching.answer_from(batch, b"", 0)
+    assert desk.answered == []
+    await asyncio.sleep(0)
+    assert desk.answered == [7]
+    await asyncio.to_thread(batching.answer_from, batch, b"", 0)
+    await asyncio.sleep(0)
+    assert desk.answered == [7, 7]
