@@ -6,8 +6,8 @@ batch of exactly N never closes once an actor is dead. Four clauses cover it:
 - *all*: every environment that is expected waits; nobody is left to wait for.
 - *enough*: the device is idle and half of those that answered the last two closes wait. While they are served the other
   half steps, so device and environments overlap without any setting. As long as each look at the network finds further
-  steps, it is worth another: those of a burst share a batch, whose cost is hardly that of its rows. That lasts as long
-  as messages take to arrive that were sent together, a millisecond, and no longer.
+  steps, it is worth another: those of a burst share a batch, whose cost is hardly that of its rows. That may last as
+  long as serving a batch takes, or as messages take to arrive that were sent together, a millisecond, if that is less.
 - *patience*: the device has been idle, with somebody waiting, for as long as it takes to serve a batch. A small
   disturbance may have split those who step in phase into more and less than half; without this clause the fewer would
   wait for the others to come round. Whoever rents until renting has cost as much as buying never pays more than twice
@@ -79,7 +79,7 @@ def close_now(state: Waiting, limits: Limits) -> Close:
         return Close.ALL
     # Rounded up, so that a lone environment beside a frozen one is enough by itself only once the other is forgotten.
     enough = min((state.recent + 1) // 2, limits.max_rows)
-    settled = not state.arriving or state.idle_s >= TOGETHER_S
+    settled = not state.arriving or state.idle_s >= min(state.service_s, TOGETHER_S)
     if state.in_flight == 0 and enough and state.rows >= enough and settled:
         return Close.ENOUGH
     if state.in_flight == 0 and state.idle_s >= patience_s(state.service_s):

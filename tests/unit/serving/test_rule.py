@@ -29,6 +29,8 @@ def waiting(**changes: float) -> Waiting:
         (waiting(rows=8, arriving=True), Close.NO),
         (waiting(rows=8, arriving=True, idle_s=0.00099), Close.NO),
         (waiting(rows=8, arriving=True, idle_s=0.001), Close.ENOUGH),
+        (waiting(rows=8, arriving=True, idle_s=0.00019, service_s=0.0002), Close.NO),
+        (waiting(rows=8, arriving=True, idle_s=0.0002, service_s=0.0002), Close.ENOUGH),
         (waiting(rows=32, arriving=True), Close.ALL),
         (waiting(rows=1, arriving=True, idle_s=0.005), Close.PATIENCE),
         (waiting(rows=8, in_flight=1), Close.NO),
