@@ -5,8 +5,8 @@ that asked for it, which saves a hand-over a call (measured 1.1x on two cores). 
 processors, since event loop, inference and local actors want one too: for a small network on two cores a second thread
 of XLA makes an update no faster and costs half as much processor time again. Where images are seen it gets as many as
 there are: with one thread for both, inference waits behind products of training (on two cores Pong trained 1.0 to 1.3
-times as fast with two). The persistent compilation cache makes a second start fast, and stores nothing under one second
-unless told to.
+times as fast with two). A single thread of XLA is handed no parts of products: the thread that asks would only wait for
+it. The persistent compilation cache makes a second start fast, and stores nothing under one second unless told to.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import jax
 from aioseed.specs import ArraySpec, ObservationSpec, flatten
 
 IMAGE_AXES = 3
+ONE_THREAD = "xla_cpu_multi_thread_eigen"
+"""XLA's flag of whether products are shared out among its threads."""
 
 
 def prepare(cache: Path | None, observation: ObservationSpec | None = None) -> None:
@@ -26,7 +28,7 @@ def prepare(cache: Path | None, observation: ObservationSpec | None = None) -> N
     nothing.
 
     What the environment says already stays: ``JAX_CPU_ENABLE_ASYNC_DISPATCH``, ``NPROC`` (threads of XLA on the CPU),
-    ``JAX_COMPILATION_CACHE_DIR``.
+    ``JAX_COMPILATION_CACHE_DIR``, and the flag `ONE_THREAD` in ``XLA_FLAGS``.
 
     Args:
         cache: Folder of the compilation cache; None leaves it off.
@@ -37,6 +39,10 @@ def prepare(cache: Path | None, observation: ObservationSpec | None = None) -> N
     if "NPROC" not in os.environ:  # read when the backend starts
         spared = 0 if observation is not None and _sees_images(observation) else 1
         os.environ["NPROC"] = str(max(1, _processors() - spared))
+    if os.environ["NPROC"] == "1":
+        flags = os.environ.get("XLA_FLAGS", "")
+        if ONE_THREAD not in flags:
+            os.environ["XLA_FLAGS"] = f"{flags} --{ONE_THREAD}=false".lstrip()
     if cache is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         _set("jax_compilation_cache_dir", str(cache))
         _set("jax_persistent_cache_min_compile_time_secs", 0.0)

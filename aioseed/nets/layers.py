@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aioseed.nets.dense import dense
 from aioseed.nets.network import Head, Heads, NetworkOutputs
 
 Activation: TypeAlias = Literal["tanh", "relu", "swish"]
@@ -34,7 +35,7 @@ class Torso(nn.Module):
     def __call__(self, features: jax.Array) -> jax.Array:  # [..., F] -> [..., hidden[-1]]
         """Apply the layers to float32[..., F]."""
         for units in self.hidden:
-            layer = nn.Dense(units, kernel_init=nn.initializers.glorot_uniform())
+            layer = dense(units, kernel_init=nn.initializers.glorot_uniform())
             features = _ACTIVATIONS[self.activation](layer(features))
         return features
 
@@ -88,16 +89,15 @@ class DuelingOutputs(nn.Module):
         return outputs
 
     def _stream(self, features: jax.Array, head: Head, name: str, *, use_bias: bool) -> jax.Array:
-        hidden = nn.relu(
-            nn.Dense(self.units, kernel_init=nn.initializers.glorot_uniform(), name=f"{name}_hidden")(features)
-        )
+        layer = dense(self.units, kernel_init=nn.initializers.glorot_uniform(), name=f"{name}_hidden")
+        hidden = nn.relu(layer(features))
         result: jax.Array = head_layer(head, name, use_bias=use_bias)(hidden)
         return result
 
 
 def head_layer(head: Head, name: str, *, use_bias: bool = True) -> nn.Dense:
     """Return the last layer of a head; its outputs begin with about `head.scale` times the spread of its inputs."""
-    return nn.Dense(
+    return dense(
         head.size,
         use_bias=use_bias,
         kernel_init=nn.initializers.variance_scaling(head.scale**2, "fan_in", "uniform"),

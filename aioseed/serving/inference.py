@@ -24,6 +24,8 @@ from aioseed.types import FIRST, ActColumns, PolicySource, StepColumns, UnrollSi
 from aioseed.wire.columns import StepLayout
 
 LOCKSTEP_WAIT_S = 600.0
+PART_ROWS = 1024
+"""Rows that a processor acts on at once: what a small network computes for more of them falls out of its cache."""
 
 
 Column = TypeVar("Column")
@@ -201,9 +203,24 @@ class InferenceEngine:
         ]
         epoch = rows.epoch_low
         inputs = rows._replace(epoch_low=epoch[:, 0] ^ epoch[:, 1], reward=jnp.where(first, 0.0, rows.reward))
-        action, extras, after = self._acting.act(params, key, entering, inputs)
+        action, extras, after = self._act_in_parts(params, key, entering, inputs)
         written = [table.at[rows.slot].set(new) for table, new in zip(state, after, strict=True)]
         return written, action, extras, entering
+
+    def _act_in_parts(
+        self, params: object, key: jax.Array, entering: Sequence[jax.Array], rows: ActRows[jax.Array]
+    ) -> tuple[jax.Array, Sequence[jax.Array], Sequence[jax.Array]]:
+        """Act on all rows, a processor on `PART_ROWS` at a time where a bucket has several times as many."""
+        count = rows.slot.shape[0]
+        if self._far or count <= PART_ROWS or count % PART_ROWS:
+            return self._acting.act(params, key, entering, rows)
+
+        def part(inputs: tuple[Sequence[jax.Array], ActRows[jax.Array]]) -> tuple[object, ...]:
+            return self._acting.act(params, key, *inputs)
+
+        cut = jax.tree.map(lambda leaf: leaf.reshape(-1, PART_ROWS, *leaf.shape[1:]), (list(entering), rows))
+        action, extras, after = jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), jax.lax.map(part, cut))
+        return action, extras, after
 
     def _arguments(self, bucket: int) -> ActRows[jax.ShapeDtypeStruct]:
         sharding = jax.sharding.SingleDeviceSharding(self._device)

@@ -30,6 +30,7 @@ class EpisodeTracker:
         self, max_environments: int, metrics: Sequence[EnvironmentMetric] = (), *, window_episodes: int = 100
     ) -> None:
         slots = max_environments + 1
+        self._numbers = np.arange(slots, dtype=np.intp)
         self._return = np.zeros(slots, np.float64)
         self._length_steps = np.zeros(slots, np.int32)  # 0: no transition since the last episode ended
         self._metrics = np.zeros((len(metrics), slots), np.float64)
@@ -103,14 +104,24 @@ class EpisodeTracker:
         return episodes
 
     def _add(self, slots: np.ndarray, steps: StepColumns, count: int) -> None:
-        self._return[slots] += steps.reward[:count]
-        self._length_steps[slots] += _ONE_STEP
+        index = self._index(slots)
+        self._return[index] += steps.reward[:count]
+        self._length_steps[index] += _ONE_STEP
         for fold, running, value in zip(self._folds, self._metrics, steps.metrics[:count].T, strict=True):
             if fold == "last":
-                running[slots] = value
+                running[index] = value
             else:
-                before = running[slots]
-                running[slots] = before + value if fold == "sum" else np.maximum(before, value)
+                before = running[index]
+                running[index] = before + value if fold == "sum" else np.maximum(before, value)
+
+    def _index(self, slots: np.ndarray) -> slice | np.ndarray:
+        """Return slots as a slice where they are neighbours in ascending order: NumPy adds to one ten times as fast."""
+        if not slots.size:
+            return slots
+        first, last = int(slots[0]), int(slots[-1])
+        if last - first != slots.size - 1 or slots.tobytes() != self._numbers[first : last + 1].tobytes():
+            return slots
+        return slice(first, last + 1)
 
     def _begin(self, slots: np.ndarray, metrics: np.ndarray) -> None:
         """Begin episodes: a first row's reward belongs to none, and its metrics are the first to be folded."""

@@ -47,3 +47,27 @@ def test_a_process_is_set_up_unless_its_environment_says_otherwise(
         timeout=60,
     )
     assert shown.stdout.split() == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"NPROC": "1"}, "--xla_cpu_multi_thread_eigen=false"),
+        (
+            {"NPROC": "1", "XLA_FLAGS": "--xla_cpu_enable_fast_math=false"},
+            "--xla_cpu_enable_fast_math=false --xla_cpu_multi_thread_eigen=false",
+        ),
+        ({"NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=true"}, "--xla_cpu_multi_thread_eigen=true"),
+        ({"NPROC": "2"}, ""),
+    ],
+    ids=["one thread", "beside the user's flags", "the user has a say", "several threads"],
+)
+def test_one_thread_of_xla_is_handed_no_parts_of_products(said: dict[str, str], expected: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
+    show = (
+        "from aioseed.host.accelerator import prepare; import os; prepare(None); print(os.environ.get('XLA_FLAGS', ''))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", show], env=environment | said, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert shown.stdout.strip() == expected

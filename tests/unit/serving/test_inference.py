@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from aioseed.errors import EnvironmentFailed
+from aioseed.serving import inference
 from aioseed.serving.inference import (
     Acting,
     ActRows,
@@ -165,9 +166,11 @@ class Bench:
         return ActionLayout(ACTION).decode(self.peer.answers.pop()).action.tolist()
 
 
-@pytest.fixture(scope="module")
-def bench() -> Bench:
-    return Bench()
+@pytest.fixture(scope="module", params=[inference.PART_ROWS, 2], ids=["whole batches", "in parts of two rows"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inference, "PART_ROWS", request.param)
+        return Bench()
 
 
 @given(

@@ -145,3 +145,16 @@ def test_the_window_mean_does_not_drift():
         play(tracker, 0, [FIRST, TERMINATED], [0, 0.1])
     assert tracker.return_mean == pytest.approx(np.float32(0.1))
     assert tracker.window_count == 100
+
+
+@pytest.mark.parametrize("slots", [[1, 2, 3], [3, 1, 2], [1, 3, 4], [2], []], ids=str)
+def test_neighbours_and_scattered_slots_are_counted_alike(slots):
+    tracker = EpisodeTracker(5, METRICS)
+    values = [[slot, slot + 1, -slot] for slot in slots]
+    kept = np.array(values, np.float32).reshape(-1, 3)
+    for flag in (FIRST, 0, TERMINATED):
+        episodes = tracker.append(rows(slots, [flag] * len(slots), slots, kept), len(slots))
+    assert episodes.slot.tolist() == slots
+    assert episodes.episode_return.tolist() == [2 * slot for slot in slots]
+    assert episodes.length_steps.tolist() == [2] * len(slots)
+    assert episodes.metrics.tolist() == [[3 * slot, slot + 1, -slot] for slot in slots]
