@@ -21,7 +21,7 @@ from aioseed.chaos.invariants import Violation
 from aioseed.errors import ProtocolError, RefusedError, SpaceError, UsageError
 from aioseed.serving.handshake import Contract, judge
 from aioseed.serving.inference import action_table
-from aioseed.serving.intake import CarefulReply, ClosedBatch, Intake
+from aioseed.serving.intake import CarefulReply, ClosedBatch, Expected, Intake
 from aioseed.serving.rule import Limits
 from aioseed.serving.slots import SlotTable
 from aioseed.specs import ArraySpec, Json, discrete, observation_to_json
@@ -239,7 +239,7 @@ class _Peer:
     number = 1
 
     def __init__(self) -> None:
-        self.expected: dict[bytes, np.ndarray] = {}
+        self.expected: dict[bytes, Expected] = {}
         self.careful: list[CarefulReply] = []
 
     def answer(self, payload: bytes) -> None:

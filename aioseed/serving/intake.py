@@ -1,9 +1,9 @@
 """From STEP messages to closed batches, and from answered batches to ACTION messages.
 
 The hot path of a learner. An actor's group sends the same slots under the same epochs step after step, so a session
-keeps for each group the header and identity that its next STEP must have: one look into a dict accepts a message,
-whatever its number of rows, and one slice assignment a column copies it into the open batch. Everything else (first
-contact, repeats, subsets, refusals) takes the careful road through `SlotTable.sort`.
+keeps for each group, by its first slot, the header and identity that its next STEP must have: one look into a dict and
+one comparison accept a message, whatever its number of rows, and one slice assignment a column copies it into the open
+batch. Everything else (first contact, repeats, subsets, refusals) takes the careful road through `SlotTable.sort`.
 
 Synchronous and without a clock of its own; the time comes with each call. Thread: the event loop alone, but for
 `RowPool`, from which the inference thread returns columns.
@@ -79,12 +79,15 @@ class Respondent(Protocol):
     """Be somebody who sent a STEP: what intake needs of a session."""
 
     number: int
-    expected: dict[bytes, np.ndarray]  # header and identity that a group's next STEP must have -> its slots, int64[n]
+    expected: dict[bytes, Expected]  # of groups, which never overlap, by the bytes of the first row's slot
     careful: list[CarefulReply]
 
     def answer(self, payload: bytes) -> None:
         """Send one ACTION; a channel that has ended swallows it."""
 
+
+# What a group's next STEP begins with, header and identity, and its slots, int64[n].
+Expected: TypeAlias = tuple[bytes, np.ndarray]
 
 # Whose rows lie in a batch: (session, slots of the group or None for rows that came over the careful road, header and
 # identity of the STEP, first row in the batch, rows, when the STEP arrived in seconds). A plain tuple, since one is
@@ -140,7 +143,7 @@ class Intake:
         self.limits = limits
         self.in_flight = 0
         self._steps = steps
-        self._heads = steps.heads
+        self._first_slots = steps.first_slots
         self._action_layout = action_layout
         self._actions = actions
         self._submit = submit
@@ -180,11 +183,13 @@ class Intake:
         Raises:
             ProtocolError: The message cannot be read by the agreed specs.
         """
-        head = bytes(payload[: self._heads.get(len(payload), 0)])
-        slots = session.expected.pop(head, None)
-        if slots is None:
+        at = self._first_slots.get(len(payload), 0)
+        group = bytes(payload[at : at + 4])
+        known = session.expected.get(group)
+        if known is None or bytes(payload[: len(known[0])]) != known[0]:
             return self._take_carefully(session, payload, now_s)
-        self._place(session, payload, head, slots, now_s)
+        del session.expected[group]
+        self._place(session, payload, *known, now_s)
         return None
 
     def poll(self, now_s: float, *, arriving: bool = False) -> Close:
@@ -366,7 +371,8 @@ class Intake:
         sequence_at = HEADER.size + ((12 * rows + 7) & ~7)  # behind epochs and slots
         if rows & 1:
             sequence += _GAP
-        session.expected[head[:sequence_at] + sequence] = slots
+        slots_at = HEADER.size + 8 * rows
+        session.expected[head[slots_at : slots_at + 4]] = head[:sequence_at] + sequence, slots
 
     def _answer_careful(self) -> None:
         """Send the answers that were held back and are complete.
@@ -393,9 +399,9 @@ def _drop_groups(session: Respondent, slots: np.ndarray) -> None:
 
     A group whose STEP is in a batch is not expected and comes back only if its leases have not changed.
     """
-    for identity, members in list(session.expected.items()):
+    for group, (_, members) in list(session.expected.items()):
         if np.isin(members, slots).any():
-            del session.expected[identity]
+            del session.expected[group]
 
 
 def _refusal(views: StepColumns, rows: Rows) -> Error:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from aioseed.errors import ChannelClosed
-from aioseed.serving.intake import CarefulReply
+from aioseed.serving.intake import CarefulReply, Expected
 from aioseed.transport.channel import Channel
 from aioseed.transport.guard import Bucket
 from aioseed.wire.messages import ControlMessage
@@ -37,7 +37,7 @@ class Session:
         self.last_heard_s = now_s
         self.last_ping_s = now_s
         self.pings = 0
-        self.expected: dict[bytes, np.ndarray] = {}
+        self.expected: dict[bytes, Expected] = {}
         self.careful: list[CarefulReply] = []
 
     def answer(self, payload: bytes) -> None:

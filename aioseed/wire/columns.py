@@ -67,8 +67,8 @@ class ColumnLayout:
         self.columns = columns
         self.row_bytes = sum(spec.row_bytes for spec in columns)
         self._offsets: dict[int, Offsets] = {}
-        self.heads: dict[int, int] = {}
-        """Offset just behind the identity columns, by the size of messages that were checked."""
+        self.first_slots: dict[int, int] = {}
+        """Offset of the first row's slot, by the size of messages that were checked."""
         self._sound: dict[bytes, tuple[int, int]] = {}  # headers that were checked: rows, message bytes
 
     def offsets(self, rows: int) -> Offsets:
@@ -118,9 +118,9 @@ class ColumnLayout:
             )
         if len(self._sound) >= KEPT_SIZES:
             self._sound.clear()
-            self.heads.clear()
+            self.first_slots.clear()
         self._sound[bytes(payload[:8])] = int(rows), expected
-        self.heads[expected] = places[3][0]
+        self.first_slots[expected] = places[1][0]
         return int(rows)
 
     def _place(self, rows: int) -> Offsets:

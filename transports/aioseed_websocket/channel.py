@@ -36,7 +36,7 @@ from aioseed_websocket.frames import (
 
 CLOSE_TIMEOUT_S = 2.0
 JOINED_BYTES = 16 * 2**10
-"""Messages up to this size are copied behind their head; a larger one is written after it."""
+"""Messages up to this size are copied behind their head; a larger one is written beside it."""
 
 _KEY_THAT_HIDES_NOTHING = bytes(4)
 
@@ -264,8 +264,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         if size <= JOINED_BYTES:
             self._transport.write(head + body)
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            self._transport.writelines((head, body))  # at once, so that the head alone wakes nobody
 
     def _say_close(self, code: int, words: str = "") -> None:
         """Send a close frame, once, and see that the connection ends soon after."""
