@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aioseed.errors import AioseedError, ChannelClosed, ProtocolError, RefusedError
+from aioseed.errors import AioseedError, ChannelClosed, ProtocolError, RefusedError, UsageError
 from aioseed.serving.allowance import count_message, message_bucket
 from aioseed.serving.batching import Batching
 from aioseed.serving.config import ServingConfig
@@ -240,21 +240,28 @@ class Server:
             self._close_soon(former, "replaced")
         # An actor says nothing between its HELLO and this, however long the learner compiles.
         session.last_heard_s = self._time()
-        session.tell(
-            Welcome(
-                library=self._facts.library,
-                run_id=self._facts.run_id,
-                slots=session.slots.tolist(),
-                epochs=opened.table.epoch[session.slots].tolist(),
-                max_step_rows=opened.intake.limits.max_rows,
-                max_message_bytes=self._facts.max_message_bytes,
-                step_deadline_s=granted.step_deadline_s,
-                ping_interval_s=self._config.ping_interval_s,
-                ping_timeout_s=self._config.ping_timeout_s,
-                resume_token=granted.resume_token,
-                seed=self._facts.seed,
-            )
+        welcome = Welcome(
+            library=self._facts.library,
+            run_id=self._facts.run_id,
+            slots=session.slots.tolist(),
+            epochs=opened.table.epoch[session.slots].tolist(),
+            max_step_rows=opened.intake.limits.max_rows,
+            max_message_bytes=self._facts.max_message_bytes,
+            step_deadline_s=granted.step_deadline_s,
+            ping_interval_s=self._config.ping_interval_s,
+            ping_timeout_s=self._config.ping_timeout_s,
+            resume_token=granted.resume_token,
+            seed=self._facts.seed,
         )
+        try:
+            welcome.encode()
+        except UsageError as error:
+            raise RefusedError(
+                RefusalCode.SIZE,
+                f"{session.slots.size} environments are too many for one actor: {error}; start several",
+                field="environments",
+            ) from error
+        session.tell(welcome)
 
     async def _read_hello(self, session: Session) -> Hello:
         try:

@@ -107,6 +107,19 @@ async def test_a_lease_beyond_the_capacity_is_refused_and_can_be_had_later(desk)
     assert table.count("serving/refused_capacity") == 1
 
 
+async def test_an_actor_whose_welcome_would_be_too_large_is_told_so(desk, monkeypatch):
+    monkeypatch.setattr("aioseed.wire.messages.MAX_CONTROL_BYTES", 1000)
+    table = await desk(capacity=200)
+    one, two = await table.dial(), await table.dial()
+    one.greet(200)
+    refused = await one.hears()
+    assert (refused.code, refused.retry, refused.field) == ("size", False, "environments")
+    assert "200 environments are too many for one actor" in refused.message and "start several" in refused.message
+    await closed(one)
+    await asyncio.sleep(EVERYBODY_ELSE_FIRST_S)
+    assert (await two.join(2)).slots == [0, 1]  # its leases are free again
+
+
 async def test_slots_of_the_role_evaluate_come_from_the_top_and_inference_is_told(desk):
     table = await desk()
     await (await table.dial()).join(2)
