@@ -85,6 +85,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         self._rests = False  # is not read from the network
         self._deaf = False  # the peer broke the protocol: what it sends means nothing any more
         self._said_close = False
+        self._has_left = False  # the peer, by a close frame
         self._drained: asyncio.Future[None] | None = None  # while the write buffer is above its high mark
         self._lost: asyncio.Future[None] = self._loop.create_future()
         self._releasing: asyncio.Task[None] | None = None
@@ -213,7 +214,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         if opcode == CLOSE:
             closing = Closing(payload)
             self._inbox.end(ChannelClosed(closing.reason[:200], clean=closing.is_clean))
-            self._deaf = True  # it has said its last word
+            self._deaf = self._has_left = True  # it has said its last word
             self._say_close(NORMAL if closing.code == NO_CODE else closing.code)
             self._transport.close()
         elif self._control is not None and not self._control.take(1, self._loop.time()):
@@ -249,6 +250,8 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
 
     def _write(self, payload: bytes) -> None:
         if self._inbox.ended is not None:
+            if self._has_left and self._inbox.size_bytes:
+                return  # crosses the peer's goodbye, before which there are still its last words to be read
             raise again(self._inbox.ended)
         if self._transport.is_closing():
             raise ChannelClosed("the connection broke", clean=False)

@@ -77,6 +77,20 @@ async def test_lost_connection_is_not_clean_but_what_arrived_is_handed_out(plain
         plain.channel.send_nowait(b"nobody hears")
 
 
+async def test_who_answers_a_peer_that_has_left_still_reads_its_last_words(channels: tuple[Channel, Channel]) -> None:
+    near, far = channels
+    near.send_nowait(b"question")
+    near.send_nowait(b"last words")
+    await near.close()
+    assert await far.receive() == b"question"
+    far.send_nowait(b"answer")
+    await far.send(b"answer")
+    assert await far.receive() == b"last words"
+    with pytest.raises(ChannelClosed):
+        far.send_nowait(b"nobody hears")
+    assert (await closed(far)).clean
+
+
 async def test_reason_of_a_close_is_cut_to_what_a_frame_holds(channels: tuple[Channel, Channel]) -> None:
     near, far = channels
     _, end = await asyncio.gather(near.close("ä" * 200), closed(far))
