@@ -186,7 +186,8 @@ class Intake:
         at = self._first_slots.get(len(payload), 0)
         group = bytes(payload[at : at + 4])
         known = session.expected.get(group)
-        if known is None or bytes(payload[: len(known[0])]) != known[0]:
+        # The place of the first slot tells the rows, and so that the message has the length that its head claims.
+        if known is None or at != HEADER.size + 8 * len(known[1]) or bytes(payload[: len(known[0])]) != known[0]:
             return self._take_carefully(session, payload, now_s)
         del session.expected[group]
         self._place(session, payload, *known, now_s)

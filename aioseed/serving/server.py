@@ -254,14 +254,13 @@ class Server:
             seed=self._facts.seed,
         )
         try:
-            welcome.encode()
+            session.tell(welcome)
         except UsageError as error:
             raise RefusedError(
                 RefusalCode.SIZE,
                 f"{session.slots.size} environments are too many for one actor: {error}; start several",
                 field="environments",
             ) from error
-        session.tell(welcome)
 
     async def _read_hello(self, session: Session) -> Hello:
         try:

@@ -49,10 +49,15 @@ class Session:
             return
 
     def tell(self, message: ControlMessage) -> None:
-        """Send a control message that the table allows now; a closed channel swallows it likewise."""
+        """Send a control message that the table allows now; a closed channel swallows it likewise.
+
+        Raises:
+            UsageError: It is too large; then it does not count as said.
+        """
         if self.machine.may_send(message.type):
+            payload = message.encode()
             self.machine.sent(message.type)
-            self.answer(message.encode())
+            self.answer(payload)
 
     @property
     def is_over(self) -> bool:

@@ -83,7 +83,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         self._held = False  # by the listener's guard
         self._full = False  # nobody takes what arrives
         self._rests = False  # is not read from the network
-        self._deaf = False  # the peer broke the protocol: what it sends means nothing any more
+        self._deaf = False  # what the peer sends means nothing any more
         self._said_close = False
         self._has_left = False  # the peer, by a close frame
         self._drained: asyncio.Future[None] | None = None  # while the write buffer is above its high mark
@@ -95,7 +95,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         """Take the connection over; `arrived` came behind the handshake."""
         transport = self._transport
         if transport.is_closing():
-            self.connection_lost(None)  # only the protocol of before is told
+            self.connection_lost(None)  # of which only the protocol before this one would be told
             return
         transport.pause_reading()  # uvloop looks only when it begins to read at how a protocol wants it
         transport.set_protocol(self)
@@ -127,6 +127,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
 
     def cut(self, reason: str) -> None:
         """Drop the connection at once."""
+        self._deaf = True
         self._inbox.end(ChannelClosed(reason, clean=False))
         self._transport.abort()
 
@@ -211,6 +212,8 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
 
     def _heard(self, opcode: int, payload: bytes) -> None:
         """Answer a PING or the peer's goodbye."""
+        if self._deaf:
+            return  # it came in one piece with what ended the channel
         if opcode == CLOSE:
             closing = Closing(payload)
             self._inbox.end(ChannelClosed(closing.reason[:200], clean=closing.is_clean))

@@ -176,13 +176,12 @@ class FrameReader:
             first, second, size, key = self._usual.unpack_from(data, at)
             begin = at + head
             stop = begin + size
-            if first != _WHOLE_BINARY or second != self._usual_second or key != self._usual_key or stop > end:
+            if first != _WHOLE_BINARY or second != self._usual_second or key != self._usual_key:
                 break
-            if size > self._max_bytes:
+            if stop > end or size > self._max_bytes:
                 break
             at = stop
-            self.received_bytes += size
-            self._message(view[begin:stop].tobytes() if size <= COPIED_BYTES else view[begin:stop].toreadonly())
+            self._hand_over(view[begin:stop])
         return at
 
     def _begin(self, first: int, key: bytes, size: int, there: memoryview) -> None:
@@ -196,13 +195,16 @@ class FrameReader:
         if key != _NO_KEY:
             unmask(payload, key)
         if first == _WHOLE_BINARY:
-            self.received_bytes += len(payload)
-            small = len(payload) <= COPIED_BYTES
-            self._message(payload.tobytes() if small else payload.toreadonly())
+            self._hand_over(payload)
         elif first & 0x8:
             self._control(first & 0xF, payload.tobytes())
         else:
             self._collect(first, payload)
+
+    def _hand_over(self, payload: memoryview) -> None:
+        size = len(payload)
+        self.received_bytes += size
+        self._message(payload.tobytes() if size <= COPIED_BYTES else payload.toreadonly())
 
     def _collect(self, first: int, payload: memoryview) -> None:
         if self._fragments is None:
@@ -214,7 +216,7 @@ class FrameReader:
             self._message(whole)
 
     def _check(self, first: int, second: int, size: int) -> None:
-        """Refuse a frame that may not come now; a whole binary message is the least that comes here."""
+        """Let a frame through that is not a whole binary message of a legal size, or refuse it."""
         opcode = first & 0xF
         if first & 0x70:
             raise FrameError(PROTOCOL_ERROR, "the peer sent a frame with a reserved bit")

@@ -222,6 +222,19 @@ async def test_breach_of_the_protocol_is_answered_with_its_code(plain: Ends, fra
     assert message.extra.startswith("the peer sent")
 
 
+async def test_flood_of_control_frames_in_one_piece_is_reported_once(accept: Accept) -> None:
+    from aioseed.transport import ListenOptions
+
+    seen: list[str] = []
+    options = ListenOptions(control_frames_per_s=1.0, report=lambda what, peer: seen.append(what))
+    async with accept(options) as (listener, accepted), aiohttp.ClientSession() as session:
+        async with session.ws_connect(listener.url, autoping=False) as client:
+            channel = await accepted.get()
+            client._writer.transport.write(b"\x89\x80\0\0\0\0" * 50)
+            assert (await closed(channel)).reason == "too many control frames"
+    assert seen == ["control_flood"]
+
+
 async def test_who_takes_nothing_stops_its_peer_and_loses_nothing(channels: tuple[Channel, Channel]) -> None:
     near, far = channels
     assert isinstance(near, WebSocketChannel)

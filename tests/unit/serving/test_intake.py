@@ -234,6 +234,34 @@ def test_more_rows_than_a_batch_holds_are_a_protocol_error() -> None:
     assert caught.value.code == "row_count"
 
 
+@pytest.mark.parametrize("as_long_as", [1, 3])
+def test_a_step_with_the_head_that_is_expected_and_another_length_is_a_protocol_error(as_long_as: int) -> None:
+    bench = Bench(max_rows=16)
+    others = bench.join(1, 1), bench.join(3, 3)
+    for peer, slots in others:  # messages of 1 and of 3 rows were seen before
+        bench.intake.take(peer, bench.step(slots, 0), 0.0)
+    bench.intake.forget(*others[0], 0.0)
+    bench.intake.forget(*others[1], 0.0)
+    bench.table.lease(4, 1, 0.0)
+    peer, slots = bench.join(2, 2)
+    bench.table.epoch[slots] = np.uint64(2**32 + int(slots[0]))
+    assert slots.tolist() == [1, 2]
+    for sequence in range(2):
+        if sequence:  # where 1 or 3 rows have the slot of the first, this step has the same number
+            sound = bench.step(slots, sequence)
+            forged = (sound + bytes(99))[: STEPS.size_bytes(as_long_as)]
+            at = 8 + 8 * as_long_as
+            assert forged[at : at + 4] == sound[24:28]
+            with pytest.raises(ProtocolError) as caught:
+                bench.intake.take(peer, forged, 0.0)
+            assert caught.value.code == "size_mismatch"
+        bench.batches.clear()
+        assert bench.intake.take(peer, bench.step(slots, sequence), 0.0) is None
+        bench.intake.close(Close.ALL, 0.0)
+        bench.serve()
+    assert len(peer.answers) == 2
+
+
 def test_lockstep_rows_lie_in_the_order_of_slots_whatever_the_order_of_arrival() -> None:
     bench = Bench(lockstep_rows=4)
     one, ours = bench.join(1, 2)
