@@ -10,7 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, cast
 
-from aioseed.bench.traffic import MAX_MESSAGE_BYTES, Traffic
+from aioseed.bench.traffic import MAX_MESSAGE_BYTES
 from aioseed.transport.channel import Channel, Listener, ListenOptions, Transport
 
 if TYPE_CHECKING:
@@ -155,12 +155,3 @@ class _SocketEchoing(asyncio.Protocol):
             self._transport.write(bytes(self._head))
             self._head.clear()
             self._missing = self._message_bytes
-
-
-async def open_echo(traffic: Traffic, transport: Transport) -> Echo:
-    """Open the echo that `transport` is compared with."""
-    if "ws" in transport.schemes:
-        return await AiohttpEcho.open(traffic.action_bytes)
-    if "grpc" in transport.schemes:
-        return await GrpcEcho.open(traffic.action_bytes)
-    return await ChannelEcho.open(transport, traffic.action_bytes)

@@ -242,6 +242,8 @@ async def _echo(traffic: Traffic, url: str, transport: Transport | None, index: 
 async def _serve_standard_input() -> None:
     lines = asyncio.get_running_loop().run_in_executor
     opening = json.loads(await lines(None, sys.stdin.readline))
+    if opening["tuned"] and opening["echo"].startswith("grpc:"):
+        transport_for(opening["echo"])  # which sets the library up
     load = await Load.open(Traffic.from_json(opening["traffic"]), Addresses(opening["road"], opening["echo"]))
     try:
         say({"ready": True})

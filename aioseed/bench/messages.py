@@ -7,24 +7,22 @@ go in Python. Each has a server and a load of its own, since the setting is one 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Literal
 
 import numpy as np
 
-from aioseed.bench.child import Child
-from aioseed.bench.load import Addresses
-from aioseed.bench.serving import MIN_ROUNDS, ROUND_S, Contest, LoadProcess
+from aioseed.bench.processes import EchoProcesses
+from aioseed.bench.serving import MIN_ROUNDS, ROUND_S, Contest
 from aioseed.bench.traffic import Traffic, Turn
-from aioseed.transport.allocator import SWITCH
 
-Over = Literal["websocket", "socket"]
-PEERS: dict[str, tuple[Over, Mapping[str, str]]] = {
-    "untuned_echo": ("websocket", {SWITCH: "system"}),
-    "tuned_echo": ("websocket", {}),
-    "socket": ("socket", {}),
+PEERS: dict[str, tuple[Literal["websocket", "socket"], bool]] = {
+    "untuned_echo": ("websocket", False),
+    "tuned_echo": ("websocket", True),
+    "socket": ("socket", True),
 }
+"""What is echoed over, and whether the processes are set up as aioseed's are."""
 
 
 async def measure_messages(traffic: Traffic, seconds: float) -> dict[str, object]:
@@ -36,12 +34,15 @@ async def measure_messages(traffic: Traffic, seconds: float) -> dict[str, object
     rounds = max(MIN_ROUNDS, round(seconds / ROUND_S))
     rates: dict[str, list[float]] = {name: [] for name in ("road", *PEERS)}
     async with AsyncExitStack() as cleanup:
-        peers = {name: await cleanup.enter_async_context(_peer(traffic, *how)) for name, how in PEERS.items()}
+        peers = {
+            name: await cleanup.enter_async_context(EchoProcesses.open(traffic, over, tuned=tuned))
+            for name, (over, tuned) in PEERS.items()
+        }
         contest = await cleanup.enter_async_context(Contest.open(traffic))
         await contest.warm_up()
         for _ in range(rounds):
-            for name, load in peers.items():
-                rates[name].append(_bytes_per_s(traffic, await load.turn("echo", seconds / rounds)))
+            for name, peer in peers.items():
+                rates[name].append(_bytes_per_s(traffic, (await peer.turn(seconds / rounds)).turn))
             rates["road"].append(_bytes_per_s(traffic, await contest.road_turn(seconds / rounds)))
     return {**traffic._asdict(), "message_bytes": traffic.step_bytes, "rounds": rounds, **figures(rates)}
 
@@ -57,19 +58,6 @@ def figures(rates: Mapping[str, list[float]]) -> dict[str, object]:
     times = {f"times_{name}": round(float(np.median(road / np.array(rates[name]))), 4) for name in PEERS}
     allocator = np.median(np.array(rates["tuned_echo"]) / np.array(rates["untuned_echo"]))
     return {**medians, **times, "allocator_times": round(float(allocator), 4)}
-
-
-@asynccontextmanager
-async def _peer(traffic: Traffic, over: Over, environment: Mapping[str, str]) -> AsyncIterator[LoadProcess]:
-    """Start an echo and its load, and end both on leaving."""
-    async with AsyncExitStack() as cleanup:
-        echo = await Child.start("peer", environment)
-        cleanup.push_async_callback(echo.close)
-        sizes = {"message_bytes": traffic.step_bytes, "answer_bytes": traffic.action_bytes}
-        url = str((await echo.order({"over": over, **sizes}))["url"])
-        load = await LoadProcess.open(traffic, Addresses("", url), environment)
-        cleanup.push_async_callback(load.close)
-        yield load
 
 
 def _bytes_per_s(traffic: Traffic, turn: Turn) -> float:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from aioseed.bench.child import Child
-from aioseed.bench.echo import open_echo
+from aioseed.bench.echo import ChannelEcho
 from aioseed.bench.load import WARM_UP_SHARE, Addresses, Kind, Load
+from aioseed.bench.processes import EchoProcesses, LoadProcess, Measured
 from aioseed.bench.road import Road
 from aioseed.bench.traffic import Traffic, Turn
 from aioseed.errors import PluginError
@@ -26,23 +27,24 @@ WARM_UP_TURN_S = 0.2
 MAX_WARM_UP_TURNS = 100
 
 
-class Measured(NamedTuple):
-    """Hold one turn with what the process that served it spent."""
-
-    turn: Turn
-    server_cpu_s: float
-
-
 class Round(NamedTuple):
     """Hold one turn of each kind, one right after the other."""
 
     echo: Measured
     road: Measured
+    tuned_echo: Measured | None = None
 
     @property
     def share(self) -> float:
         """Return the road's rate as a share of the echo's."""
         return self.road.turn.messages_per_s / self.echo.turn.messages_per_s
+
+    @property
+    def share_of_tuned(self) -> float:
+        """Return the road's rate as a share of the tuned echo's, NaN without one."""
+        if self.tuned_echo is None:
+            return math.nan
+        return self.road.turn.messages_per_s / self.tuned_echo.turn.messages_per_s
 
 
 class ServingResult(NamedTuple):
@@ -71,6 +73,17 @@ class ServingResult(NamedTuple):
             "server_cpu_us_per_message": _cpu(road),
             "echo_cpu_us_per_message": _cpu(echo),
             "batch_rows_p50": round(self.batch_rows_p50, 1),
+            **self._beside_tuned(),
+        }
+
+    def _beside_tuned(self) -> dict[str, object]:
+        tuned = [each.tuned_echo for each in self.rounds if each.tuned_echo is not None]
+        if not tuned:
+            return {}
+        envs, shares = self.traffic.envs_per_session, [each.share_of_tuned for each in self.rounds]
+        return {
+            "tuned_echo_steps_per_s": round(_median([each.turn.messages_per_s * envs for each in tuned]), 1),
+            "share_of_tuned_echo": round(_median(shares), 4),
         }
 
 
@@ -80,43 +93,39 @@ class _Sessions(Protocol):
     async def close(self) -> None: ...
 
 
-class LoadProcess:
-    """Run a load in a process of its own (implements `_Sessions`)."""
-
-    def __init__(self, process: Child) -> None:
-        self._process = process
-
-    @classmethod
-    async def open(
-        cls, traffic: Traffic, addresses: Addresses, environment: Mapping[str, str] | None = None
-    ) -> LoadProcess:
-        """Start it, with further variables in its environment, and wait until every session is connected."""
-        process = await Child.start("load", environment)
-        await process.order({"traffic": traffic._asdict(), "road": addresses.road, "echo": addresses.echo})
-        return cls(process)
-
-    async def turn(self, kind: Kind, seconds: float, messages_per_s: float | None = None) -> Turn:
-        """Run one turn."""
-        order: dict[str, object] = {"kind": kind, "seconds": seconds, "messages_per_s": messages_per_s}
-        return Turn.from_json(await self._process.order(order))
-
-    async def close(self) -> None:
-        """End the process. Idempotent."""
-        await self._process.close()
-
-
 class Contest:
-    """Hold road, echo and load, all connected, and let them take turns. Thread: one event loop."""
+    """Hold road, echo and load, all connected, and let them take turns. Thread: one event loop.
 
-    def __init__(self, traffic: Traffic, road: Road, sessions: _Sessions) -> None:
+    Args:
+        traffic: What goes to and fro.
+        road: Served here.
+        sessions: The load of the road, and of the echo where that is served here.
+        echo: The bare library's; None where none is known, and the transport's own channels are echoed over.
+        tuned_echo: The library's, set up as aioseed does it; None to leave it out.
+    """
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        road: Road,
+        sessions: _Sessions,
+        echo: EchoProcesses | None = None,
+        tuned_echo: EchoProcesses | None = None,
+    ) -> None:
         self.traffic = traffic
         self._road = road
         self._sessions = sessions
+        self._echo = echo
+        self._tuned_echo = tuned_echo
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, traffic: Traffic) -> AsyncIterator[Contest]:
+    async def open(cls, traffic: Traffic, *, tuned_echo: bool = False) -> AsyncIterator[Contest]:
         """Set everything up, and take it down on leaving; then every step must be accounted for.
+
+        Args:
+            traffic: What goes to and fro.
+            tuned_echo: Have one, where there is a bare library.
 
         Raises:
             AioseedError: The transport is not there, a session failed, or a step was not accounted for.
@@ -125,24 +134,37 @@ class Contest:
         async with AsyncExitStack() as cleanup:
             road = Road(traffic)
             cleanup.push_async_callback(road.close)
-            echo = await open_echo(traffic, transport)
-            cleanup.push_async_callback(echo.close)
-            addresses = Addresses(await road.open(transport), echo.url)
+            url = await road.open(transport)
+            if (library := _library(transport)) is not None:
+                load = await LoadProcess.open(traffic, Addresses(url, ""))
+                cleanup.push_async_callback(load.close)
+                echo = await cleanup.enter_async_context(EchoProcesses.open(traffic, library, tuned=False))
+                tuned = None
+                if tuned_echo:
+                    tuned = await cleanup.enter_async_context(EchoProcesses.open(traffic, library, tuned=True))
+                yield cls(traffic, road, load, echo, tuned)
+                return
+            own = await ChannelEcho.open(transport, traffic.action_bytes)
+            cleanup.push_async_callback(own.close)
             sessions: _Sessions
             if "memory" in transport.schemes:
-                sessions = await Load.open(traffic, addresses, transport)
+                sessions = await Load.open(traffic, Addresses(url, own.url), transport)
             else:
-                sessions = await LoadProcess.open(traffic, addresses)
+                sessions = await LoadProcess.open(traffic, Addresses(url, own.url))
             cleanup.push_async_callback(sessions.close)
             yield cls(traffic, road, sessions)
 
     async def rounds(self, count: int, seconds: float, messages_per_s: float | None = None) -> ServingResult:
-        """Let echo and road take `count` turns of `seconds` each."""
+        """Let echoes and road take `count` turns of `seconds` each."""
         await self.warm_up()
         measured: list[Round] = []
         for _ in range(count):
-            echo = await self._turn("echo", seconds, messages_per_s)
-            measured.append(Round(echo, await self._turn("road", seconds, messages_per_s)))
+            tuned = None if self._tuned_echo is None else await self._tuned_echo.turn(seconds, messages_per_s)
+            if self._echo is None:
+                echo = await self._turn("echo", seconds, messages_per_s)
+            else:
+                echo = await self._echo.turn(seconds, messages_per_s)
+            measured.append(Round(echo, await self._turn("road", seconds, messages_per_s), tuned))
         batch_rows = self._road.metrics.quantiles("serving/batch_rows", low=1.0, high=1e5).p50
         return ServingResult(self.traffic, tuple(measured), batch_rows)
 
@@ -172,17 +194,20 @@ class Contest:
             await asyncio.gather(running, return_exceptions=True)
 
 
-async def measure_serving(traffic: Traffic, seconds: float, rounds: int | None = None) -> ServingResult:
-    """Measure for `seconds` seconds of the road, and as long of the echo. Safe to cancel.
+async def measure_serving(
+    traffic: Traffic, seconds: float, rounds: int | None = None, *, tuned_echo: bool = False
+) -> ServingResult:
+    """Measure for `seconds` seconds of the road, and as long of each echo. Safe to cancel.
 
     Args:
         rounds: Turns of each; None takes one a second, at least 3.
+        tuned_echo: Compare with the library set up as aioseed does it, too.
 
     Raises:
         AioseedError: The transport is not there, a session failed, or a step was not accounted for.
     """
     turns = rounds or max(MIN_ROUNDS, round(seconds / ROUND_S))
-    async with Contest.open(traffic) as contest:
+    async with Contest.open(traffic, tuned_echo=tuned_echo) as contest:
         return await contest.rounds(turns, seconds / turns)
     raise AssertionError("nothing is swallowed on leaving")
 
@@ -200,6 +225,13 @@ def transport_named(name: str) -> Transport:
     if not isinstance(transport, Transport):
         raise PluginError(f'"{name}" is not a Transport', group="aioseed.transports", name=name)
     return transport
+
+
+def _library(transport: Transport) -> Literal["websocket", "grpc"] | None:
+    """Return the library that `transport` is compared with, None where there is no echo over it."""
+    if "ws" in transport.schemes:
+        return "websocket"
+    return "grpc" if "grpc" in transport.schemes else None
 
 
 def _median(values: list[float]) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from aioseed.bench.compare import compare_files
 from aioseed.bench.machine import machine, versions
 from aioseed.bench.traffic import Traffic
+from aioseed.cli import collector
 from aioseed.cli.common import Parser, add_overrides, guarded, print_json, run_until_interrupted, split_overrides
 from aioseed.errors import UsageError
 from aioseed.lookup import did_you_mean
@@ -104,7 +105,8 @@ def _bench(argv: Sequence[str]) -> int:
     if getattr(words, "seconds", 1.0) <= 0:
         raise UsageError("--seconds must be positive")
     seed, measure = _chosen(kind, words)
-    keep_large_blocks()  # as a learner does
+    keep_large_blocks()
+    collector.wake()  # both as a learner does
     circumstances = {"benchmark": kind, "machine": machine(), "versions": versions(), "seed": seed}
     figures = run_until_interrupted(lambda stop: _unless_stopped(measure(stop), stop, kind), _say)
     if figures is None:
@@ -158,7 +160,7 @@ def _serving(kind: str, words: argparse.Namespace) -> Measure:
     traffic = Traffic(name, words.sessions, words.envs_per_session, words.observation_bytes).check()
 
     async def serving(stop: asyncio.Event) -> dict[str, object]:
-        return (await measure_serving(traffic, words.seconds)).figures()
+        return (await measure_serving(traffic, words.seconds, tuned_echo=True)).figures()
 
     if kind == "messages":
         from aioseed.bench.messages import measure_messages

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from aioseed.errors import PluginError
+from aioseed_grpc.polling import one_thread_reads
 
 try:
-    import grpc  # noqa: F401
+    with one_thread_reads():
+        import grpc  # noqa: F401
 except ImportError as error:
     raise PluginError(
         'the gRPC transport needs grpcio: pip install "aioseed[grpc]"',

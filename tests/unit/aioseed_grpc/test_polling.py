@@ -1,0 +1,73 @@
+"""The experiments are set while gRPC is imported, where they are known, and for nobody else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from aioseed_grpc import polling
+
+
+@pytest.fixture(autouse=True)
+def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(polling.SWITCH, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+
+
+@pytest.mark.parametrize(("release", "known"), [
+    ("1.79.9", False), ("1.80.0", True), ("1.85.3", True), ("1.86.0rc1", False), ("2.0.0", False), ("unknown", False),
+])  # fmt: skip
+def test_only_releases_that_have_the_experiments_see_them(
+    monkeypatch: pytest.MonkeyPatch, release: str, known: bool
+) -> None:
+    monkeypatch.setattr(polling, "version", lambda name: release)
+    with polling.one_thread_reads():
+        assert os.environ.get(polling.SWITCH) == (polling.EXPERIMENTS if known else None)
+    assert polling.SWITCH not in os.environ
+
+
+def test_what_the_user_has_set_stays_also_where_it_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "version", lambda name: "1.85.1")
+    for given in ("", "fuse_filters"):
+        monkeypatch.setenv(polling.SWITCH, given)
+        with polling.one_thread_reads():
+            assert os.environ[polling.SWITCH] == given
+        assert os.environ[polling.SWITCH] == given
+
+
+def test_elsewhere_than_on_linux_grpc_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with polling.one_thread_reads():
+        assert polling.SWITCH not in os.environ
+
+
+def test_nothing_is_left_set_where_the_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "version", lambda name: "1.85.1")
+    with pytest.raises(ImportError), polling.one_thread_reads():
+        raise ImportError
+    assert polling.SWITCH not in os.environ
+
+
+# The package imports gRPC, so its module is loaded without the package.
+_IMPORT_GRPC = """
+import os
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("polling", {path!r})
+polling = module_from_spec(spec)
+spec.loader.exec_module(polling)
+polling.EXPERIMENTS += ",-no_such_experiment"
+with polling.one_thread_reads():
+    import grpc.aio
+assert polling.SWITCH not in os.environ
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="gRPC is left as it is")
+def test_grpc_reads_them_at_its_import_and_knows_ours() -> None:
+    """gRPC says on standard error which of the experiments that it is told it does not know."""
+    code = _IMPORT_GRPC.format(path=polling.__file__)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stderr.count("Unknown experiment") == 1, ran.stderr
+    assert "no_such_experiment" in ran.stderr

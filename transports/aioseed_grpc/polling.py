@@ -1,0 +1,42 @@
+"""Let the thread of gRPC that waits for completions read the network as well.
+
+Since grpcio 1.80 threads of an event engine wait for sockets and read them, and wake the thread that waits for
+completions, which wakes Python's. Where processors are few, the waking costs more than is won: over loopback a message
+takes half as much time again. The way it was before is still there, behind two of gRPC's experiments.
+
+They are read once, when gRPC is imported. So they are set for that moment alone and for this process alone: nothing
+changes where somebody else imported gRPC first, and no child process inherits them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+
+SWITCH = "GRPC_EXPERIMENTS"
+"""gRPC's own variable; where it is set, even to nothing, gRPC is left as it is, and so it is anywhere but on Linux."""
+EXPERIMENTS = "-event_engine_listener,-event_engine_client"
+SINCE, BEFORE = (1, 80), (1, 86)
+"""The releases that have an engine and these experiments; a later one is looked at before it is put in here."""
+
+
+@contextlib.contextmanager
+def one_thread_reads() -> Iterator[None]:
+    """Set the experiments for what the body imports; must be entered before gRPC is imported."""
+    if SWITCH in os.environ or sys.platform != "linux" or not SINCE <= _release() < BEFORE:
+        yield
+        return
+    os.environ[SWITCH] = EXPERIMENTS
+    try:
+        yield
+    finally:
+        del os.environ[SWITCH]
+
+
+def _release() -> tuple[int, int]:
+    found = re.match(r"(\d+)\.(\d+)", version("grpcio"))
+    return (int(found[1]), int(found[2])) if found else (0, 0)
