@@ -36,7 +36,7 @@ class GrpcChannel(Channel):
         self._gone: asyncio.Future[None] | None = None
         # The write under way that no task waits in, and the writer's wait for its end.
         self._direct: Coroutine[object, None, None] | None = None
-        self._direct_over = asyncio.Event()
+        self._direct_over: asyncio.Future[None] | None = None
         # Whether the writer has a message that it took from the outbox.
         self._writer_has = False
         # Cleared while the listener's guard lets nothing be read.
@@ -141,7 +141,8 @@ class GrpcChannel(Channel):
             waited.add_done_callback(self._drive)
             return
         self._direct = None
-        self._direct_over.set()
+        if self._direct_over is not None and not self._direct_over.done():
+            self._direct_over.set_result(None)
 
     def _end(self, closed: ChannelClosed) -> None:
         self._inbox.end(closed)
@@ -155,18 +156,22 @@ class GrpcChannel(Channel):
 
     async def _read_all(self) -> None:
         """Move frames into the inbox until the peer ends the call; a full inbox stops reading, and so the peer."""
+        stream, inbox = self._stream, self._inbox
         try:
-            while (frame := await self._stream.read()) is not None:
+            while isinstance(frame := await stream.read(), bytes):
                 if frame == CLOSING:
                     await self._stop_writing()
                     continue
-                payload = self._open_frame(frame)
+                payload = decode(frame)
+                if len(payload) > self._max_message_bytes:
+                    raise FrameError(f"a message of {len(payload)} bytes is too large")
                 self.received_bytes += len(payload)
-                self._inbox.put(payload)
+                inbox.put(payload)
                 if not self._may_read.is_set():
                     await self._may_read.wait()
-                if self._inbox.size_bytes > HIGH_WATER_BYTES:
-                    await self._inbox.room()
+                if inbox.size_bytes > HIGH_WATER_BYTES:
+                    await inbox.room()
+            stream.all_read()
             closed = await self._stream.ending()
             self._end(closed)
             if closed.clean:
@@ -180,6 +185,7 @@ class GrpcChannel(Channel):
         finally:
             # Only after something unforeseen or a cancellation is this the first end.
             self._end(ChannelClosed("", clean=False))
+            stream.all_read()
 
     async def _stop_writing(self) -> None:
         """Let the peer, which closes, see that nothing more comes; what it sent is handed out as before."""
@@ -203,12 +209,6 @@ class GrpcChannel(Channel):
             self._outbox.end(broken(error), drop=True)
 
     async def _end_of_direct(self) -> None:
-        while self._direct is not None:
-            self._direct_over.clear()
-            await self._direct_over.wait()
-
-    def _open_frame(self, frame: bytes) -> bytes:
-        payload = decode(frame)
-        if len(payload) > self._max_message_bytes:
-            raise FrameError(f"a message of {len(payload)} bytes is too large")
-        return payload
+        if self._direct is not None:  # and no other begins while the writer has a message, or the outbox has ended
+            self._direct_over = asyncio.get_running_loop().create_future()
+            await self._direct_over

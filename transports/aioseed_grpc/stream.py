@@ -24,10 +24,16 @@ _CANCELLATION_FOLLOWS_S = 0.1
 
 
 class Stream(Protocol):
-    """Read and write frames on one call. Reading and writing may run at the same time, each in one task."""
+    """Read and write frames on one call. Reading and writing may run at the same time, each in one task.
 
-    async def read(self) -> bytes | None:
-        """Return the next frame, None when no more will come. Cancelling it may end the call."""
+    `read` and `write` return grpc.aio's own coroutines: one of ours around them would be run at each step of them.
+    """
+
+    def read(self) -> Coroutine[object, None, object]:
+        """Return the next frame, `bytes`; anything else when no more will come. Cancelling it may end the call."""
+
+    def all_read(self) -> None:
+        """Note that `read` will not be called again."""
 
     def write(self, frame: bytes) -> Coroutine[object, None, None]:
         """Write one frame; returns when gRPC has room again. Cancelling it may end the call."""
@@ -40,7 +46,7 @@ class Stream(Protocol):
         """
 
     async def ending(self) -> ChannelClosed:
-        """Return how the call ended, after `read` returned None."""
+        """Return how the call ended, after `read` returned the end."""
 
     async def finish(self, reason: str) -> None:
         """Say that no more frames will be written, and return once the peer is done too."""
@@ -59,10 +65,13 @@ class ClientStream:
         self._channel = channel
         self._call = call
 
-    async def read(self) -> bytes | None:
-        """Return the next frame, None after the last."""
-        frame = await self._call.read()
-        return None if frame is grpc.aio.EOF else frame
+    def read(self) -> Coroutine[object, None, object]:
+        """Return the next frame, `grpc.aio.EOF` after the last."""
+        reading: Coroutine[object, None, object] = self._call.read()
+        return reading
+
+    def all_read(self) -> None:
+        """Do nothing: the server does not wait for it."""
 
     def write(self, frame: bytes) -> Coroutine[object, None, None]:
         """Write one frame."""
@@ -120,19 +129,17 @@ class ServerStream:
         if failure is not None:
             await self._context.abort(grpc.StatusCode.ABORTED, failure)
 
-    async def read(self) -> bytes | None:
-        """Return the next frame, None after the last."""
-        frame = grpc.aio.EOF
-        try:
-            frame = await self._context.read()
-        finally:
-            if frame is grpc.aio.EOF:
-                self._all_read.set()
-        return None if frame is grpc.aio.EOF else frame
+    def read(self) -> Coroutine[object, None, object]:
+        """Return the next frame, `grpc.aio.EOF` after the last."""
+        reading: Coroutine[object, None, object] = self._context.read()
+        return reading
+
+    def all_read(self) -> None:
+        """Let `finish` go on: the client writes nothing more, or nobody would read it."""
+        self._all_read.set()
 
     def write(self, frame: bytes) -> Coroutine[object, None, None]:
         """Write one frame."""
-        # Its own coroutine: one of ours around it would be run at each step of it.
         writing: Coroutine[object, None, None] = self._context.write(frame)
         return writing
 

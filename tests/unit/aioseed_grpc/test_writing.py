@@ -35,6 +35,9 @@ class SlowStream:
         await self._over.wait()
         return None
 
+    def all_read(self) -> None:
+        return
+
     async def stop(self) -> None:
         self.stopped_after = list(self.written)
 
