@@ -16,13 +16,13 @@ from aioseed.nets.convolutions import (
     Initializer,
     Weights,
     convolved,
+    convolved_on_cpu,
     in_blocks,
     is_even,
     of_pairs,
     out_of_pairs,
     pooled,
     pooled_pairs,
-    strided_as_products,
     strided_in_blocks,
 )
 
@@ -97,16 +97,16 @@ def _strided(torso: NatureTorso | ShallowTorso, image: jax.Array, layers: Sequen
         weights = _weights(torso, number, channels, size, inputs)
         narrow = inputs <= NARROW_CHANNELS
         far = strided_in_blocks if narrow else partial(convolved, padding="VALID")
-        found = _on_platform(strided_as_products, far, found, weights, stride=stride)
+        found = _on_platform(partial(convolved_on_cpu, padding="VALID"), far, found, weights, stride=stride)
         found = nn.relu(found)
     return _features(torso, found, image.shape[:-3])
 
 
 def _residual(image: jax.Array, stacks: Sequence[_Stack]) -> jax.Array:
     for stack in stacks:
-        image = pooled(convolved(image, stack.entering))
+        image = pooled(convolved_on_cpu(image, stack.entering))
         for inner, outer in stack.blocks:
-            image = image + convolved(nn.relu(convolved(nn.relu(image), inner)), outer)
+            image = image + convolved_on_cpu(nn.relu(convolved_on_cpu(nn.relu(image), inner)), outer)
     return image
 
 

@@ -1,4 +1,4 @@
-"""Convolutions in blocks: the numbers and gradients of those as written, which are Flax's own."""
+"""Convolutions in blocks and those of CPUs: the numbers and gradients of those as written, which are Flax's own."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flax import linen as nn
 from aioseed.nets.convolutions import (
     Weights,
     convolved,
+    convolved_on_cpu,
     in_blocks,
     of_pairs,
     out_of_pairs,
     pooled,
     pooled_pairs,
-    strided_as_products,
     strided_in_blocks,
 )
 from aioseed.nets.torsos import ResidualTorso, _residual, _residual_in_blocks, _Stack
@@ -52,13 +52,39 @@ def test_as_written_is_flax():
     np.testing.assert_array_equal(convolved(image, ours, stride=2, padding="VALID"), expected)
 
 
-@pytest.mark.parametrize("form", [strided_in_blocks, strided_as_products])
+@pytest.mark.parametrize("form", [strided_in_blocks, partial(convolved_on_cpu, padding="VALID")])
 @pytest.mark.parametrize(
     ("size", "stride", "shape"), [(8, 4, (16, 20)), (8, 4, (19, 14)), (4, 2, (9, 10)), (3, 1, (5, 4))]
 )
 def test_a_strided_convolution(form, size: int, stride: int, shape: tuple[int, int]):
     as_written = partial(convolved, stride=stride, padding="VALID")
     agree(as_written, partial(form, stride=stride), normal(1, 2, *shape, 3), weights(size, 3, 5))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(
+    ("size", "stride", "shape"), [(3, 1, (6, 7)), (3, 2, (9, 8)), (4, 3, (11, 13)), (5, 4, (6, 5)), (1, 2, (4, 5))]
+)
+def test_a_convolution_of_cpus(padding: str, size: int, stride: int, shape: tuple[int, int]):
+    options = {"stride": stride, "padding": padding}
+    image, ours = normal(1, 2, *shape, 3), weights(size, 3, 5)
+    agree(partial(convolved, **options), partial(convolved_on_cpu, **options), image, ours)
+
+
+def test_gradients_on_a_cpu_are_handed_to_a_library_within_loops_too():
+    """The order of axes in which XLA's CPU backend hands a convolution on, and no other, is in the program."""
+
+    def loss(ours: Weights, images: jax.Array) -> jax.Array:
+        def one(summed: jax.Array, image: jax.Array) -> tuple[jax.Array, None]:
+            return summed + jnp.sum(jnp.tanh(convolved_on_cpu(image, ours, stride=2))), None
+
+        return jax.lax.scan(one, jnp.float32(0.0), images)[0]
+
+    program = jax.jit(jax.grad(loss)).lower(weights(3, 3, 5), normal(1, 4, 2, 8, 8, 3)).as_text()
+    orders = {
+        line.split("dim_numbers = ")[1].split(", window")[0] for line in program.splitlines() if "dim_numbers" in line
+    }
+    assert orders == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
 
 
 def test_a_padded_convolution_in_blocks():
