@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import tempfile
 from pathlib import Path
@@ -98,6 +99,7 @@ class _Follower:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Ready):
+            gc.freeze()  # as `aioseed train` does
             loop = asyncio.get_running_loop()
             loop.call_later(WARM_UP_S + self._seconds + 2 * REPORT_EVERY_S, self.stop.set)
         elif isinstance(event, Progress):

@@ -18,6 +18,7 @@ from aioseed.actor.config import ActorConfig, EnvironmentConfig
 from aioseed.actor.run import run_actor
 from aioseed.actor.session import ActorEvent
 from aioseed.actor.token import is_loopback, read_token, token_of_environment, token_path
+from aioseed.cli import collector
 from aioseed.cli.common import Parser, add_overrides, guarded, loop_factory, split_overrides
 from aioseed.cli.interrupts import INTERRUPTED
 from aioseed.errors import UsageError
@@ -150,7 +151,7 @@ def _run(words: argparse.Namespace) -> int:
             wait_s=settings.actor.wait_s,
             reconnect_s=settings.actor.reconnect_s,
             step_deadline_s=settings.actor.step_deadline_s,
-            on_event=_say,
+            on_event=_Teller(),
         )
     )
 
@@ -164,9 +165,18 @@ def _be_nice(nice: int | None) -> None:
         raise UsageError(f"actor.nice: this user may not take the niceness {nice}: {error.strerror}") from error
 
 
-def _say(event: ActorEvent) -> None:
-    sys.stderr.write(f"aioseed actor: {event.message}\n")
-    sys.stderr.flush()
+class _Teller:
+    """Say what happens on standard error, and wake the collector with the first WELCOME."""
+
+    def __init__(self) -> None:
+        self._joined = False
+
+    def __call__(self, event: ActorEvent) -> None:
+        if event.kind == "welcomed" and not self._joined:
+            self._joined = True
+            collector.wake()
+        sys.stderr.write(f"aioseed actor: {event.message}\n")
+        sys.stderr.flush()
 
 
 class _Interrupt:

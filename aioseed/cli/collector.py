@@ -2,7 +2,8 @@
 
 Importing JAX and tracing networks makes half a million objects that live as long as the process. The collector looks
 through all of them again and again meanwhile, and once more from time to time during the run, which holds up every
-thread. Meant for programs, which own their process; a learner that is embedded leaves the collector alone.
+thread; in an actor it does so with the environments. Meant for programs, which own their process; a learner or an actor
+that is embedded leaves the collector alone.
 """
 
 from __future__ import annotations
