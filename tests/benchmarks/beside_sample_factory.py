@@ -67,7 +67,7 @@ TASKS = {
         "pong-vtrace",
         (
             "environment.options={engine: ale}", "network={name: dqn}", "transforms=[{name: frame_stack, n: 4}]",
-            "experience.queue_batches=9", "training.micro_unrolls=2",
+            "experience.queue_batches=9", "training.micro_unrolls=1",
         ),
         (str(Path(__file__).with_name("sample_factory_atari.py")),),
         {
