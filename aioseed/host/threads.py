@@ -1,21 +1,30 @@
-"""Work that nothing can interrupt, in a thread that nobody has to wait for."""
+"""Work that nothing can interrupt, in a thread that nobody has to wait for.
+
+But for the interpreter: what compiles while it is taken down ends the process with SIGABRT. aioseed's commands end
+without taking it down; a program that embeds a learner waits for such threads as it exits.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
 Result = TypeVar("Result")
 
+EXIT_WAIT_S = 60.0
+"""How long an interpreter that exits waits for such threads in all: compiling the largest network takes less."""
+
+_running: set[threading.Thread] = set()
+
 
 def begun(name: str, work: Callable[[], Result]) -> Future[Result]:
-    """Run `work()` in a daemon thread called `name` and return its outcome to come; an end of the program does not wait
-    for it.
-    """
+    """Run `work()` in a daemon thread called `name` and return its outcome to come."""
     outcome: Future[Result] = Future()
     outcome.set_running_or_notify_cancel()
 
@@ -25,7 +34,7 @@ def begun(name: str, work: Callable[[], Result]) -> Future[Result]:
         except BaseException as error:
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    _start(name, run)
     return outcome
 
 
@@ -60,5 +69,24 @@ async def in_own_thread(name: str, work: Callable[[], Result]) -> Result:
             else:
                 loop.call_soon_threadsafe(succeed, result)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    _start(name, run)
     return await outcome
+
+
+def _start(name: str, run: Callable[[], None]) -> None:
+    def known() -> None:
+        try:
+            run()
+        finally:
+            _running.discard(thread)
+
+    thread = threading.Thread(target=known, name=name, daemon=True)
+    _running.add(thread)
+    thread.start()
+
+
+@atexit.register
+def _wait_for_all() -> None:
+    until_s = time.monotonic() + EXIT_WAIT_S
+    for thread in list(_running):
+        thread.join(max(0.0, until_s - time.monotonic()))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -72,3 +74,24 @@ def test_a_thread_that_outlives_its_loop_does_no_harm():
     go_on.set()
     thread.join(10.0)
     assert not thread.is_alive()
+
+
+_EXITING = """
+import threading
+from aioseed.host.threads import begun
+
+def work():
+    going_on.set()
+    exiting.wait()
+    print("done", flush=True)
+
+going_on, exiting = threading.Event(), threading.Event()
+begun("aioseed-compile", work)
+going_on.wait()
+threading._register_atexit(exiting.set)  # before the functions of atexit
+"""
+
+
+def test_an_interpreter_that_exits_waits_for_what_cannot_be_interrupted():
+    ran = subprocess.run([sys.executable, "-c", _EXITING], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == "done\n"
