@@ -1,4 +1,4 @@
-"""Set JAX up for a learner, before its backend starts.
+"""Set JAX up for a learner and start its backend.
 
 Settings that a process can make only once. Without asynchronous dispatch on the CPU a computation runs in the thread
 that asked for it, which saves a hand-over a call (measured 1.1x on two cores). XLA gets one thread less than there are
@@ -15,11 +15,13 @@ nothing under one second unless told to.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
 
+from aioseed.errors import ConfigError
 from aioseed.specs import ArraySpec, ObservationSpec, flatten
 
 IMAGE_AXES = 3
@@ -33,8 +35,8 @@ NO_CONVOLUTIONS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE
 
 
 def prepare(cache: Path | None, observation: ObservationSpec | None = None) -> None:
-    """Apply the settings; where a backend already runs (in somebody's own process), those that come too late do
-    nothing.
+    """Apply the settings and start the backend; where one runs already (in somebody's own process), what comes too late
+    does nothing.
 
     What the environment says already stays: ``JAX_CPU_ENABLE_ASYNC_DISPATCH``, ``NPROC`` (threads of XLA on the CPU),
     ``JAX_COMPILATION_CACHE_DIR``, and the flags `ONE_THREAD` and `LIBRARY` in ``XLA_FLAGS``.
@@ -42,16 +44,21 @@ def prepare(cache: Path | None, observation: ObservationSpec | None = None) -> N
     Args:
         cache: Folder of the compilation cache; None leaves it off.
         observation: What the networks see; None where that is not known yet.
+
+    Raises:
+        ConfigError: ``JAX_PLATFORMS`` names none that this machine has.
     """
     if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu" and "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
         _set("jax_cpu_enable_async_dispatch", False)
     if "NPROC" not in os.environ:  # read when the backend starts
         spared = 0 if observation is not None and _sees_images(observation) else 1
         os.environ["NPROC"] = str(max(1, _processors() - spared))
+    wanted = {}
     if os.environ["NPROC"] == "1":
-        _set_flag(ONE_THREAD, "false")
+        wanted[ONE_THREAD] = "false"
     if version("jaxlib").startswith(WITH_LIBRARY):
-        _set_flag(LIBRARY, NO_CONVOLUTIONS)
+        wanted[LIBRARY] = NO_CONVOLUTIONS
+    _start_with(wanted)
     if cache is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         _set("jax_compilation_cache_dir", str(cache))
         _set("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -63,11 +70,27 @@ def _sees_images(observation: ObservationSpec) -> bool:
     return any(len(leaf.shape) >= IMAGE_AXES for leaf in leaves)
 
 
-def _set_flag(name: str, value: str) -> None:
-    """Set a flag of XLA, which reads them when its backend starts, unless the environment has it."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if name not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --{name}={value}".lstrip()
+def _start_with(wanted: Mapping[str, str]) -> None:
+    """Start the backend, which reads the flags of XLA, with those of `wanted` that the environment does not have.
+
+    The environment is as before then: a child process may have another jaxlib, which would end over one of them.
+
+    Raises:
+        ConfigError: This machine has no platform of those that the environment names.
+    """
+    given = os.environ.get("XLA_FLAGS")
+    added = [f"--{name}={value}" for name, value in wanted.items() if name not in (given or "")]
+    os.environ["XLA_FLAGS"] = " ".join([*([given] if given else []), *added])
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter for cuda without a device, and without a word
+        value = os.environ.get("JAX_PLATFORMS", "")
+        message = f"JAX cannot compute with JAX_PLATFORMS={value!r}: {str(error) or 'there is no such device'}"
+        raise ConfigError(message, path="JAX_PLATFORMS", value=value, expected="a platform of this machine") from error
+    finally:
+        del os.environ["XLA_FLAGS"]
+        if given is not None:
+            os.environ["XLA_FLAGS"] = given
 
 
 def _set(name: str, value: bool | float | str) -> None:

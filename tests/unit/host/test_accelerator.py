@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -50,31 +51,65 @@ def test_a_process_is_set_up_unless_its_environment_says_otherwise(
     assert shown.stdout.split() == expected
 
 
-ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
-MANY_THREADS = "--xla_cpu_multi_thread_eigen=true"
-OTHER = "--xla_cpu_enable_fast_math=false"
-DOTS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-NOTHING = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INVALID"
-LIBRARY = [DOTS] if version("jaxlib").startswith("0.10.") else []
+DOT, CONVOLUTION, REDUCE = "INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION", "REDUCE"
+COMPILE = """
+from aioseed.host.accelerator import prepare
+import jax, os
+before = os.environ.get("XLA_FLAGS")
+prepare(None)
+assert os.environ.get("XLA_FLAGS") == before
+jax.jit(lambda x: x + 1)(1.0)
+"""
+
+
+def options_of_xla(folder: Path, said: dict[str, str]) -> list[str]:
+    """Return the options that XLA compiled with, in a process that was set up, as lines ``name: value``."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
+    flags = f"--xla_dump_to={folder} {said.get('XLA_FLAGS', '')}"
+    ran = [sys.executable, "-c", COMPILE]
+    subprocess.run(ran, env=environment | said | {"XLA_FLAGS": flags}, check=True, timeout=60)
+    return next(folder.rglob("compile_options.textproto")).read_text().split("\n")
 
 
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ({"NPROC": "1"}, [ONE_THREAD, *LIBRARY]),
-        ({"NPROC": "1", "XLA_FLAGS": OTHER}, [OTHER, ONE_THREAD, *LIBRARY]),
-        ({"NPROC": "1", "XLA_FLAGS": MANY_THREADS}, [MANY_THREADS, *LIBRARY]),
-        ({"NPROC": "2", "XLA_FLAGS": NOTHING}, [NOTHING]),
-        ({"NPROC": "2"}, LIBRARY),
+        ({"NPROC": "1"}, False),
+        ({"NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=true"}, True),
+        ({"NPROC": "2"}, True),
     ],
-    ids=["one thread", "beside the user's flags", "the user has a say", "and over the library", "several threads"],
+    ids=["one thread", "the user has a say", "several threads"],
 )
-def test_flags_that_xla_is_started_with(said: dict[str, str], expected: list[str]) -> None:
-    """XLA ends a process over flags that it does not know: it is started with them."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
-    show = "from aioseed.host.accelerator import prepare; import jax, os; prepare(None); jax.devices(); "
-    show += "print(os.environ.get('XLA_FLAGS', ''))"
-    shown = subprocess.run(
-        [sys.executable, "-c", show], env=environment | said, capture_output=True, text=True, check=True, timeout=60
-    )
-    assert shown.stdout.split() == expected
+def test_one_thread_of_xla_is_handed_no_parts_of_products(tmp_path: Path, said: dict[str, str], expected: bool) -> None:
+    options = [line.strip() for line in options_of_xla(tmp_path, said)]
+    assert ("xla_cpu_multi_thread_eigen: true" in options) is expected
+
+
+@pytest.mark.skipif(not version("jaxlib").startswith("0.10."), reason="it has no such library, or nobody has looked")
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, {DOT, REDUCE}),
+        ({"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"},
+         {CONVOLUTION}),
+    ],
+    ids=["nothing is said", "the user has a say"],
+)  # fmt: skip
+def test_convolutions_are_not_handed_to_the_newest_library(
+    tmp_path: Path, said: dict[str, str], expected: set[str]
+) -> None:
+    name = "xla_cpu_experimental_ynn_fusion_type: LIBRARY_FUSION_TYPE_"
+    found = {line.strip().removeprefix(name) for line in options_of_xla(tmp_path, said) if name in line}
+    assert found == expected
+
+
+@pytest.mark.parametrize("platform", ["abacus", "cuda"])
+def test_a_platform_that_this_machine_does_not_have_is_named(platform: str) -> None:
+    show = f"import os; os.environ['JAX_PLATFORMS'] = '{platform}'; os.environ['CUDA_VISIBLE_DEVICES'] = ''\n"
+    show += "from aioseed.errors import ConfigError; from aioseed.host.accelerator import prepare\n"
+    show += "try: prepare(None)\nexcept ConfigError as error: print(error.path, error, os.environ.get('XLA_FLAGS'))"
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    ran = [sys.executable, "-c", show]
+    shown = subprocess.run(ran, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert shown.startswith(f"JAX_PLATFORMS JAX cannot compute with JAX_PLATFORMS='{platform}': ")
+    assert shown.endswith(" None\n")
