@@ -56,7 +56,7 @@ class Pipeline:
         columns.flags[: self.rows][columns.sequence[: self.rows] > 0] &= ~FIRST
         # The engine gives the columns back to the pool, from which nobody else takes any.
         epochs = columns.epoch[: self.rows].copy()
-        return ClosedBatch(batch, self.rows, [], slots, epochs, b"", 0, 0.0, 0.0, Close.ALL)
+        return ClosedBatch(batch, self.rows, [], slots, epochs, b"", b"", 0, 0.0, 0.0, Close.ALL)
 
 
 class Costs(NamedTuple):

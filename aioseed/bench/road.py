@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from time import perf_counter
 
 import numpy as np
 
@@ -48,6 +49,7 @@ class FreeEngine:
     """
 
     def __init__(self, actions: ActionTable, pool: RowPool, sink: UnrollSink, server: Server) -> None:
+        self.answering_s = 0.0
         self._actions = actions
         self._pool = pool
         self._sink = sink
@@ -77,7 +79,9 @@ class FreeEngine:
         previous = self._actions.action[slot]
         action = self._zeros[:count]
         self._actions.action[slot] = action
+        acted = perf_counter()
         self._answer(batch, action.tobytes(), self._row_bytes)
+        self.answering_s += perf_counter() - acted
         self._sink.append(columns, ActColumns(action, previous, (), 0), count, _no_state)
         self._pool.give_back(batch.rows)
 

@@ -19,9 +19,10 @@ from aioseed.actor.group import Group
 from aioseed.actor.session import ActorSession
 from aioseed.chaos.invariants import Violation
 from aioseed.errors import ProtocolError, RefusedError, SpaceError, UsageError
+from aioseed.serving.groups import CarefulReply, KnownGroup
 from aioseed.serving.handshake import Contract, judge
 from aioseed.serving.inference import action_table
-from aioseed.serving.intake import CarefulReply, ClosedBatch, Expected, Intake
+from aioseed.serving.intake import ClosedBatch, Intake
 from aioseed.serving.rule import Limits
 from aioseed.serving.slots import SlotTable
 from aioseed.specs import ArraySpec, Json, discrete, observation_to_json
@@ -239,7 +240,7 @@ class _Peer:
     number = 1
 
     def __init__(self) -> None:
-        self.expected: dict[bytes, Expected] = {}
+        self.groups: dict[bytes, KnownGroup] = {}
         self.careful: list[CarefulReply] = []
 
     def answer(self, payload: bytes) -> None:

@@ -135,7 +135,9 @@ class RowForm(NamedTuple):
             return rows
         if rows.dtype != self.dtype or not rows.flags.c_contiguous:
             rows = np.ascontiguousarray(rows, self.dtype)
-        return rows.reshape(count, -1).view(self.row).reshape(count)
+        if rows.ndim > 2:
+            rows = rows.reshape(count, -1)
+        return rows.view(self.row).reshape(count)
 
 
 class StepForms(NamedTuple):

@@ -58,6 +58,7 @@ class UnrollStore:
         self._slots = slots
         self._grids = unroll_grids(allocate_columns(layout, slots, 0))
         self._flat = [grid.reshape(-1) for grid in self._grids]
+        self._row_bytes = max(grid.itemsize for grid in self._grids)  # of the widest column
         self._flags = self._grids[0]
         self._forms = StepForms.of(layout)
         self._states = StateRing(layout.state, slots, 2 + layout.overlap_steps // layout.unroll_steps)
@@ -101,8 +102,13 @@ class UnrollStore:
         if self._states:
             self._keep_states(slots, at // self._step, begins_state)
         cells = self._cells(at, count) if isinstance(index, slice) else at
-        for grid, column in zip(self._flat, self._forms.rows(steps, acts, count), strict=False):
-            self._write(grid, cells, column)
+        columns = self._forms.rows(steps, acts, count)
+        if count * self._row_bytes < SHARED_BYTES:
+            for grid, column in zip(self._flat, columns, strict=False):
+                grid[cells] = column
+        else:
+            for grid, column in zip(self._flat, columns, strict=False):
+                self._write(grid, cells, column)
         self._flat[-1][cells] = acts.policy_version
         firsts = steps.flags[:count] & FIRST
         transitions = count - int(np.count_nonzero(firsts))

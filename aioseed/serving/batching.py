@@ -40,7 +40,7 @@ class Batching:
         self._poll_due = False
         self._seen_rows = 0  # of the open batch, when the turn before this one was over
         self._polling = False
-        self._served: list[tuple[ClosedBatch, bytes, int]] = []  # what the loop itself served since it began to poll
+        self._sent = False  # what was closed since polling began is answered already: the loop served it itself
 
     def poll_soon(self) -> None:
         """Poll after all messages of this turn of the loop, and again after each turn that brings further ones."""
@@ -51,16 +51,16 @@ class Batching:
     def poll(self, now_s: float, *, arriving: bool = False) -> None:
         """Close the open batch if the rule says so, else see that it is looked at again when time alone closes it.
 
-        Batches that the loop serves itself meanwhile are answered here, without another turn of the loop.
+        A batch that the loop serves itself is answered from within, as soon as its actions are there: what else
+        serving it takes is done while the actors step.
         """
-        self._polling = True
+        self._polling, self._sent = True, False
         try:
             self._intake.poll(now_s, arriving=arriving)
-            while self._served:
-                self._send(*self._served.pop(0))
-                self._intake.poll(self._time())
         finally:
             self._polling = False
+        if self._sent:
+            self._intake.served(self._time() - now_s)
         if arriving:
             return  # it is looked at again at once
         due_s = self._intake.due_at_s()
@@ -75,7 +75,8 @@ class Batching:
         """Hand the actions of a batch to the event loop, which sends them after what it does now. Thread: any."""
         if threading.get_ident() == self._thread:
             if self._polling:
-                self._served.append((batch, actions, row_bytes))
+                self._send(batch, actions, row_bytes)
+                self._sent = True
                 return
             self._loop.call_soon(self._answer, batch, actions, row_bytes)
         else:
@@ -95,6 +96,8 @@ class Batching:
         self.poll(self._time())
 
     def _answer(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
+        now_s = self._time()
+        self._intake.served(now_s - batch.closed_s)
         self._send(batch, actions, row_bytes)
         self.poll(self._time())
 

@@ -120,6 +120,7 @@ class InferenceEngine:
         device: jax.Device,
     ) -> None:
         self.times = InferenceTimes()
+        self.answering_s = 0.0
         self._acting = acting
         self._action = action
         self._row_bytes = action.row_bytes
@@ -282,12 +283,14 @@ class InferenceEngine:
         # thread.
         host_action = np.asarray(action)[:count]
         self._actions.action[where[:count]] = host_action
+        acted = perf_counter()
         self._answer(batch, host_action.tobytes(), self._row_bytes)
+        self.answering_s += perf_counter() - acted
         acts = ActColumns(
             host_action, previous[:count], tuple(np.asarray(leaf)[:count] for leaf in extras), policy.version
         )
         self._left = _Served(batch, acts, bad, entering)
-        self.times.act_s += perf_counter() - began - settled
+        self.times.act_s += acted - began - settled
         self.times.batches += 1
         self.times.rows += count
         self.times.padded_rows += bucket - count

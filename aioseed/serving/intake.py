@@ -14,18 +14,17 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
+from aioseed.serving.groups import MAX_GROUPS, CarefulReply, KnownGroup, Respondent, Segment, beginning_of, drop_groups
 from aioseed.serving.rule import TIMER_S, Close, Limits, Waiting, close_now, patience_s
 from aioseed.serving.slots import Rows, SlotTable
 from aioseed.types import Allocate, Payload, StepColumns
 from aioseed.wire.columns import HEADER, ActionLayout, RowWriter, StepLayout, flat_columns, step_views
 from aioseed.wire.messages import Error, ErrorCode, RefusedRow
 
-_MAX_GROUPS = 256
-_GAP = bytes(4)  # behind an odd number of sequence numbers
 _ONE = np.array(1, np.uint32)  # without axes: to NumPy that is cheaper than a number, which it has to make one of
 _SERVICE_WEIGHT = 1 / 16
 """Of the latest batch in the running mean of what serving one takes."""
@@ -75,33 +74,6 @@ class RowPool:
         self._free.append(rows)
 
 
-class Respondent(Protocol):
-    """Be somebody who sent a STEP: what intake needs of a session."""
-
-    number: int
-    expected: dict[bytes, Expected]  # of groups, which never overlap, by the bytes of the first row's slot
-    careful: list[CarefulReply]
-
-    def answer(self, payload: bytes) -> None:
-        """Send one ACTION; a channel that has ended swallows it."""
-
-
-# What a group's next STEP begins with, header and identity, and its slots, int64[n].
-Expected: TypeAlias = tuple[bytes, np.ndarray]
-
-# Whose rows lie in a batch: (session, slots of the group or None for rows that came over the careful road, header and
-# identity of the STEP, first row in the batch, rows, when the STEP arrived in seconds). A plain tuple, since one is
-# made for each message and naming its fields costs as much as copying its rows.
-Segment: TypeAlias = tuple[Respondent, np.ndarray | None, bytes, int, int, float]
-
-
-class CarefulReply(NamedTuple):
-    """Hold an answer back until every slot of the STEP has its action."""
-
-    identity: bytes
-    slots: np.ndarray  # int64[n]
-
-
 class ClosedBatch(NamedTuple):
     """Carry a closed batch to inference and back."""
 
@@ -110,7 +82,8 @@ class ClosedBatch(NamedTuple):
     segments: list[Segment]
     slots: np.ndarray  # int64[count], a copy: the columns are recycled before the answer is sent
     epochs: np.ndarray  # uint64[count], likewise
-    following: bytes  # sequence number of each row's next step, u32[count]
+    sequence: bytes  # number of each row, u32[count]
+    following: bytes  # number of each row's next step, u32[count]
     lease_changes: int  # `SlotTable.changes` when it was closed
     opened_s: float
     closed_s: float
@@ -183,14 +156,13 @@ class Intake:
         Raises:
             ProtocolError: The message cannot be read by the agreed specs.
         """
-        at = self._first_slots.get(len(payload), 0)
-        group = bytes(payload[at : at + 4])
-        known = session.expected.get(group)
-        # The place of the first slot tells the rows, and so that the message has the length that its head claims.
-        if known is None or at != HEADER.size + 8 * len(known[1]) or bytes(payload[: len(known[0])]) != known[0]:
+        size_bytes = len(payload)
+        slots_at = self._first_slots.get(size_bytes, 0)
+        beginning = beginning_of(payload, slots_at)
+        group = session.groups.get(beginning[slots_at : slots_at + 4])
+        if group is None or size_bytes != group.size_bytes or not beginning.startswith(group.expected):
             return self._take_carefully(session, payload, now_s)
-        del session.expected[group]
-        self._place(session, payload, *known, now_s)
+        self._place(group, payload, now_s)
         return None
 
     def poll(self, now_s: float, *, arriving: bool = False) -> Close:
@@ -220,30 +192,31 @@ class Intake:
         """Close the open batch, which has rows, and hand it to inference."""
         count, rows = self._count, self._open
         columns = rows.columns
-        slots = columns.slot[:count].astype(np.int64)
+        slots, sequence = columns.slot[:count].astype(np.int64), columns.sequence[:count]
         if self._entered or self.limits.lockstep_rows:
             self.sync()
         else:
-            self.table.enter(slots, columns.sequence[:count])
+            self.table.enter(slots, sequence)
         batch = ClosedBatch(
             rows,
             count,
             self._segments,
             slots,
             columns.epoch[:count].copy(),
-            (columns.sequence[:count] + _ONE).tobytes(),
+            sequence.tobytes(),
+            (sequence + _ONE).tobytes(),
             self.table.changes,
             self._opened_s,
             now_s,
             cause,
         )
-        self._remember(slots)
         self._open, self._segments, self._count, self._entered = self.pool.take(), [], 0, 0
         self.in_flight += 1
         self._in_flight_rows += count
         if cause is Close.DEADLINE:
             self.table.mark_late()
-        self._submit(batch)
+        self._submit(batch)  # which may answer it
+        self._remember(slots)
 
     def answer(self, batch: ClosedBatch, actions: bytes, row_bytes: int, now_s: float) -> None:
         """Send the actions of a batch that inference has served: one ACTION a STEP.
@@ -253,17 +226,23 @@ class Intake:
         """
         self.in_flight -= 1
         self._in_flight_rows -= batch.count
-        self._served(now_s - batch.closed_s, now_s)
+        self._idle_from_s = now_s
         alive = self.table.answer(batch.slots, batch.epochs, batch.lease_changes, now_s)
-        encode, following = self._action_layout.encode, batch.following
-        for session, slots, head, start, rows, _ in batch.segments:
-            if slots is not None:
-                stop = start + rows
+        sequence, following = batch.sequence, batch.following
+        for group, start, stop, _ in batch.segments:
+            if group is not None:
                 if alive is None or alive[start:stop].all():
-                    self._expect(session, slots, head, following[4 * start : 4 * stop])
-                session.answer(encode(rows, head[HEADER.size :], actions[start * row_bytes : stop * row_bytes]))
+                    group.expect(following[4 * start : 4 * stop])
+                group.answer(sequence[4 * start : 4 * stop], actions[start * row_bytes : stop * row_bytes])
         if self._careful:
             self._answer_careful()
+
+    def served(self, service_s: float) -> None:
+        """Note how long serving a batch took, from its close until the next could be served."""
+        if math.isinf(self._service_s):
+            self._service_s = service_s
+        else:
+            self._service_s += _SERVICE_WEIGHT * (service_s - self._service_s)
 
     def forget(self, session: Respondent, slots: np.ndarray, now_s: float) -> None:
         """End the leases of `slots` of a session.
@@ -273,14 +252,13 @@ class Intake:
         """
         if self.limits.lockstep_rows:
             waiting = self._open.columns.slot  # by slot: a session may wait for rows of the one whose place it took
-            kept = [segment for segment in self._segments if waiting[segment[3]] not in slots]
-            self._count -= sum(segment[4] for segment in self._segments) - sum(segment[4] for segment in kept)
-            self._segments = kept
+            self._segments = [segment for segment in self._segments if waiting[segment[1]] not in slots]
+            self._count = sum(stop - start for _, start, stop, _ in self._segments)
             self._entered = 0  # rows that come now count anew
         elif self._count and np.isin(self._open.columns.slot[: self._count], slots).any():
             self.close(Close.FULL, now_s)
         self.table.release(slots)
-        _drop_groups(session, slots)
+        drop_groups(session, slots)
         session.careful = [reply for reply in session.careful if not np.isin(reply.slots, slots).any()]
 
     def sync(self) -> None:
@@ -290,8 +268,8 @@ class Intake:
             columns = self._open.columns
             self.table.enter(columns.slot[begin:end], columns.sequence[begin:end])
         elif begin < end:
-            for _, _, _, start, count, _ in self._segments:
-                rows = slice(start, start + count)
+            for _, start, stop, _ in self._segments:
+                rows = slice(start, stop)
                 self.table.enter(self._open.columns.slot[rows], self._open.columns.sequence[rows])
         self._entered = end
 
@@ -305,12 +283,12 @@ class Intake:
             return _refusal(views, sorted_rows)
         slots = views.slot.astype(np.int64)
         if sorted_rows.repeat.size == 0:
-            _drop_groups(session, slots)
-            self._place(session, payload, head, slots, now_s)
+            drop_groups(session, slots)
+            self._place(self._group(session, head, slots), payload, now_s)
             self.sync()
             return None
         if sorted_rows.apply.size:
-            _drop_groups(session, slots[sorted_rows.apply])
+            drop_groups(session, slots[sorted_rows.apply])
             self._place_some(session, views, sorted_rows.apply, now_s)
             self.sync()
         session.careful.append(CarefulReply(head[HEADER.size :], slots))
@@ -318,12 +296,13 @@ class Intake:
         self._answer_careful()
         return None
 
-    def _place(self, session: Respondent, payload: Payload, head: bytes, slots: np.ndarray, now_s: float) -> None:
-        rows, start = len(slots), self._count
+    def _place(self, group: KnownGroup, payload: Payload, now_s: float) -> None:
+        rows, start = group.rows, self._count
+        group.await_nothing()
         if not start or start + rows > self._free_up_to:
-            start = self._room(rows, slots, now_s)
+            start = self._room(rows, group.slots, now_s)
         self._open.writer.write(payload, rows, start)
-        self._segments.append((session, slots, head, start, rows, now_s))
+        self._segments.append((group, start, start + rows, now_s))
         self._count += rows
 
     def _place_some(self, session: Respondent, views: StepColumns, apply: np.ndarray, now_s: float) -> None:
@@ -331,7 +310,7 @@ class Intake:
         stop = start + apply.size
         for target, source in zip(flat_columns(self._open.columns), flat_columns(views), strict=True):
             target[start:stop] = source[apply]
-        self._segments.append((session, None, b"", start, int(apply.size), now_s))
+        self._segments.append((None, start, stop, now_s))
         self._count += int(apply.size)
 
     def _room(self, rows: int, slots: np.ndarray, now_s: float) -> int:
@@ -356,24 +335,13 @@ class Intake:
         self._recent = slots.size + self._last_count - both
         self._last_count = slots.size
 
-    def _served(self, service_s: float, now_s: float) -> None:
-        self._idle_from_s = now_s
-        self._service_s = (
-            service_s
-            if math.isinf(self._service_s)
-            else self._service_s + _SERVICE_WEIGHT * (service_s - self._service_s)
-        )
-
-    def _expect(self, session: Respondent, slots: np.ndarray, head: bytes, sequence: bytes) -> None:
-        """Accept the next step of a group without looking at its rows one by one."""
-        if len(session.expected) >= _MAX_GROUPS:
-            session.expected.clear()
-        rows = len(slots)
-        sequence_at = HEADER.size + ((12 * rows + 7) & ~7)  # behind epochs and slots
-        if rows & 1:
-            sequence += _GAP
-        slots_at = HEADER.size + 8 * rows
-        session.expected[head[slots_at : slots_at + 4]] = head[:sequence_at] + sequence, slots
+    def _group(self, session: Respondent, head: bytes, slots: np.ndarray) -> KnownGroup:
+        """Return the group that steps with `slots`, in their order, new to the session."""
+        if len(session.groups) >= MAX_GROUPS:
+            session.groups.clear()
+        group = KnownGroup(session, head, slots, self._steps, self._action_layout)
+        session.groups[group.key] = group
+        return group
 
     def _answer_careful(self) -> None:
         """Send the answers that were held back and are complete.
@@ -393,16 +361,6 @@ class Intake:
             session.careful = still
             if not still:
                 del self._careful[session.number]
-
-
-def _drop_groups(session: Respondent, slots: np.ndarray) -> None:
-    """Forget groups that share a slot with `slots`: groups of a session never overlap.
-
-    A group whose STEP is in a batch is not expected and comes back only if its leases have not changed.
-    """
-    for group, (_, members) in list(session.expected.items()):
-        if np.isin(members, slots).any():
-            del session.expected[group]
 
 
 def _refusal(views: StepColumns, rows: Rows) -> Error:

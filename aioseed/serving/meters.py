@@ -32,7 +32,7 @@ class Meters:
     def answered(self, batch: ClosedBatch, now_s: float) -> None:
         """Measure a batch whose answers were just sent."""
         self._closes[batch.cause].add()
-        self._latencies_s += [now_s - segment[5] for segment in batch.segments]
+        self._latencies_s += [now_s - segment[3] for segment in batch.segments]
         self._waits_s.append(batch.closed_s - batch.opened_s)
         self._counts.append(batch.count)
         if now_s >= self._due_s or len(self._latencies_s) >= KEPT_MESSAGES:

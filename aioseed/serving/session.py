@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from aioseed.errors import ChannelClosed
-from aioseed.serving.intake import CarefulReply, Expected
+from aioseed.serving.groups import CarefulReply, KnownGroup
 from aioseed.transport.channel import Channel
 from aioseed.transport.guard import Bucket
 from aioseed.wire.messages import ControlMessage
@@ -37,7 +37,7 @@ class Session:
         self.last_heard_s = now_s
         self.last_ping_s = now_s
         self.pings = 0
-        self.expected: dict[bytes, Expected] = {}
+        self.groups: dict[bytes, KnownGroup] = {}
         self.careful: list[CarefulReply] = []
 
     def answer(self, payload: bytes) -> None:
@@ -72,5 +72,5 @@ class Session:
     def give_up_slots(self) -> None:
         """Hold nothing any more; what the actor still sends is refused."""
         self.slots = self.lost = _NO_SLOTS
-        self.expected.clear()
+        self.groups.clear()
         self.careful = []

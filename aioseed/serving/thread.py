@@ -42,6 +42,9 @@ Item: TypeAlias = ClosedBatch | Leased | Released
 class Engine(Protocol):
     """Do what the items of the queue ask for: `InferenceEngine`, or what stands in for it in a measurement."""
 
+    answering_s: float
+    """Spent so far in handing answers over; where the loop acts, in sending them, which it has to do anyway."""
+
     def handle(self, item: Item, *, more: bool = False) -> None:
         """Do what one item asks for; some of it may be left until the next, where there are `more`."""
 
@@ -127,8 +130,8 @@ class InferenceThread:
             self._failed(error)
 
     def _handle(self, item: Item, *, more: bool) -> None:
-        began_s = self._clock()
+        began_s, answering_s = self._clock(), self._engine.answering_s
         self._engine.handle(item, more=more)
         if isinstance(item, ClosedBatch):
-            took_s = self._clock() - began_s
+            took_s = self._clock() - began_s - (self._engine.answering_s - answering_s)
             self._takes_s = took_s if math.isinf(self._takes_s) else self._takes_s + _WEIGHT * (took_s - self._takes_s)

@@ -32,7 +32,9 @@ class MessageQueue:
         self._on_room = on_room
         self._messages: deque[bytes] = deque()
         self._size_bytes = 0
-        self._end: ChannelClosed | None = None
+        self.ended: ChannelClosed | None = None
+        """How the queue ended, None while it lives. What was put before may still wait. An attribute, since every
+        message asks for it."""
         self._taker: asyncio.Future[None] | None = None
         self._take: Callable[[Payload], bool] | None = None  # of `take_each`, while its caller waits in `_taker`
         self._room: asyncio.Future[None] | None = None
@@ -43,14 +45,9 @@ class MessageQueue:
         """Return what waits, overhead included."""
         return self._size_bytes
 
-    @property
-    def ended(self) -> ChannelClosed | None:
-        """Return how the queue ended, None while it lives. What was put before may still wait."""
-        return self._end
-
     def put(self, payload: Payload) -> None:
         """Append a message, of which a view is copied if it has to wait; after the end it is dropped."""
-        if self._end is not None:
+        if self.ended is not None:
             return
         take, taker = self._take, self._taker
         if take is not None and taker is not None and not taker.done():
@@ -76,8 +73,8 @@ class MessageQueue:
         if drop:
             self._messages.clear()
             self._size_bytes = 0
-        if self._end is None:
-            self._end = closed
+        if self.ended is None:
+            self.ended = closed
         _wake(self._taker)
         _wake(self._room)
 
@@ -90,8 +87,8 @@ class MessageQueue:
         if self._taker is not None:
             raise RuntimeError("another task already receives on this channel")
         while not self._messages:
-            if self._end is not None:
-                raise again(self._end)
+            if self.ended is not None:
+                raise again(self.ended)
             if self._loop is None:
                 # Kept, since asking for it is a system call.
                 self._loop = asyncio.get_running_loop()
@@ -119,7 +116,7 @@ class MessageQueue:
         while True:
             if not take(await self.take()):
                 return
-            if not self._messages and self._end is None:
+            if not self._messages and self.ended is None:
                 break
         self._taker, self._take = asyncio.get_running_loop().create_future(), take
         try:
@@ -127,12 +124,12 @@ class MessageQueue:
             enough = self._take is None
         finally:
             self._taker = self._take = None
-        if not enough and self._end is not None:
-            raise again(self._end)
+        if not enough and self.ended is not None:
+            raise again(self.ended)
 
     async def room(self) -> None:
         """Wait until at most `HIGH_WATER_BYTES` wait or the queue has ended. Safe to cancel; any number of callers."""
-        while self._size_bytes > HIGH_WATER_BYTES and self._end is None:
+        while self._size_bytes > HIGH_WATER_BYTES and self.ended is None:
             if self._room is None or self._room.done():
                 self._room = asyncio.get_running_loop().create_future()
             # Several wait on one future: a cancelled waiter must not take it from the others.

@@ -163,16 +163,14 @@ class ActionLayout(ColumnLayout):
     def __init__(self, action: ActionSpec) -> None:
         super().__init__(ACTION_TYPE, (_EPOCH, _UINT32, _UINT32, action.array))
         self.action = action.array
-        self._headers: dict[int, bytes] = {}
 
     def encode(self, rows: int, identity: bytes, action: bytes) -> bytes:
         """Return an ACTION from a STEP's identity bytes (``payload[8:identity_bytes(rows)]``) and packed actions."""
-        header = self._headers.get(rows)
-        if header is None:
-            if len(self._headers) >= KEPT_SIZES:
-                self._headers.clear()
-            header = self._headers[rows] = HEADER.pack(ACTION_TYPE, PROTOCOL_VERSION, 0, rows)
-        return b"".join((header, identity, action))
+        return b"".join((self.header(rows), identity, action))
+
+    def header(self, rows: int) -> bytes:
+        """Return the header of an ACTION of `rows` rows."""
+        return HEADER.pack(ACTION_TYPE, PROTOCOL_VERSION, 0, rows)
 
     def decode(self, payload: bytes) -> ActionRows:
         """Return views of the columns of an ACTION.

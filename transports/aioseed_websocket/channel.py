@@ -9,6 +9,7 @@ sends a close frame and reads on until the peer's answer says that all was read.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Awaitable, Callable
 
@@ -133,7 +134,11 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
 
     def send_nowait(self, payload: bytes) -> None:
         """Write one message; no task is made for it."""
-        self._write(payload)
+        size = len(payload)
+        if size <= JOINED_BYTES and self._inbox.ended is None and not (self._hides or self._transport.is_closing()):
+            self._transport.write(_plain_head(size, self._is_client) + payload)
+        else:
+            self._write(payload)
         if self._drained is not None and self._transport.get_write_buffer_size() > self._send_buffer_bytes:
             self.cut("the peer reads too slowly")
             raise ChannelClosed("the peer reads too slowly", clean=False)
@@ -282,6 +287,13 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         self._frame(CLOSE, close_payload(code, words))
         self._read_or_rest()
         self._too_late = self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
+
+
+@functools.lru_cache(maxsize=1024)
+def _plain_head(size: int, is_client: bool) -> bytes:
+    """Return what stands before a binary message that no mask hides."""
+    head = frame_head(size, BINARY, is_masked=is_client)
+    return head + _KEY_THAT_HIDES_NOTHING if is_client else head
 
 
 def _is_unseen(transport: asyncio.Transport) -> bool:

@@ -31,7 +31,7 @@ _WHOLE_BINARY = _FINAL | BINARY
 _MASKED = 0x80
 _NO_KEY = bytes(4)
 _HEAD_7, _HEAD_16, _HEAD_64 = (struct.Struct(form).pack for form in ("!BB", "!BBH", "!BBQ"))
-_USUAL_OF_CLIENT, _USUAL_OF_SERVER = struct.Struct("!BBH4s"), struct.Struct("!BBH0s")
+_USUAL_OF_CLIENT, _USUAL_OF_SERVER = struct.Struct("!HH4s"), struct.Struct("!HH0s")
 _SIZE_16, _SIZE_64, _CODE = (struct.Struct(form) for form in ("!H", "!Q", "!H"))
 
 
@@ -94,9 +94,11 @@ class FrameReader:
         self._control = control
         self._mask_bit = _MASKED if from_client else 0
         # Of the frames that nearly all are: a whole message of 126 to 65,535 bytes that no mask hides.
-        self._usual = _USUAL_OF_CLIENT if from_client else _USUAL_OF_SERVER
-        self._usual_second = self._mask_bit | 126
+        form = _USUAL_OF_CLIENT if from_client else _USUAL_OF_SERVER
+        self._usual = form.unpack_from
+        self._usual_kind = _WHOLE_BINARY << 8 | self._mask_bit | 126
         self._usual_key = _NO_KEY if from_client else b""
+        self._usual_begin = form.size
         self._max_bytes = max_message_bytes
         self._buffer, self._view = _shared_buffer()
         self._begun = b""  # of a frame whose head is not there yet
@@ -117,7 +119,15 @@ class FrameReader:
             FrameError: They break the protocol; nothing that follows means anything.
         """
         if self._filling is None and not self._begun:
-            self._read(self._buffer, self._view, count)
+            # Nearly always a message is there as a whole, and nothing else: then no other function is called.
+            kind, size, key = self._usual(self._buffer)
+            begin = count - size
+            usual = kind == self._usual_kind and key == self._usual_key and begin == self._usual_begin
+            if usual and size <= COPIED_BYTES and size <= self._max_bytes and self._fragments is None:
+                self.received_bytes += size
+                self._message(self._view[begin:count].tobytes())
+            else:
+                self._read(self._buffer, self._view, count)
         elif self._filling is None:
             data = bytearray(self._begun) + self._view[:count]
             self._begun = b""
@@ -171,12 +181,12 @@ class FrameReader:
 
     def _read_usual(self, data: bytearray, view: memoryview, end: int) -> int:
         """Take usual frames until another comes, and return where that begins."""
-        at, head = 0, self._usual.size
+        at, head = 0, self._usual_begin
         while end - at >= head:
-            first, second, size, key = self._usual.unpack_from(data, at)
+            kind, size, key = self._usual(data, at)
             begin = at + head
             stop = begin + size
-            if first != _WHOLE_BINARY or second != self._usual_second or key != self._usual_key:
+            if kind != self._usual_kind or key != self._usual_key:
                 break
             if stop > end or size > self._max_bytes:
                 break

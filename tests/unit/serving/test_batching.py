@@ -19,6 +19,9 @@ class Desk:
         self.looks: list[tuple[int, bool]] = []
         self.answered: list[object] = []
         self.batching: Batching | None = None
+        self.time_s = 0.0
+        self.appending_s = 0.0
+        self.took_s: list[float] = []
         self._closes_with = closes_with
 
     def poll(self, now_s: float, *, arriving: bool = False) -> Close:
@@ -29,7 +32,8 @@ class Desk:
         self.waiting_rows = 0
         assert self.batching is not None
         self.batching.answer_from(batch, b"", 0)  # as where the loop serves a batch itself
-        assert batch.rows not in self.answered, "a batch is not answered within its own closing"
+        assert self.answered[-1] == batch.rows, "actors wait while unrolls are written"
+        self.time_s += self.appending_s
         return Close.ENOUGH
 
     def due_at_s(self) -> float | None:
@@ -38,11 +42,14 @@ class Desk:
     def answer(self, batch: Any, actions: bytes, row_bytes: int, now_s: float) -> None:
         self.answered.append(batch.rows)
 
+    def served(self, service_s: float) -> None:
+        self.took_s.append(service_s)
+
 
 def open_desk(closes_with: int = 100) -> tuple[Desk, Batching]:
     loop, desk = asyncio.get_running_loop(), Desk(closes_with)
     intake: Any = desk
-    desk.batching = Batching(loop, intake, Mock(), loop.time, Mock())
+    desk.batching = Batching(loop, intake, Mock(), lambda: desk.time_s, Mock())
     return desk, desk.batching
 
 
@@ -77,9 +84,18 @@ async def test_what_the_loop_serves_itself_is_answered_in_the_same_turn() -> Non
     assert desk.answered == [4]
 
 
+async def test_serving_takes_until_the_loop_is_free_again() -> None:
+    desk, batching = open_desk()
+    desk.waiting_rows, desk.appending_s = 4, 0.25
+    batching.poll(0.0)
+    assert desk.took_s == [0.25]
+    batching.poll(1.0)
+    assert desk.took_s == [0.25], "nothing was served"
+
+
 async def test_answers_of_another_moment_wait_for_their_turn() -> None:
     desk, batching = open_desk()
-    batch: Any = SimpleNamespace(rows=7)
+    batch: Any = SimpleNamespace(rows=7, closed_s=-2.0)
     batching.answer_from(batch, b"", 0)
     assert desk.answered == []
     await asyncio.sleep(0)
@@ -87,3 +103,4 @@ async def test_answers_of_another_moment_wait_for_their_turn() -> None:
     await asyncio.to_thread(batching.answer_from, batch, b"", 0)
     await asyncio.sleep(0)
     assert desk.answered == [7, 7]
+    assert desk.took_s == [2.0, 2.0]

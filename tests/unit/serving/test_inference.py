@@ -98,7 +98,7 @@ class Sink:
 class Respondent:
     def __init__(self, number: int) -> None:
         self.number = number
-        self.expected: dict = {}
+        self.groups: dict = {}
         self.groups: dict = {}
         self.careful: list = []
         self.answers: list[bytes] = []
@@ -333,7 +333,7 @@ def test_it_is_prompt_where_the_sink_has_room_and_training_is_not_waited_for() -
     def closed(bench: Bench) -> ClosedBatch:
         rows = bench.intake.pool.take()
         slots = np.array([0], np.int64)
-        return ClosedBatch(rows, 1, [], slots, np.ones(1, np.uint64), b"", 0, 0.0, 0.0, Close.FULL)
+        return ClosedBatch(rows, 1, [], slots, np.ones(1, np.uint64), b"", b"", 0, 0.0, 0.0, Close.FULL)
 
     bench = Bench()
     assert bench.engine.is_prompt(closed(bench))

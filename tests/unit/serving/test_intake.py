@@ -24,7 +24,7 @@ class Peer:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.expected: dict[bytes, np.ndarray] = {}
+        self.groups: dict = {}
         self.careful: list[CarefulReply] = []
         self.answers: list[bytes] = []
 
@@ -65,6 +65,7 @@ class Bench:
         acts = (columns.slot[: batch.count] + columns.sequence[: batch.count]).astype(np.int32)
         self.actions.action[columns.slot[: batch.count]] = acts
         self.intake.answer(batch, acts.tobytes(), 4, now_s)
+        self.intake.served(now_s - batch.closed_s)
         self.intake.pool.give_back(batch.rows)
         return batch.count
 
@@ -220,7 +221,7 @@ def test_a_lease_that_ends_lets_its_waiting_rows_go_first() -> None:
     bench.intake.take(peer, bench.step(slots, 0), 0.0)
     bench.intake.forget(peer, slots.astype(np.int64), 0.0)
     assert len(bench.batches) == 1
-    assert not peer.expected
+    assert not peer.groups
     error = bench.intake.take(peer, bench.step(slots, 1), 0.0)
     assert error is not None
     assert {row.code for row in error.rows} == {"not_leased"}
@@ -325,7 +326,7 @@ def test_a_lease_elsewhere_leaves_a_group_on_the_fast_road() -> None:
     bench.intake.poll(0.0)
     bench.join(2, 1)
     bench.serve()
-    assert len(peer.expected) == 1
+    assert len(peer.groups) == 1
 
 
 def test_in_lockstep_rows_that_take_the_place_of_forgotten_ones_are_known_to_the_table() -> None:

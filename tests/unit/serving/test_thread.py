@@ -20,7 +20,7 @@ ROWS = BatchRows(StepLayout(ArraySpec("float32", (1,)), 0), 1)
 
 def batch() -> ClosedBatch:
     slots, epochs = np.zeros(1, np.int64), np.ones(1, np.uint64)
-    return ClosedBatch(ROWS, 1, [], slots, epochs, b"", 0, 0.0, 0.0, Close.FULL)
+    return ClosedBatch(ROWS, 1, [], slots, epochs, b"", b"", 0, 0.0, 0.0, Close.FULL)
 
 
 class Recorder:
@@ -33,6 +33,8 @@ class Recorder:
         self.prompt = True
         self.more: list[bool] = []
         self.settled_after: list[int] = []
+        self.answering_s = 0.0
+        self.answers_take_s = 0.0
         self._fail_at = fail_at
 
     def handle(self, item: Item, *, more: bool = False) -> None:
@@ -42,6 +44,7 @@ class Recorder:
         self.more.append(more)
         if item is self._fail_at:
             raise ValueError("the device fell off the bus")
+        self.answering_s += self.answers_take_s
         self.handled.put(item)
 
     def is_prompt(self, batch: ClosedBatch) -> bool:
@@ -138,6 +141,22 @@ def test_batches_that_become_dear_go_back_to_the_thread() -> None:
     assert thread.stop(10.0)
     here = threading.current_thread().name
     assert engine.threads == ["aioseed-inference", here, "aioseed-inference"]
+
+
+def test_answers_that_take_long_to_send_keep_no_batch_from_the_loop() -> None:
+    """Of many connections, say: the loop sends them, whoever acts."""
+    ticks = iter([0.0, 0.5, 1.0, 100.0])
+    engine = Recorder()
+    thread = InferenceThread(engine, pytest.fail, in_loop_s=1.0, clock=lambda: next(ticks, 0.0))
+    thread.start()
+    thread.submit(batch())
+    rest(thread, engine)
+    engine.answers_take_s = 98.5
+    thread.submit(batch())
+    thread.submit(batch())
+    assert thread.stop(10.0)
+    here = threading.current_thread().name
+    assert engine.threads == ["aioseed-inference", here, here]
 
 
 def test_a_failure_in_the_callers_thread_is_told_once_and_ends_inference(warm) -> None:
