@@ -28,7 +28,7 @@ test: lint ## Check formatting, types and imports, then run every test
 # First what counts, two at a time; then what measures times and memory, with the machine to itself; then a preset. What
 # was seen, seeds included, is kept in runs/.
 CHAOS := AIOSEED_CHAOS_FULL=$(FULL) AIOSEED_CHAOS_LOG=$(CURDIR)/runs/chaos-simulations.jsonl \
-	$(BIN)/pytest --durations=0 -rA -o junit_logging=system-out
+	$(BIN)/pytest --durations=0 -rA -o junit_logging=system-out -o faulthandler_timeout=0
 
 chaos: dev ## Break things for an hour and check that nothing is lost; FULL=1 takes the large numbers
 	@mkdir -p runs
