@@ -56,14 +56,15 @@ class Proxy:
         self.faults = faults or Faults()
         self._target = host, port
         self._random = random.Random(seed)  # noqa: S311 - jitter
-        self._server: asyncio.Server | None = None
+        self._listening: socket.socket | None = None
+        self._tasks: dict[asyncio.Task[None], socket.socket] = {}
         self._links: dict[asyncio.Task[None], _Link] = {}
 
     @property
     def port(self) -> int:
         """Return the port to dial. Only while entered."""
-        assert self._server is not None, "enter the proxy first"
-        port: int = self._server.sockets[0].getsockname()[1]
+        assert self._listening is not None, "enter the proxy first"
+        port: int = self._listening.getsockname()[1]
         return port
 
     @property
@@ -97,20 +98,38 @@ class Proxy:
             link.release()
 
     async def __aenter__(self) -> Proxy:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.setblocking(False)
+        # No `asyncio.Server`: one that closes leaks what it has just accepted (CPython 3.11).
+        asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._links:
+        assert self._listening is not None
+        asyncio.get_running_loop().remove_reader(self._listening)
+        self._listening.close()
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._links, return_exceptions=True)
-        await self._server.wait_closed()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            accepted, _ = listening.accept()
+        except OSError:  # gone again before it was taken
+            return
+        accepted.setblocking(False)
+        task = asyncio.ensure_future(self._serve(accepted))
+        self._tasks[task] = accepted
+        task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task).close()  # which nothing else does for a task that was cancelled before its first step
+
+    async def _serve(self, accepted: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=accepted)
         task = asyncio.current_task()
         assert task is not None
         self._links[task] = link = _Link(writer, self.faults, self._random.random)

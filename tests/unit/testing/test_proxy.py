@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import socket
 
 import pytest
 
@@ -122,3 +124,17 @@ async def test_later_connections_may_lead_elsewhere():
         writer.write(b"a")
         assert await reader.readexactly(1) == b"a"
         await close(writer)
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_connection_that_comes_while_it_ends_is_closed(turns, caplog):
+    async with echoing() as port:
+        async with Proxy("127.0.0.1", port) as proxy:
+            ours = socket.create_connection(("127.0.0.1", proxy.port))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        ours.settimeout(5.0)
+        with ours, contextlib.suppress(ConnectionResetError):
+            assert ours.recv(1) == b""
+    gc.collect()  # an unclosed socket would be an error
+    assert not caplog.records
