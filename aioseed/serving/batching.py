@@ -40,7 +40,7 @@ class Batching:
         self._poll_due = False
         self._seen_rows = 0  # of the open batch, when the turn before this one was over
         self._polling = False
-        self._sent = False  # what was closed since polling began is answered already: the loop served it itself
+        self._sending_s: float | None = None  # of a batch that the loop served itself since it began to poll
 
     def poll_soon(self) -> None:
         """Poll after all messages of this turn of the loop, and again after each turn that brings further ones."""
@@ -54,13 +54,14 @@ class Batching:
         A batch that the loop serves itself is answered from within, as soon as its actions are there: what else
         serving it takes is done while the actors step.
         """
-        self._polling, self._sent = True, False
+        self._polling, self._sending_s = True, None
         try:
             self._intake.poll(now_s, arriving=arriving)
         finally:
             self._polling = False
-        if self._sent:
-            self._intake.served(self._time() - now_s)
+        if self._sending_s is not None:
+            # Without what sending takes: it is the same for one batch and for two.
+            self._intake.served(self._time() - now_s - self._sending_s)
         if arriving:
             return  # it is looked at again at once
         due_s = self._intake.due_at_s()
@@ -75,8 +76,9 @@ class Batching:
         """Hand the actions of a batch to the event loop, which sends them after what it does now. Thread: any."""
         if threading.get_ident() == self._thread:
             if self._polling:
+                began_s = self._time()
                 self._send(batch, actions, row_bytes)
-                self._sent = True
+                self._sending_s = self._time() - began_s
                 return
             self._loop.call_soon(self._answer, batch, actions, row_bytes)
         else:

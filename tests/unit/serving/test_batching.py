@@ -21,6 +21,7 @@ class Desk:
         self.batching: Batching | None = None
         self.time_s = 0.0
         self.appending_s = 0.0
+        self.sending_s = 0.0
         self.took_s: list[float] = []
         self._closes_with = closes_with
 
@@ -41,6 +42,7 @@ class Desk:
 
     def answer(self, batch: Any, actions: bytes, row_bytes: int, now_s: float) -> None:
         self.answered.append(batch.rows)
+        self.time_s += self.sending_s
 
     def served(self, service_s: float) -> None:
         self.took_s.append(service_s)
@@ -84,9 +86,9 @@ async def test_what_the_loop_serves_itself_is_answered_in_the_same_turn() -> Non
     assert desk.answered == [4]
 
 
-async def test_serving_takes_until_the_loop_is_free_again() -> None:
+async def test_serving_takes_until_the_loop_is_free_again_but_for_sending() -> None:
     desk, batching = open_desk()
-    desk.waiting_rows, desk.appending_s = 4, 0.25
+    desk.waiting_rows, desk.appending_s, desk.sending_s = 4, 0.25, 8.0
     batching.poll(0.0)
     assert desk.took_s == [0.25]
     batching.poll(1.0)
