@@ -24,7 +24,7 @@ from aioseed.chaos.processes import Process
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract
 from aioseed.serving.intake import ActionTable, ClosedBatch, Intake
-from aioseed.serving.rule import Limits
+from aioseed.serving.rule import TIMER_S, Limits
 from aioseed.serving.server import RunFacts, Server, Serving
 from aioseed.serving.slots import SlotTable
 from aioseed.telemetry.counters import Metrics
@@ -194,7 +194,8 @@ async def test_hostile_frames_beside_honest_actors(kind: str, tmp_path: Path) ->
         over.set()
         await asyncio.gather(*honest)
         assert grown <= 0.02
-        assert during_ms <= 2.0 * before_ms
+        # A batch that is not complete may wait for a timer, of which none is finer than a millisecond.
+        assert during_ms <= max(2.0 * before_ms, before_ms + TIMER_S * 1e3)
 
     await served(kind, 64, body)
 
