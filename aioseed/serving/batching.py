@@ -98,8 +98,7 @@ class Batching:
         self.poll(self._time())
 
     def _answer(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
-        now_s = self._time()
-        self._intake.served(now_s - batch.closed_s)
+        self._intake.served(self._time() - batch.closed_s)
         self._send(batch, actions, row_bytes)
         self.poll(self._time())
 

@@ -238,7 +238,7 @@ class Intake:
             self._answer_careful()
 
     def served(self, service_s: float) -> None:
-        """Note how long serving a batch took, from its close until the next could be served."""
+        """Note how long serving a batch took, from its close until the next could be served, but for sending."""
         if math.isinf(self._service_s):
             self._service_s = service_s
         else:

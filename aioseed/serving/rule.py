@@ -49,7 +49,7 @@ class Waiting(NamedTuple):
     in_flight: int  # closed batches that were not answered yet
     age_s: float  # how long the oldest row has waited
     idle_s: float  # how long the device has been idle while it waited; meaningless with batches in flight
-    service_s: float  # what serving a batch takes, from its close to its answer; infinite before the first
+    service_s: float  # what serving a batch takes, sending left out; infinite before the first
     arriving: bool = False  # the latest look at the network found further steps
 
 

@@ -120,7 +120,9 @@ async def hands_every_message_over(transport: Transport, url: str) -> None:
             expect(isinstance(outcome[0], ValueError), "what take raises comes out of receive_each")
             waiting = asyncio.create_task(receiver.receive_each(take))
             for number in range(50):
+                before = len(taken)
                 sender.send_nowait(b"%d" % number)
+                expect(len(taken) == before, "send_nowait hands nothing over from within")
                 await asyncio.sleep(0)
             waiting.cancel()
             await asyncio.wait({waiting})

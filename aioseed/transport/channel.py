@@ -40,7 +40,8 @@ class Channel(ABC):
     def send_nowait(self, payload: bytes) -> None:
         """Queue one message without waiting.
 
-        The caller bounds what is outstanding (one ACTION for each STEP), so this pushes nobody back.
+        The caller bounds what is outstanding (one ACTION for each STEP), so this pushes nobody back. Nothing is handed
+        to anybody from within: who sends may be in the middle of something.
 
         Raises:
             ChannelClosed: The channel has ended, or the peer reads so slowly that more than the listener's

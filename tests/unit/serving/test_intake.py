@@ -150,17 +150,27 @@ def test_a_repeat_is_answered_with_the_stored_action_and_applied_once() -> None:
     assert taken(peer) == [([0, 1], [0, 0], [0, 1])] * 2
 
 
-def test_a_repeat_while_the_first_copy_is_under_way_is_answered_with_it() -> None:
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_repeat_while_the_first_copy_is_under_way_is_answered_with_it(number: int) -> None:
+    """Of the first step, at which each row is looked at, and of one of a group that is known."""
     bench = Bench()
     peer, slots = bench.join(1, 2)
-    step = bench.step(slots, 0)
+    for earlier in range(number):
+        bench.intake.take(peer, bench.step(slots, earlier), 0.0)
+        bench.intake.poll(0.0)
+        bench.serve()
+    answers = len(taken(peer))
+    step = bench.step(slots, number)
     bench.intake.take(peer, step, 0.0)
     assert bench.intake.take(peer, step, 0.0) is None
     assert bench.intake.waiting_rows == 2
     bench.intake.poll(0.0)
     assert bench.intake.take(peer, step, 0.0) is None
     bench.serve()
-    assert taken(peer) == [([0, 1], [0, 0], [0, 1])] * 3
+    found = taken(peer)[answers:]
+    assert len(found) == 3
+    assert found[0][:2] == ([0, 1], [number, number])
+    assert found == found[:1] * 3
 
 
 def test_both_legal_kinds_may_stand_in_one_step() -> None:

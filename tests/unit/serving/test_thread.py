@@ -129,34 +129,21 @@ def test_the_thread_handles_what_is_dear_or_may_wait(warm, takes_s, in_loop_s, p
     assert engine.threads == ["aioseed-inference"] * 2
 
 
-def test_batches_that_become_dear_go_back_to_the_thread() -> None:
+@pytest.mark.parametrize("answers_take_s", [0.0, 98.5])
+def test_batches_that_become_dear_go_back_to_the_thread(answers_take_s: float) -> None:
+    """But for what their answers take, of many connections, say: the loop sends them, whoever acts."""
     ticks = iter([0.0, 0.5, 1.0, 100.0])
     engine = Recorder()
     thread = InferenceThread(engine, pytest.fail, in_loop_s=1.0, clock=lambda: next(ticks, 0.0))
     thread.start()
     thread.submit(batch())
     rest(thread, engine)
+    engine.answers_take_s = answers_take_s
     thread.submit(batch())  # takes 99 s, a sixteenth of which is more than a second
     thread.submit(batch())
     assert thread.stop(10.0)
     here = threading.current_thread().name
-    assert engine.threads == ["aioseed-inference", here, "aioseed-inference"]
-
-
-def test_answers_that_take_long_to_send_keep_no_batch_from_the_loop() -> None:
-    """Of many connections, say: the loop sends them, whoever acts."""
-    ticks = iter([0.0, 0.5, 1.0, 100.0])
-    engine = Recorder()
-    thread = InferenceThread(engine, pytest.fail, in_loop_s=1.0, clock=lambda: next(ticks, 0.0))
-    thread.start()
-    thread.submit(batch())
-    rest(thread, engine)
-    engine.answers_take_s = 98.5
-    thread.submit(batch())
-    thread.submit(batch())
-    assert thread.stop(10.0)
-    here = threading.current_thread().name
-    assert engine.threads == ["aioseed-inference", here, here]
+    assert engine.threads == ["aioseed-inference", here, here if answers_take_s else "aioseed-inference"]
 
 
 def test_a_failure_in_the_callers_thread_is_told_once_and_ends_inference(warm) -> None:

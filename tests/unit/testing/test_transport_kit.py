@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from inspect import iscoroutinefunction
+from types import ModuleType
 
 import pytest
 
 from aioseed.errors import ChannelClosed
+from aioseed.testing import _transport_endings, _transport_messages
 from aioseed.testing.transport_kit import TRANSPORT_CHECKS, check_transport
 from aioseed.transport import Channel, DialOptions, Handler, Listener, ListenOptions, MemoryTransport, Transport
+from aioseed.transport.memory import MemoryChannel
+from aioseed.types import Payload
 
 
 class Wrapped(Channel):
@@ -102,6 +107,12 @@ class Impatient(Wrapped):
         await asyncio.sleep(0)
 
 
+class Abrupt(Wrapped):
+    async def receive_each(self, take: Callable[[Payload], bool]) -> None:
+        assert isinstance(self.inner, MemoryChannel)
+        await self.inner._inbox.take_each(take)  # from within the partner's send_nowait
+
+
 left: list[asyncio.Task[bool]] = []
 
 
@@ -146,6 +157,7 @@ async def run(name: str, transport: Transport) -> None:
         ("refuses_larger_messages", Saboteur(TooClean)),
         ("keeps_order_and_delivers_once", Saboteur(Leaking)),
         ("send_waits_for_a_slow_reader", Saboteur(Impatient)),
+        ("hands_every_message_over", Saboteur(Abrupt)),
         ("token_is_required", Saboteur(open_house=True)),
     ],
     ids=lambda value: value if isinstance(value, str) else value._wrap.__name__,
@@ -176,3 +188,11 @@ def test_every_check_says_what_it_holds_a_transport_to() -> None:
     for name, check in TRANSPORT_CHECKS.items():
         assert check.__name__ == name  # type: ignore[attr-defined]
         assert check.__doc__
+
+
+@pytest.mark.parametrize("part", [_transport_messages, _transport_endings])
+def test_no_check_is_left_out(part: ModuleType) -> None:
+    written = {
+        name for name, value in vars(part).items() if iscoroutinefunction(value) and value.__module__ == part.__name__
+    }
+    assert written and written <= set(TRANSPORT_CHECKS)
