@@ -140,17 +140,41 @@ class Policy(NamedTuple):
     params: object  # a JAX pytree; opaque here, since this module imports no JAX
 
 
+class Loan(Protocol):
+    """Be what the columns of a batch were lent from.
+
+    Whoever holds them when nobody needs them any more releases them, once.
+    """
+
+    @property
+    def resident_rows(self) -> int:
+        """Return for how many rows the columns take memory, whether they hold one or not."""
+
+    def release(self) -> None:
+        """Take the columns back: they are filled anew from now on. Thread: any."""
+
+
+class CopiedRows(NamedTuple):
+    """Be the loan of columns that were copied for their reader alone, to which they belong."""
+
+    resident_rows: int
+
+    def release(self) -> None:
+        """Do nothing: the memory goes when nobody refers to it."""
+
+
 class UnrollSink(Protocol):
     """Take rows from inference and turn them into unrolls (port of experience, called by serving).
 
     Thread: the inference thread, or the event loop in its place while that rests; one at a time.
     """
 
-    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> None:
+    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState, loan: Loan) -> None:
         """Append the first `count` rows to the unrolls of their slots.
 
         Finished unrolls go to the bounded queue. Blocks while it is full: that delays actions, which is the only
-        back-pressure of a run.
+        back-pressure of a run. The sink may keep the observations of `steps` where they are; it releases `loan` once it
+        needs them no more, now or within a later call. How much it may keep is bounded by the environments it serves.
         """
 
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:

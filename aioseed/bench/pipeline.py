@@ -32,31 +32,37 @@ class Pipeline:
     """Hold a runtime and make the batches that its environments would send, all of them stepping in turns.
 
     Args:
+        recorded: Rows of environments, with which columns are filled in turn as the pool makes them.
         groups: Batches of so many rows take turns; each group's rows hold slots of their own.
-        recorded: Rows of environments, of which each batch is filled in turn.
     """
 
     def __init__(self, config: RunConfig, contract: Contract, recorded: Sequence[StepColumns], groups: int = 1) -> None:
         self.runtime: Runtime = build_runtime(_with_room(config), contract, 1, None, Metrics(), _no_hooks())
         self.rows = served_rows(config)
-        self._groups: deque[tuple[np.ndarray, BatchRows]] = deque()
-        for group in range(groups):
-            slots = np.arange(group * self.rows, (group + 1) * self.rows)
-            batch = self.runtime.intake.pool.take()
-            _fill(batch, recorded[group % len(recorded)], slots)
+        self._recorded = deque(recorded)
+        self._filled: set[BatchRows] = set()  # which hold recorded rows
+        self._groups = [np.arange(group * self.rows, (group + 1) * self.rows) for group in range(groups)]
+        for slots in self._groups:
             self.runtime.engine.handle(Leased(slots, False))
-            self._groups.append((slots, batch))
+        self._turns = 0
 
     def next_batch(self) -> ClosedBatch:
         """Return the next step of the group whose turn it is; the one before it must have been served."""
-        slots, batch = self._groups[0]
-        self._groups.rotate(-1)
+        step, turn = divmod(self._turns, len(self._groups))
+        self._turns += 1
+        slots, batch, rows = self._groups[turn], self.runtime.intake.pool.take(), self.rows
+        if batch not in self._filled:
+            _fill(batch, self._recorded[0], rows)
+            self._recorded.rotate(-1)
+            self._filled.add(batch)
         columns = batch.columns
-        columns.sequence[: self.rows] += np.uint32(1)
-        columns.flags[: self.rows][columns.sequence[: self.rows] > 0] &= ~FIRST
-        # The engine gives the columns back to the pool, from which nobody else takes any.
-        epochs = columns.epoch[: self.rows].copy()
-        return ClosedBatch(batch, self.rows, [], slots, epochs, b"", b"", 0, 0.0, 0.0, Close.ALL)
+        columns.slot[:rows] = slots
+        columns.epoch[:rows] = 1
+        columns.sequence[:rows] = step
+        columns.flags[:rows] = FIRST if step == 0 else 0
+        batch.resident_rows = max(batch.resident_rows, rows)
+        epochs = columns.epoch[:rows].copy()
+        return ClosedBatch(batch, rows, [], slots, epochs, b"", b"", 0, 0.0, 0.0, Close.ALL)
 
 
 class Costs(NamedTuple):
@@ -147,14 +153,9 @@ def _with_room(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"experience": config.experience.model_copy(update={"queue_batches": queue})})
 
 
-def _fill(batch: BatchRows, recorded: StepColumns, slots: np.ndarray) -> None:
-    columns, rows = batch.columns, slots.size
-    for target, source in zip(flat_columns(columns), flat_columns(recorded), strict=True):
+def _fill(batch: BatchRows, recorded: StepColumns, rows: int) -> None:
+    for target, source in zip(flat_columns(batch.columns), flat_columns(recorded), strict=True):
         target[:rows] = np.resize(source, (rows, *source.shape[1:]))
-    columns.slot[:rows] = slots
-    columns.epoch[:rows] = 1
-    columns.sequence[:rows] = np.uint32(2**32 - 1)  # the first batch makes it 0
-    columns.flags[:rows] = FIRST
 
 
 def _no_hooks() -> Hooks:

@@ -21,7 +21,7 @@ from aioseed.experience.assembler import UnrollAssembler
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract
 from aioseed.serving.inference import action_table
-from aioseed.serving.intake import ActionTable, ClosedBatch, Intake, RowPool
+from aioseed.serving.intake import ActionTable, ClosedBatch, Intake
 from aioseed.serving.rule import Limits
 from aioseed.serving.server import RunFacts, Server, Serving
 from aioseed.serving.slots import SlotTable
@@ -48,10 +48,9 @@ class FreeEngine:
     Thread: the inference thread, or the event loop in its place.
     """
 
-    def __init__(self, actions: ActionTable, pool: RowPool, sink: UnrollSink, server: Server) -> None:
+    def __init__(self, actions: ActionTable, sink: UnrollSink, server: Server) -> None:
         self.answering_s = 0.0
         self._actions = actions
-        self._pool = pool
         self._sink = sink
         self._answer = server.answer_from
         self._zeros = np.zeros_like(actions.action)
@@ -82,8 +81,7 @@ class FreeEngine:
         acted = perf_counter()
         self._answer(batch, action.tobytes(), self._row_bytes)
         self.answering_s += perf_counter() - acted
-        self._sink.append(columns, ActColumns(action, previous, (), 0), count, _no_state)
-        self._pool.give_back(batch.rows)
+        self._sink.append(columns, ActColumns(action, previous, (), 0), count, _no_state, batch.rows)
 
 
 class Drain:
@@ -135,7 +133,7 @@ class Road:
         actions = action_table(traffic.environments, traffic.spec.action.array)
         limits = Limits(rows, config.max_batches_in_flight, config.batch_deadline_s)
         intake = Intake(traffic.steps, traffic.actions, table, actions, limits, self._submit)
-        engine = FreeEngine(actions, intake.pool, self._assembler, self.server)
+        engine = FreeEngine(actions, self._assembler, self.server)
         self._loop = loop
         self._inference = InferenceThread(
             engine,

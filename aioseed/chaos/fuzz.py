@@ -265,7 +265,7 @@ class _Learner:
         self._intake.poll(self._now_s)
 
     def _serve(self, batch: ClosedBatch) -> None:
-        self._intake.pool.give_back(batch.rows)
+        batch.rows.release()
         self._intake.answer(batch, bytes(4 * batch.count), 4, self._now_s)
 
 

@@ -52,6 +52,7 @@ from aioseed.types import (
     ActColumns,
     BeginsState,
     EnvironmentMetric,
+    Loan,
     Settled,
     StepColumns,
     UnrollBatch,
@@ -104,7 +105,6 @@ class Laboratory:
             self.steps,
             board,
             actions,
-            intake.pool,
             sink,
             lambda slots, epochs: None,  # counts are finite
             answer,
@@ -186,10 +186,10 @@ class CheckedSink:
         self._sink = sink
         self._applied = applied
 
-    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> None:
+    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState, loan: Loan) -> None:
         """Check and pass on."""
         self._applied.check(steps.slot[:count], steps.epoch[:count], steps.sequence[:count], steps.flags[:count])
-        self._sink.append(steps, acts, count, begins_state)
+        self._sink.append(steps, acts, count, begins_state, loan)
 
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
         """Pass on."""

@@ -23,6 +23,8 @@ from aioseed.types import (
     ActColumns,
     Allocate,
     BeginsState,
+    CopiedRows,
+    Loan,
     Settled,
     StepColumns,
     UnrollBatch,
@@ -74,7 +76,7 @@ class UnrollAssembler:
         self._evaluation = np.zeros(max_environments, np.bool_)
         self._evaluations = 0
 
-    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> None:
+    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState, loan: Loan) -> None:
         """Append the first `count` rows to the unrolls of their slots; rows of evaluation slots are only counted.
 
         Blocks while no buffer is free: that delays actions. After `stop` it never blocks, and unrolls that become full
@@ -86,6 +88,8 @@ class UnrollAssembler:
             count: Rows in use.
             begins_state: Called at most once, before anything is written, with the rows that begin an unroll; not
                 called if the layout has no state.
+            loan: Released when the columns of `steps` are needed no more: large observations stay there until their
+                unroll is full.
 
         Raises:
             AioseedError: A row is not the successor of its slot's last row; nothing is applied.
@@ -97,8 +101,9 @@ class UnrollAssembler:
             evaluated = int(np.count_nonzero(evaluation & ((steps.flags[:count] & FIRST) == 0)))
             if rows.size < count:
                 steps, acts, begins_state = _select(steps, acts, rows, begins_state)
-                count = rows.size
-        full, transitions = self._store.append(steps, acts, count, begins_state)
+                loan.release()
+                count, loan = rows.size, CopiedRows(rows.size)
+        full, transitions = self._store.append(steps, acts, count, begins_state, loan)
         self._ledger.accept(transitions, evaluated)
         if full.size:
             self._queue_full(full)

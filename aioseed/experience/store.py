@@ -5,9 +5,10 @@ has an unroll. Pages are touched as slots come into use, and slots are leased lo
 of environments, not `serving.max_environments`.
 
 A row goes to the flat position t * S + slot of every column, one assignment a column with rows as single elements
-(`row_view`). Where all rows belong to neighbouring slots at the same step of their unrolls these positions are a slice,
-which NumPy copies faster. A batch of a few rows costs what its NumPy calls cost, about a microsecond each: hence flat
-positions are what is kept, and what the next row must be is compared as bytes.
+(`row_view`); large rows stay where they came (`LentRows`). Where all rows belong to neighbouring slots at the same step
+of their unrolls these positions are a slice, which NumPy copies faster. A batch of a few rows costs what its NumPy
+calls cost, about a microsecond each: hence flat positions are what is kept, and what the next row must be is compared
+as bytes.
 
 An unroll has L + overlap + 1 rows, and its last overlap + 1 rows begin the next. So before one unroll is full, up to
 ``1 + overlap // L`` later ones have begun: a row is row 0 of an unroll where its index in the open one is a multiple of
@@ -23,13 +24,9 @@ import numpy as np
 from aioseed.errors import AioseedError
 from aioseed.experience.copies import Copier
 from aioseed.experience.layout import StepForms, UnrollBuffer, allocate_columns, byte_view, unroll_grids
+from aioseed.experience.lent import LENT_ROW_BYTES, LentRows
 from aioseed.experience.states import StateRing
-from aioseed.types import FIRST, ActColumns, BeginsState, StepColumns, UnrollIdentity, UnrollLayout
-
-SHARED_BYTES = 2**20
-"""Copies from this size on may be shared out among threads."""
-LARGE_ROW_BYTES = 1024
-"""Rows from this size on are copied out slot by slot, without a second copy of the whole in between."""
+from aioseed.types import FIRST, ActColumns, BeginsState, Loan, StepColumns, UnrollIdentity, UnrollLayout
 
 _ONE_NUMBER = np.array(1, np.uint32)  # to NumPy, arrays without axes are cheaper than numbers, which it makes some of
 _NO_EPOCH = np.uint64(2**64 - 1)
@@ -54,11 +51,17 @@ class UnrollStore:
     def __init__(self, layout: UnrollLayout, max_environments: int, copier: Copier | None = None) -> None:
         slots = max_environments + 1
         self._layout = layout
-        self._copier = copier or Copier()
         self._slots = slots
-        self._grids = unroll_grids(allocate_columns(layout, slots, 0))
+        grids = unroll_grids(allocate_columns(layout, slots, 0))
+        large = [grid.itemsize >= LENT_ROW_BYTES for grid in grids]
+        self._small = tuple(place for place, is_large in enumerate(large) if not is_large)
+        self._large = tuple(place for place, is_large in enumerate(large) if is_large)
+        self._grids = tuple(grids[place] for place in self._small)
         self._flat = [grid.reshape(-1) for grid in self._grids]
-        self._row_bytes = max(grid.itemsize for grid in self._grids)  # of the widest column
+        self._lent: LentRows | None = None
+        if self._large:
+            beside = [byte_view(grids[place].reshape(-1)) for place in self._large]
+            self._lent = LentRows(layout, slots, beside, copier or Copier())
         self._flags = self._grids[0]
         self._forms = StepForms.of(layout)
         self._states = StateRing(layout.state, slots, 2 + layout.overlap_steps // layout.unroll_steps)
@@ -74,14 +77,15 @@ class UnrollStore:
         self._has_epoch = np.zeros(slots, np.bool_)
         self._next_sequence = np.zeros(slots, np.uint32)
         self._row_of = np.zeros(slots, np.intp)  # scratch of `_follow`
+        self._opened = 0  # slots with an open unroll
 
     def append(
-        self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState
+        self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState, loan: Loan
     ) -> tuple[np.ndarray, int]:
         """Append the first `count` rows.
 
         Each slot with a full unroll must go through `begin_next` before its next row comes. Unless all rows are sound
-        none is written.
+        none is written. `loan` is released when the columns are needed no more.
 
         Returns:
             The slots whose unrolls are now full, in the order of the rows, and the number of transitions appended.
@@ -91,6 +95,7 @@ class UnrollStore:
         """
         slots = steps.slot[:count].astype(np.intp)
         if not count:
+            loan.release()
             return slots, 0
         index = self._index(slots)
         try:
@@ -103,12 +108,13 @@ class UnrollStore:
             self._keep_states(slots, at // self._step, begins_state)
         cells = self._cells(at, count) if isinstance(index, slice) else at
         columns = self._forms.rows(steps, acts, count)
-        if count * self._row_bytes < SHARED_BYTES:
+        if self._lent is None:
             for grid, column in zip(self._flat, columns, strict=False):
                 grid[cells] = column
         else:
-            for grid, column in zip(self._flat, columns, strict=False):
-                self._write(grid, cells, column)
+            for grid, place in zip(self._flat[:-1], self._small, strict=False):
+                grid[cells] = columns[place]
+            self._lent.keep(slots, cells, [columns[place] for place in self._large], loan, self._opened)
         self._flat[-1][cells] = acts.policy_version
         firsts = steps.flags[:count] & FIRST
         transitions = count - int(np.count_nonzero(firsts))
@@ -118,6 +124,8 @@ class UnrollStore:
         ended = at >= self._last
         self._at[index] = at + self._step
         self._next_sequence[index] = steps.sequence[:count] + _ONE_NUMBER
+        if self._lent is None:
+            loan.release()
         return slots[ended] if np.count_nonzero(ended) else slots[:0], transitions
 
     def nearly_full(self, slots: np.ndarray) -> int:
@@ -137,16 +145,17 @@ class UnrollStore:
     def copy_out(self, full: FullUnrolls, done: int, count: int, target: UnrollBuffer, position: int) -> None:
         """Copy `count` of the full unrolls, leaving out the first `done`, to `target` from `position` on."""
         source, places = slice(done, done + count), slice(position, position + count)
+        targets = [target.grids[place][:, places] for place in self._small]
         if isinstance(full.where, slice):
-            slots = slice(full.where.start + done, full.where.start + done + count)
-            for grid, copies in zip(self._grids, target.grids, strict=True):
-                self._copy(copies[:, places], grid[:, slots])
+            where: Index = slice(full.where.start + done, full.where.start + done + count)
+            for grid, copies in zip(self._grids, targets, strict=True):
+                copies[...] = grid[:, where]
         else:
-            for grid, copies in zip(self._grids, target.grids, strict=True):
-                if grid.itemsize < LARGE_ROW_BYTES:
-                    copies[:, places] = grid.take(full.slots[source], axis=1)
-                    continue
-                self._copy_slots(copies[:, places], grid, full.slots[source].tolist())
+            where = full.slots[source]
+            for grid, copies in zip(self._grids, targets, strict=True):
+                copies[...] = grid.take(where, axis=1)
+        if self._lent is not None:
+            self._lent.copy_out(where, [byte_view(target.grids[place])[:, places] for place in self._large])
         for column, copies in zip(full.identity, target.batch.identity, strict=True):
             copies[places] = column[source]
         for state, copies in zip(full.states, target.states, strict=True):
@@ -156,10 +165,9 @@ class UnrollStore:
         """Begin the next unrolls with the last rows of the full ones, which are gone then."""
         layout = self._layout
         for grid in self._grids:
-            if isinstance(full.where, slice) and layout.unroll_steps > layout.overlap_steps:  # nothing overlaps
-                self._copy(grid[: layout.overlap_steps + 1, full.where], grid[layout.unroll_steps :, full.where])
-            else:
-                grid[: layout.overlap_steps + 1, full.where] = grid[layout.unroll_steps :, full.where]
+            grid[: layout.overlap_steps + 1, full.where] = grid[layout.unroll_steps :, full.where]
+        if self._lent is not None:
+            self._lent.advance(full.where)
         self._at[full.where] = self._numbers[full.where] + (layout.overlap_steps + 1) * self._slots
         self._own_from[full.where] = layout.overlap_steps + 1
         self._firsts[full.where] = 0
@@ -171,8 +179,12 @@ class UnrollStore:
         The next row of each must be the first of a newer epoch.
         """
         slots = np.unique(slots).astype(np.intp)
-        rows = np.maximum(self._at[slots] // self._step - self._own_from[slots], 0)
+        held = self._at[slots] // self._step
+        rows = np.maximum(held - self._own_from[slots], 0)
         dropped = int((rows - self._firsts[slots]).sum())
+        if self._lent is not None:
+            self._lent.drop(slots, held)
+        self._opened -= int(np.count_nonzero(held))
         self._at[slots] = slots
         self._epoch[slots] = _NO_EPOCH
         self._next_sequence[slots] = 0
@@ -240,6 +252,7 @@ class UnrollStore:
         opened = slots[begins]
         self._epoch[opened] = self._last_epoch[opened] = epoch[begins]
         self._has_epoch[opened] = True
+        self._opened += opened.size
 
     def _beyond(self, slots: np.ndarray) -> AioseedError:
         return AioseedError(f"slot {slots.max()} is beyond the {self._slots - 1} environments of this run")
@@ -248,39 +261,3 @@ class UnrollStore:
         rows = np.flatnonzero(self._begins_at[t])
         if rows.size:
             self._states.put(slots[rows], t[rows] // self._layout.unroll_steps, begins_state(rows))
-
-    def _write(self, grid: np.ndarray, cells: Index, column: np.ndarray) -> None:
-        if column.nbytes < SHARED_BYTES:
-            grid[cells] = column
-        elif isinstance(cells, slice):
-            self._copy(grid[cells], column)
-        else:
-            self._scatter(grid, cells, column)
-
-    def _copy(self, target: np.ndarray, source: np.ndarray) -> None:
-        if target.nbytes < SHARED_BYTES:
-            target[...] = source
-            return
-        target, source = byte_view(target), byte_view(source)
-
-        def part(start: int, stop: int) -> None:
-            target[start:stop] = source[start:stop]
-
-        self._copier.run(part, len(target), target.nbytes)
-
-    def _scatter(self, cells: np.ndarray, flat: np.ndarray, column: np.ndarray) -> None:
-        cells, column = byte_view(cells), byte_view(column)
-
-        def part(start: int, stop: int) -> None:
-            cells[flat[start:stop]] = column[start:stop]
-
-        self._copier.run(part, len(column), column.nbytes)
-
-    def _copy_slots(self, target: np.ndarray, grid: np.ndarray, slots: list[int]) -> None:
-        target, grid = byte_view(target), byte_view(grid)
-
-        def part(start: int, stop: int) -> None:
-            for place in range(start, stop):
-                target[:, place] = grid[:, slots[place]]
-
-        self._copier.run(part, len(slots), target.nbytes)

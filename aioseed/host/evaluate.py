@@ -17,6 +17,7 @@ import numpy as np
 
 from aioseed import __version__
 from aioseed.errors import AioseedError, EnvironmentFailed, TrainingFailed
+from aioseed.experience.layout import aligned_zeros
 from aioseed.host.accelerator import default_cache, prepare
 from aioseed.host.acting import acting_of
 from aioseed.host.actors import LocalActors
@@ -37,7 +38,7 @@ from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.returns import EpisodeTracker
 from aioseed.training.rundir import CONFIG
 from aioseed.transport.token import Secret
-from aioseed.types import FIRST, ActColumns, BeginsState, Episodes, Policy, StepColumns
+from aioseed.types import FIRST, ActColumns, BeginsState, Episodes, Loan, Policy, StepColumns
 from aioseed.validation import validate
 from aioseed.wire.columns import ActionLayout, StepLayout
 from aioseed.wire.messages import Task
@@ -73,7 +74,7 @@ class EpisodeDealer:
         self._tracker = tracker
         self._done = done
 
-    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> None:
+    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState, loan: Loan) -> None:
         """Collect the dealt episodes that end with these rows, then deal to those that begin."""
         ended = self._tracker.append(steps, count)
         if ended.slot.size:
@@ -83,6 +84,7 @@ class EpisodeDealer:
         begin = slots[~self._dealt[slots]][: self._left]
         self._dealt[begin] = True
         self._left -= int(begin.size)
+        loan.release()
 
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
         """Note newly leased slots."""
@@ -218,14 +220,13 @@ def _serving(
     def submit(batch: ClosedBatch) -> None:
         thread.submit(batch)
 
-    intake = Intake(steps, ActionLayout(spec.action), table, actions, limits, submit)
+    intake = Intake(steps, ActionLayout(spec.action), table, actions, limits, submit, aligned_zeros)
     engine = InferenceEngine(
         acting_of(run.built, greedy=greedy),
         spec.action.array,
         steps,
         FixedPolicy(Policy(run.version, run.params)),
         actions,
-        intake.pool,
         dealer,
         server.expel_from,
         server.answer_from,

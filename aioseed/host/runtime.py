@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from aioseed.experience.assembler import UnrollAssembler
+from aioseed.experience.layout import aligned_zeros
 from aioseed.host.acting import acting_of, build_agent, layout_of
 from aioseed.host.config import RunConfig
 from aioseed.host.experience import build_experience
@@ -112,14 +113,24 @@ def build_runtime(
     table = SlotTable(slots, generation)
     steps = StepLayout(contract.spec.observation, len(contract.metrics))
     actions = action_table(slots, contract.spec.action.array)
-    zeros = page_locked(inference_device, np.zeros) if config.experience.page_locked else np.zeros
+    # Aligned, a CPU reads them where they are.
+    zeros = page_locked(inference_device, aligned_zeros) if config.experience.page_locked else aligned_zeros
     limits = Limits(
         config.serving.max_batch_rows,
         config.serving.max_batches_in_flight,
         config.serving.batch_deadline_s,
         lockstep_rows,
     )
-    intake = Intake(steps, ActionLayout(contract.spec.action), table, actions, limits, hooks.submit, zeros)
+    intake = Intake(
+        steps,
+        ActionLayout(contract.spec.action),
+        table,
+        actions,
+        limits,
+        hooks.submit,
+        zeros,
+        at_once=zeros is not aligned_zeros,
+    )
     options = EngineOptions(
         slots,
         (lockstep_rows,) if lockstep_rows else config.serving.bucket_sizes(),
@@ -132,7 +143,6 @@ def build_runtime(
         steps,
         board,
         actions,
-        intake.pool,
         RunSink(episodes, assembler, hooks.episodes),
         hooks.expel,
         hooks.answer,

@@ -8,7 +8,7 @@ import numpy as np
 
 from aioseed.experience.assembler import UnrollAssembler
 from aioseed.telemetry.returns import EpisodeTracker
-from aioseed.types import ActColumns, BeginsState, Episodes, StepColumns
+from aioseed.types import ActColumns, BeginsState, Episodes, Loan, StepColumns
 
 
 class RunSink:
@@ -27,12 +27,12 @@ class RunSink:
         self._assembler = assembler
         self._finished = finished
 
-    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> None:
+    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState, loan: Loan) -> None:
         """Account for episodes, then append to the unrolls; blocks while training is behind."""
         ended = self._episodes.append(steps, count)
         if ended.slot.size:
             self._finished(ended)
-        self._assembler.append(steps, acts, count, begins_state)
+        self._assembler.append(steps, acts, count, begins_state, loan)
 
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
         """Note the role of newly leased slots."""

@@ -17,10 +17,10 @@ import numpy as np
 
 from aioseed.errors import EnvironmentFailed
 from aioseed.serving.finite import blank, nonfinite_rows
-from aioseed.serving.intake import ActionTable, ClosedBatch, RowPool
+from aioseed.serving.intake import ActionTable, ClosedBatch
 from aioseed.serving.thread import Item, Leased
 from aioseed.specs import ArraySpec
-from aioseed.types import FIRST, ActColumns, PolicySource, StepColumns, UnrollSink
+from aioseed.types import FIRST, ActColumns, CopiedRows, PolicySource, StepColumns, UnrollSink
 from aioseed.wire.columns import StepLayout
 
 LOCKSTEP_WAIT_S = 600.0
@@ -112,7 +112,6 @@ class InferenceEngine:
         steps: StepLayout,
         policies: PolicySource,
         actions: ActionTable,
-        pool: RowPool,
         sink: UnrollSink,
         expel: Callable[[np.ndarray, np.ndarray], None],
         answer: Callable[[ClosedBatch, bytes, int], None],
@@ -127,7 +126,6 @@ class InferenceEngine:
         self._steps = steps
         self._policies = policies
         self._actions = actions
-        self._pool = pool
         self._sink = sink
         self._expel = expel
         self._answer = answer
@@ -188,9 +186,9 @@ class InferenceEngine:
         began, columns, count = perf_counter(), batch.rows.columns, batch.count
         if bad.size:
             self._append_without(bad, columns, acts, count, entering)
+            batch.rows.release()
         else:
-            self._sink.append(columns, acts, count, lambda rows: _rows_of(entering, rows))
-        self._pool.give_back(batch.rows)
+            self._sink.append(columns, acts, count, lambda rows: _rows_of(entering, rows), batch.rows)
         self.times.append_s += perf_counter() - began
 
     def _act(
@@ -316,7 +314,8 @@ class InferenceEngine:
         if kept.size:
             steps, (action, previous, extras) = jax.tree.map(lambda column: column[kept], (columns, acts[:3]))
             acts = ActColumns(action, previous, extras, acts.policy_version)
-            self._sink.append(steps, acts, kept.size, lambda rows: _rows_of(entering, kept[rows]))
+            copied = CopiedRows(kept.size)
+            self._sink.append(steps, acts, kept.size, lambda rows: _rows_of(entering, kept[rows]), copied)
 
     def _wait_for_training(self, versions_after: Callable[[int], int]) -> bool:
         """Wait for the updates that the filled batches allow; False when training has ended."""

@@ -6,7 +6,7 @@ one comparison accept a message, whatever its number of rows, and one slice assi
 batch. Everything else (first contact, repeats, subsets, refusals) takes the careful road through `SlotTable.sort`.
 
 Synchronous and without a clock of its own; the time comes with each call. Thread: the event loop alone, but for
-`RowPool`, from which the inference thread returns columns.
+`RowPool`, to which the inference thread returns columns.
 """
 
 from __future__ import annotations
@@ -43,35 +43,46 @@ class ActionTable(NamedTuple):
 
 
 class BatchRows:
-    """Hold the columns of one batch and the writer that fills them."""
+    """Hold the columns of one batch and the writer that fills them (implements `Loan`)."""
 
-    def __init__(self, layout: StepLayout, capacity: int, zeros: Allocate = np.zeros) -> None:
-        self.columns = layout.allocate(capacity, zeros)
-        self.writer = RowWriter(layout, self.columns)
+    def __init__(self, columns: StepColumns, writer: RowWriter, resident_rows: int, free: deque[BatchRows]) -> None:
+        self.columns = columns
+        self.writer = writer
+        self.resident_rows = resident_rows
+        self._free = free
+
+    def release(self) -> None:
+        """Return the columns to their pool: nothing reads them any more. Thread: any."""
+        self._free.append(self)
 
 
 class RowPool:
-    """Recycle batch columns between the event loop, which takes them, and inference, which gives them back.
+    """Recycle batch columns between the event loop, which takes them, and whoever reads them last.
 
     `deque.append` and `pop` are atomic, so no lock is needed.
+
+    Args:
+        zeros: Makes the columns.
+        at_once: Their memory is taken as they are made, and not as rows are written.
     """
 
-    def __init__(self, layout: StepLayout, capacity: int, zeros: Allocate = np.zeros) -> None:
+    def __init__(self, layout: StepLayout, capacity: int, zeros: Allocate = np.zeros, *, at_once: bool = False) -> None:
         self._layout = layout
         self._capacity = capacity
         self._zeros = zeros
+        self._resident_rows = capacity if at_once else 0
         self._free: deque[BatchRows] = deque()
 
     def take(self) -> BatchRows:
-        """Return free columns; more are made when none is free (batches in flight are bounded, so these are)."""
+        """Return free columns; more are made when none is free.
+
+        Batches in flight are bounded, and so is what unrolls keep of them.
+        """
         try:
             return self._free.pop()
         except IndexError:
-            return BatchRows(self._layout, self._capacity, self._zeros)
-
-    def give_back(self, rows: BatchRows) -> None:
-        """Return columns that nothing reads any more. Thread: any."""
-        self._free.append(rows)
+            columns = self._layout.allocate(self._capacity, self._zeros)
+            return BatchRows(columns, RowWriter(self._layout, columns), self._resident_rows, self._free)
 
 
 class ClosedBatch(NamedTuple):
@@ -99,6 +110,7 @@ class Intake:
         limits: Constants of the closing rule.
         submit: Called with each closed batch; hands it to inference.
         zeros: Makes the columns of batches, which inference reads.
+        at_once: The memory of these is taken as they are made, and not as rows are written.
     """
 
     def __init__(
@@ -110,8 +122,10 @@ class Intake:
         limits: Limits,
         submit: Callable[[ClosedBatch], None],
         zeros: Allocate = np.zeros,
+        *,
+        at_once: bool = False,
     ) -> None:
-        self.pool = RowPool(steps, limits.lockstep_rows or limits.max_rows, zeros)
+        self.pool = RowPool(steps, limits.lockstep_rows or limits.max_rows, zeros, at_once=at_once)
         self.table = table
         self.limits = limits
         self.in_flight = 0
@@ -211,6 +225,8 @@ class Intake:
             cause,
         )
         self._open, self._segments, self._count, self._entered = self.pool.take(), [], 0, 0
+        if count > rows.resident_rows:
+            rows.resident_rows = count
         self.in_flight += 1
         self._in_flight_rows += count
         if cause is Close.DEADLINE:

@@ -306,9 +306,11 @@ class RowWriter:
             if row_bytes:  # no metrics: a column of no bytes
                 place = slice(start * row_bytes, (start + rows) * row_bytes)
                 (small if rows * row_bytes <= COPIED_BYTES else large).append((target, place, source))
-        if len(self._plans) >= KEPT_PLACES:
-            self._plans.clear()
-        self._plans[rows, start] = plan = tuple(small), tuple(large)
+        plan = tuple(small), tuple(large)
+        if not large:  # else copying takes long enough to make the slices anew
+            if len(self._plans) >= KEPT_PLACES:
+                self._plans.clear()
+            self._plans[rows, start] = plan
         return plan
 
     def _sources_of(self, rows: int) -> tuple[slice, ...]:

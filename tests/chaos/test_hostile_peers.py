@@ -67,7 +67,7 @@ class Desk:
         self.server.open(Serving(contract, table, self._intake, lambda news: None))
 
     def _infer(self, batch: ClosedBatch) -> None:
-        self._intake.pool.give_back(batch.rows)
+        batch.rows.release()
         self.server.answer_from(batch, np.zeros(batch.count, np.int32).tobytes(), 4)
 
 

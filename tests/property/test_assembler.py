@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TypeAlias
+from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aioseed.experience import lent, store
 from aioseed.experience.assembler import UnrollAssembler
 from aioseed.specs import ArraySpec
 from aioseed.telemetry.ledger import Ledger, Reason
@@ -76,10 +80,26 @@ class Model:
         self.evaluation[slot] = evaluation
 
 
+class Recycled:
+    """Columns that hold rubbish once they are released, as those of a pool do."""
+
+    def __init__(self, steps: StepColumns) -> None:
+        self.steps = steps
+        self.resident_rows = len(steps.slot)
+        self.is_released = False
+
+    def release(self) -> None:
+        assert not self.is_released
+        self.is_released = True
+        for column in (*self.steps[:-1], *self.steps.observation):
+            column[...] = 99
+
+
 class Road:
     """The room under test, fed with the model's rows."""
 
     def __init__(self, layout: UnrollLayout, batch_unrolls: int) -> None:
+        self.loans: list[Recycled] = []
         self.ledger = Ledger()
         self.assembler = UnrollAssembler(
             layout,
@@ -104,7 +124,9 @@ class Road:
             return [entering, np.stack([entering % 251, entering % 17], axis=-1).astype(np.float64)]
 
         steps, acts = columns(rows, spare)
-        self.assembler.append(steps, acts, len(rows), begins_state)
+        loan = Recycled(steps)
+        self.loans.append(loan)
+        self.assembler.append(steps, acts, len(rows), begins_state, loan)
         assert asked == expected_begins
         for row in rows:
             self.model.append(row)
@@ -192,8 +214,11 @@ slots_of = st.lists(st.integers(0, ENVIRONMENTS - 1), unique=True, max_size=ENVI
 flags_of = st.lists(st.sampled_from([0, 0, 0, 0, 0, 1, 2, 4]), min_size=ENVIRONMENTS, max_size=ENVIRONMENTS)
 appending = st.tuples(st.just("append"), slots_of | st.just([0, 1, 2, 3, 4]) | st.just([1, 2, 3]), flags_of)
 leasing = st.tuples(st.just("lease"), slots_of, st.booleans())
+Script: TypeAlias = list[tuple[tuple[str, list[int], object], int]]
 
 
+@pytest.mark.parametrize("lent_from_bytes", [1024, 12, 8], ids=["none", "a leaf", "actions too"])
+@pytest.mark.parametrize("lent_times", [0, 2])
 @given(
     unroll_steps=st.integers(1, 6),
     overlap_steps=st.integers(0, 7),
@@ -201,7 +226,12 @@ leasing = st.tuples(st.just("lease"), slots_of, st.booleans())
     script=st.lists(st.tuples(appending | appending | appending | leasing, st.integers(1, 9)), max_size=14),
 )
 def test_unrolls_states_and_ledger_agree_with_a_model_of_single_rows(
-    unroll_steps: int, overlap_steps: int, batch_unrolls: int, script: list[tuple[tuple[str, list[int], object], int]]
+    lent_from_bytes: int,
+    lent_times: int,
+    unroll_steps: int,
+    overlap_steps: int,
+    batch_unrolls: int,
+    script: Script,
 ) -> None:
     layout = UnrollLayout(
         observation=(ArraySpec("float32", (3,)), ArraySpec("uint8", (2,))),
@@ -211,7 +241,14 @@ def test_unrolls_states_and_ledger_agree_with_a_model_of_single_rows(
         unroll_steps=unroll_steps,
         overlap_steps=overlap_steps,
     )
-    road = Road(layout, batch_unrolls)
+    with (
+        mock.patch.object(store, "LENT_ROW_BYTES", lent_from_bytes),
+        mock.patch.object(lent, "LENT_TIMES", lent_times),
+    ):
+        play(Road(layout, batch_unrolls), script)
+
+
+def play(road: Road, script: Script) -> None:
     for (kind, slots, detail), repeats in script:
         if kind == "lease":
             road.lease(slots, bool(detail))
@@ -226,3 +263,4 @@ def test_unrolls_states_and_ledger_agree_with_a_model_of_single_rows(
     road.assembler.close()
     books = road.ledger.snapshot()
     assert (books.held, books.imbalance, sum(books.dropped.values())) == (0, 0, held + dropped)
+    assert all(loan.is_released for loan in road.loans)

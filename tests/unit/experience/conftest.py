@@ -12,7 +12,7 @@ import pytest
 from aioseed.experience.assembler import UnrollAssembler
 from aioseed.specs import ArraySpec
 from aioseed.telemetry.ledger import Ledger
-from aioseed.types import FIRST, ActColumns, StepColumns, UnrollBatch, UnrollColumns, UnrollLayout
+from aioseed.types import FIRST, ActColumns, CopiedRows, StepColumns, UnrollBatch, UnrollColumns, UnrollLayout
 
 
 def make_layout(unroll_steps: int, overlap_steps: int = 0, state: tuple[ArraySpec, ...] = ()) -> UnrollLayout:
@@ -64,7 +64,7 @@ class Feeder:
 
     def send(self, steps: StepColumns, count: int) -> None:
         """Append the first `count` rows of `steps` as they are."""
-        self.assembler.append(steps, acts(len(steps.slot)), count, self.begins_state)
+        self.assembler.append(steps, acts(len(steps.slot)), count, self.begins_state, CopiedRows(count))
 
     def feed(self, slots: Sequence[int], values: Sequence[int], flags: Sequence[int] | None = None) -> None:
         """Append the next row of each slot."""

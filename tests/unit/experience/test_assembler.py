@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from aioseed.errors import AioseedError
-from aioseed.experience import store
 from aioseed.experience.assembler import UnrollAssembler
 from aioseed.specs import ArraySpec
 from aioseed.types import FINAL, FIRST, UnrollSink, UnrollSource
@@ -31,11 +30,7 @@ def test_an_unroll_ends_with_the_row_that_begins_the_next(feeder):
     assert road.unrolls() == [[10, 11, 12, 13], [20, 21, 22, 23], [13, 14, 15, 16], [33, 34, 35, 36]]
 
 
-@pytest.mark.parametrize("large_from_bytes", [1, 10**9], ids=["slot by slot", "all at once"])
-def test_unrolls_of_slots_that_are_no_neighbours_come_out_in_the_order_of_their_rows(
-    feeder, monkeypatch, large_from_bytes
-):
-    monkeypatch.setattr(store, "LARGE_ROW_BYTES", large_from_bytes)
+def test_unrolls_of_slots_that_are_no_neighbours_come_out_in_the_order_of_their_rows(feeder):
     road = feeder(2, batch_unrolls=3)  # the second batch is filled in two goes
     for value in (0, 1, 2, 3, 4):
         road.feed([5, 0, 3, 7], [50 + value, value, 30 + value, 70 + value])

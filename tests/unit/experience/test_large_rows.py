@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aioseed.experience import copies, store
+from aioseed.experience import copies
 from aioseed.experience.copies import Copier
 from aioseed.experience.layout import UnrollBuffer, allocate_buffer
 from aioseed.experience.replay.blocks import _CACHED_BYTES, BLOCKS
@@ -13,7 +13,7 @@ from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.replay import Replay
 from aioseed.experience.store import UnrollStore
 from aioseed.specs import ArraySpec
-from aioseed.types import FIRST, ActColumns, StepColumns, UnrollLayout
+from aioseed.types import FIRST, ActColumns, CopiedRows, StepColumns, UnrollLayout
 
 NUMBER = ArraySpec("int32", ())
 LAYOUT = UnrollLayout((ArraySpec("uint8", (60, 60, 1)), NUMBER), NUMBER, (), (), unroll_steps=6, overlap_steps=3)
@@ -23,7 +23,6 @@ SLOTS = 7
 @pytest.fixture(autouse=True)
 def all_copies_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "PART_BYTES", 1)
-    monkeypatch.setattr(store, "SHARED_BYTES", 1)
 
 
 def rows(slots: list[int], sequence: list[int]) -> StepColumns:
@@ -48,7 +47,7 @@ def collected(copier: Copier | None, pattern: list[list[int]]) -> list[UnrollBuf
     for slots in pattern:
         steps = rows(slots, [at[slot] for slot in slots])
         acts = ActColumns(np.zeros(len(slots), np.int32), np.zeros(len(slots), np.int32), (), 3)
-        done, _ = held.append(steps, acts, len(slots), lambda begin: [])
+        done, _ = held.append(steps, acts, len(slots), lambda begin: [], CopiedRows(len(slots)))
         for slot in slots:
             at[slot] += 1
         if done.size:

@@ -109,7 +109,7 @@ class Desk:
         slots = columns.slot[: batch.count]
         actions = (slots + 100 * columns.sequence[: batch.count]).astype(np.int32)
         self._actions.action[slots] = actions
-        self._intake.pool.give_back(batch.rows)
+        batch.rows.release()
         self.server.answer_from(batch, actions.tobytes(), 4)
 
 

@@ -26,7 +26,7 @@ from aioseed.serving.rule import Close, Limits
 from aioseed.serving.slots import SlotTable
 from aioseed.serving.thread import Leased, Released
 from aioseed.specs import ArraySpec, discrete
-from aioseed.types import FIRST, ActColumns, BeginsState, Policy, StepColumns
+from aioseed.types import FIRST, ActColumns, BeginsState, Loan, Policy, StepColumns
 from aioseed.wire.columns import ActionLayout, StepLayout, StepMessage
 
 STEPS = StepLayout(ArraySpec("float32", (1,)), 0)
@@ -77,7 +77,7 @@ class Sink:
     def has_room(self, slots: np.ndarray) -> bool:
         return self.room
 
-    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState) -> None:
+    def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState, loan: Loan) -> None:
         (entering,) = begins_state(np.arange(count))
         self.versions.append(acts.policy_version)
         assert acts.action.shape == (count,) and all(leaf.shape == (count,) for leaf in acts.extras)
@@ -85,6 +85,7 @@ class Sink:
         assert np.array_equal(steps.slot[:count], acts.extras[3])
         for row in range(count):
             self.rows.append((int(steps.slot[row]), int(entering[row]), [int(leaf[row]) for leaf in acts.extras]))
+        loan.release()
 
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
         self.told.append(("evaluate" if evaluation else "train", slots.tolist()))
@@ -125,7 +126,6 @@ class Bench:
             STEPS,
             self.board,
             actions,
-            self.intake.pool,
             self.sink,
             lambda slots, epochs: self.expelled.append((slots.tolist(), epochs.tolist())),
             lambda batch, packed, row_bytes: self.intake.answer(batch, packed, row_bytes, 0.0),

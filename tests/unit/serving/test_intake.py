@@ -66,7 +66,7 @@ class Bench:
         self.actions.action[columns.slot[: batch.count]] = acts
         self.intake.answer(batch, acts.tobytes(), 4, now_s)
         self.intake.served(now_s - batch.closed_s)
-        self.intake.pool.give_back(batch.rows)
+        batch.rows.release()
         return batch.count
 
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from aioseed.serving.intake import BatchRows, ClosedBatch
+from aioseed.serving.intake import ClosedBatch, RowPool
 from aioseed.serving.rule import Close
 from aioseed.serving.thread import InferenceThread, Item, Released
 from aioseed.specs import ArraySpec
 from aioseed.wire.columns import StepLayout
 
-ROWS = BatchRows(StepLayout(ArraySpec("float32", (1,)), 0), 1)
+ROWS = RowPool(StepLayout(ArraySpec("float32", (1,)), 0), 1).take()
 
 
 def batch() -> ClosedBatch:
