@@ -101,6 +101,14 @@ class ClosedBatch(NamedTuple):
     cause: Close
 
 
+class PlacedStep(NamedTuple):
+    """Carry a STEP whose observations are being read to where they belong."""
+
+    memory: memoryview  # of its rows, in the last column of the open batch
+    group: KnownGroup
+    beginning: bytes  # of the message, up to there
+
+
 class Intake:
     """Take STEPs in, close batches by the rule, and answer them.
 
@@ -178,6 +186,34 @@ class Intake:
             return self._take_carefully(session, payload, now_s)
         self._place(group, payload, now_s)
         return None
+
+    def place(self, session: Respondent, size_bytes: int, beginning: memoryview) -> PlacedStep | None:
+        """Return where the last column of a STEP that is about to come goes, if it is of a known group.
+
+        Good until anything else is asked of this object but `take_placed`.
+        """
+        slots_at = self._first_slots.get(size_bytes, 0)
+        there = beginning_of(beginning, slots_at)
+        group = session.groups.get(there[slots_at : slots_at + 4])
+        if group is None or size_bytes != group.size_bytes or not there.startswith(group.expected):
+            return None
+        start, column_at = self._count, self._steps.offsets(group.rows).columns[-1][0]
+        if start + group.rows > self._free_up_to or len(beginning) < column_at:
+            return None
+        memory = self._open.writer.last_column(group.rows, start)
+        if memory is None or len(memory) < column_at:
+            return None
+        return PlacedStep(memory, group, bytes(beginning[:column_at]))
+
+    def take_placed(self, step: PlacedStep, now_s: float) -> None:
+        """Take a STEP in whose last column is where `place` said."""
+        group, start = step.group, self._count
+        group.await_nothing()
+        if not start:
+            self._opened_s = now_s
+        self._open.writer.write_beginning(step.beginning, group.rows, start)
+        self._segments.append((group, start, start + group.rows, now_s))
+        self._count += group.rows
 
     def poll(self, now_s: float, *, arriving: bool = False) -> Close:
         """Close the open batch if the rule says so, and say by which clause.

@@ -21,14 +21,14 @@ from aioseed.serving.allowance import count_message, message_bucket
 from aioseed.serving.batching import Batching
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract, contract_of, judge
-from aioseed.serving.intake import ClosedBatch, Intake
+from aioseed.serving.intake import ClosedBatch, Intake, PlacedStep
 from aioseed.serving.leases import ANOTHER_START, Granted, Leases, bad_token
 from aioseed.serving.meters import Meters
 from aioseed.serving.session import Session
 from aioseed.serving.slots import SlotTable
 from aioseed.serving.thread import Leased, Released
 from aioseed.telemetry.counters import Metrics
-from aioseed.transport.channel import Channel
+from aioseed.transport.channel import Channel, Place
 from aioseed.types import Payload
 from aioseed.wire.columns import STEP_TYPE
 from aioseed.wire.messages import (
@@ -295,7 +295,9 @@ class Server:
 
     async def _converse(self, session: Session, opened: _Opened) -> None:
         if not session.is_over:
-            await session.channel.receive_each(partial(self._hear, session, opened))
+            await session.channel.receive_each(
+                partial(self._hear, session, opened), partial(self._place, session, opened)
+            )
 
     def _hear(self, session: Session, opened: _Opened, payload: Payload) -> bool:
         """Take one message in and say whether the session goes on.
@@ -326,6 +328,19 @@ class Server:
             self._metrics.counter(ProtocolError.counter).add()
             session.tell(Error(code="unknown_message", message=f"message type {kind} is not known here"))
         return not session.is_over
+
+    def _place(self, session: Session, opened: _Opened, size_bytes: int, beginning: memoryview) -> Place | None:
+        """Return where the observations of a STEP go, if it is one that is sure to be taken."""
+        if beginning[0] != STEP_TYPE or session.machine.state is not State.ACTIVE or session.suspended:
+            return None
+        placed = opened.intake.place(session, size_bytes, beginning)
+        return None if placed is None else Place(placed.memory, partial(self._hear_placed, session, opened, placed))
+
+    def _hear_placed(self, session: Session, opened: _Opened, placed: PlacedStep) -> bool:
+        now_s = session.last_heard_s = self._time()
+        opened.intake.take_placed(placed, now_s)
+        opened.batching.poll_soon()
+        return True
 
     async def _take_leave(self, session: Session) -> None:
         """End the leases, then read on for a while, until the actor has heard our last word and closes the channel.

@@ -6,7 +6,7 @@ import asyncio
 
 from aioseed.errors import ChannelClosed
 from aioseed.testing._transport_harness import MAX_MESSAGE_BYTES, TOKEN, Pair, check, ended, expect, open_pairs
-from aioseed.transport.channel import Channel, ListenOptions, Transport
+from aioseed.transport.channel import Channel, ListenOptions, Place, Transport
 from aioseed.transport.keyring import Keyring
 from aioseed.types import Payload
 
@@ -136,6 +136,35 @@ async def hands_every_message_over(transport: Transport, url: str) -> None:
         await asyncio.wait({handing})
         expect(taken[-1] == b"last", "take sees all that came before the end")
         expect(isinstance(handing.exception(), ChannelClosed), "receive_each ends as receive does")
+
+
+@check
+async def hands_large_messages_over(transport: Transport, url: str) -> None:
+    """A message that was given a place is there, whole, and not handed to `take`; others are; all in order."""
+    sent = [bytes([number]) * size for number, size in enumerate([300_000, 200_000, 10, MAX_MESSAGE_BYTES, 0, 250_000])]
+    taken: list[bytes] = []
+    asked: list[int] = []
+
+    def place(size: int, beginning: memoryview) -> Place | None:
+        asked.append(size)
+        if len(asked) % 3 == 0 or len(beginning) < 100:
+            return None
+        there, memory = bytes(beginning[:100]), bytearray(size - 100)
+        return Place(memoryview(memory), lambda: keep(there + memory))
+
+    def keep(message: Payload) -> bool:
+        taken.append(bytes(message))
+        return len(taken) % len(sent) != 0
+
+    async with open_pairs(transport, url) as [(near, far, _)]:
+        for sender, receiver in ((near, far), (far, near)):
+            for _ in range(3):
+                taken.clear()
+                handing = asyncio.create_task(receiver.receive_each(keep, place))
+                for message in sent:
+                    await sender.send(message)
+                await handing
+                expect(taken == sent, "each message is handed over once and in order, in its place or out of it")
 
 
 @check

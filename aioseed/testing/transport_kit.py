@@ -34,6 +34,7 @@ TRANSPORT_CHECKS: Mapping[str, Check] = MappingProxyType(
         "keeps_channels_apart": messages.keeps_channels_apart,
         "cancelled_receive_loses_nothing": messages.cancelled_receive_loses_nothing,
         "hands_every_message_over": messages.hands_every_message_over,
+        "hands_large_messages_over": messages.hands_large_messages_over,
         "refuses_a_second_receiver": messages.refuses_a_second_receiver,
         "slow_reader_is_cut": messages.slow_reader_is_cut,
         "send_waits_for_a_slow_reader": messages.send_waits_for_a_slow_reader,

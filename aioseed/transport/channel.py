@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from aioseed.transport.client_tls import ClientTls
 from aioseed.transport.keyring import Credential, Keyring
@@ -19,6 +19,24 @@ from aioseed.transport.token import Secret
 from aioseed.types import Payload
 
 DEFAULT_MAX_MESSAGE_BYTES = 16 * 2**20
+
+
+class Place(NamedTuple):
+    """Be where the end of a message goes, so that nobody copies it again.
+
+    It is filled, and its receiver told so, before anything else is done; or it is forgotten, half filled perhaps, and
+    the message comes as any other.
+    """
+
+    memory: memoryview  # bytes that can be written
+    filled: Callable[[], bool]  # takes the message, as `take` of `Channel.receive_each` does
+
+
+MakePlace: TypeAlias = Callable[[int, memoryview], Place | None]
+"""Asked with the size of a message and what is there of its beginning; None where the message is to come as a whole.
+
+`Place.memory` has as many bytes as the end that goes there, and what is there reaches at least that far.
+"""
 
 
 class Channel(ABC):
@@ -69,16 +87,21 @@ class Channel(ABC):
             ChannelClosed: No further message will come; those that arrived before were all handed out.
         """
 
-    async def receive_each(self, take: Callable[[Payload], bool]) -> None:
+    async def receive_each(self, take: Callable[[Payload], bool], place: MakePlace | None = None) -> None:
         """Hand every message to `take` in the order of arrival, until it returns False.
 
         Cheaper than `receive` where a transport can call `take` without waking this task, and without a copy where it
         can show the place that a message was read to: who keeps anything of it copies that. Safe to cancel: what was
         not handed to `take` is still to be received. One caller at a time, as for `receive`. `take` must not linger.
 
+        Args:
+            take: Takes a message and says whether there is to be another.
+            place: Asked, by transports that can read the end of a large message straight to a place; such a message
+                is not handed to `take`: its `Place` is told when it is there.
+
         Raises:
             ChannelClosed: No further message will come; `take` saw all that arrived before.
-            Exception: What `take` raised.
+            Exception: What `take` or a place raised.
         """
         while take(await self.receive()):
             pass

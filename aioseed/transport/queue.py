@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable
 
 from aioseed.errors import ChannelClosed
+from aioseed.transport.channel import MakePlace, Place
 from aioseed.types import Payload
 
 MESSAGE_OVERHEAD_BYTES = 128
@@ -37,6 +39,7 @@ class MessageQueue:
         message asks for it."""
         self._taker: asyncio.Future[None] | None = None
         self._take: Callable[[Payload], bool] | None = None  # of `take_each`, while its caller waits in `_taker`
+        self._make_place: MakePlace | None = None  # likewise
         self._room: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -51,7 +54,7 @@ class MessageQueue:
             return
         take, taker = self._take, self._taker
         if take is not None and taker is not None and not taker.done():
-            # Here and not in a method of its own: this is the road of every message.
+            # Here and not by `_hand`: this is the road of every message.
             try:
                 more = take(payload)
             except Exception as error:
@@ -67,6 +70,13 @@ class MessageQueue:
         if self._size_bytes > HIGH_WATER_BYTES:
             self._on_full()
         _wake(self._taker)
+
+    def place(self, size_bytes: int, beginning: memoryview) -> Place | None:
+        """Return where the end of a message goes that is about to be put, if its taker wants it somewhere."""
+        if self._make_place is None or self._take is None or self.ended is not None:
+            return None
+        place = self._make_place(size_bytes, beginning)
+        return None if place is None else Place(place.memory, functools.partial(self._fill, place.filled))
 
     def end(self, closed: ChannelClosed, *, drop: bool = False) -> None:
         """Let nothing more in; the first end stays. With `drop`, forget what waits as well."""
@@ -104,8 +114,10 @@ class MessageQueue:
             self._on_room()
         return payload
 
-    async def take_each(self, take: Callable[[Payload], bool]) -> None:
+    async def take_each(self, take: Callable[[Payload], bool], place: MakePlace | None = None) -> None:
         """Hand every message to `take` in order until it returns False: from within `put`, once none waits here.
+
+        From then on `place` is asked where the end of a large one goes.
 
         Whoever puts must be ready for what `take` does. Safe to cancel, one caller at a time, as `take` of this class.
 
@@ -119,13 +131,29 @@ class MessageQueue:
             if not self._messages and self.ended is None:
                 break
         self._taker, self._take = asyncio.get_running_loop().create_future(), take
+        self._make_place = place
         try:
             await self._taker
             enough = self._take is None
         finally:
-            self._taker = self._take = None
+            self._taker = self._take = self._make_place = None
         if not enough and self.ended is not None:
             raise again(self.ended)
+
+    def _fill(self, filled: Callable[[], bool]) -> bool:
+        """Let the taker take a message that is where its end belongs."""
+        taker, more = self._taker, False
+        assert taker is not None, "a place is filled at once"
+        try:
+            more = filled()
+        except Exception as error:
+            if not taker.done():
+                taker.set_exception(error)
+            return False
+        if not more:
+            self._take = None
+            _wake(taker)
+        return more
 
     async def room(self) -> None:
         """Wait until at most `HIGH_WATER_BYTES` wait or the queue has ended. Safe to cancel; any number of callers."""

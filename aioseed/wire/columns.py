@@ -36,7 +36,9 @@ MAX_ROWS = 2**20
 KEPT_SIZES = 256
 """Row counts for which a layout keeps what it computed; a peer that plays with sizes must not fill our memory."""
 KEPT_PLACES = 2048
-"""Places in a batch for which a writer keeps its slices, about a kilobyte each."""
+"""Places in a batch for which a writer keeps its slices, about a kilobyte each; fewer where rows are large, since then
+there are many batches."""
+LARGE_ROW_BYTES = 1024
 COPIED_BYTES = 8192
 """Columns up to this size are cut out of a message as bytes: below it a second copy costs less than a view."""
 
@@ -283,6 +285,7 @@ class RowWriter:
             for column, spec in zip(flat_columns(columns), layout.columns, strict=True)
         )
         self._sources: dict[int, tuple[slice, ...]] = {}
+        self._kept_places = KEPT_PLACES if layout.row_bytes < LARGE_ROW_BYTES else KEPT_PLACES // 8
         self._plans: dict[tuple[int, int], _Plan] = {}
 
     def write(self, payload: Payload, rows: int, start: int) -> None:
@@ -299,6 +302,25 @@ class RowWriter:
             for target, place, source in large:
                 target[place] = view[source]
 
+    def last_column(self, rows: int, start: int) -> memoryview | None:
+        """Return the bytes of the last column from batch row `start` on, for `rows` rows; None if they are few."""
+        target, row_bytes = self._targets[-1]
+        if rows * row_bytes <= COPIED_BYTES:
+            return None
+        return target[start * row_bytes : (start + rows) * row_bytes]
+
+    def write_beginning(self, payload: bytes, rows: int, start: int) -> None:
+        """Copy the columns of a checked STEP as `write` does, but for the last one: it is in `last_column`.
+
+        Args:
+            payload: The message up to its last column.
+        """
+        small, large = self._plans.get((rows, start)) or self._plan(rows, start)
+        for target, place, source in small:
+            target[place] = payload[source]
+        for target, place, source in large[:-1]:
+            target[place] = payload[source]
+
     def _plan(self, rows: int, start: int) -> _Plan:
         small: list[_Copy] = []
         large: list[_Copy] = []
@@ -306,11 +328,9 @@ class RowWriter:
             if row_bytes:  # no metrics: a column of no bytes
                 place = slice(start * row_bytes, (start + rows) * row_bytes)
                 (small if rows * row_bytes <= COPIED_BYTES else large).append((target, place, source))
-        plan = tuple(small), tuple(large)
-        if not large:  # else copying takes long enough to make the slices anew
-            if len(self._plans) >= KEPT_PLACES:
-                self._plans.clear()
-            self._plans[rows, start] = plan
+        if len(self._plans) >= self._kept_places:
+            self._plans.clear()
+        self._plans[rows, start] = plan = tuple(small), tuple(large)
         return plan
 
     def _sources_of(self, rows: int) -> tuple[slice, ...]:

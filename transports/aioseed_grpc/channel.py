@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 
 from aioseed.errors import ChannelClosed
-from aioseed.transport.channel import Channel
+from aioseed.transport.channel import Channel, MakePlace
 from aioseed.transport.queue import HIGH_WATER_BYTES, MessageQueue, again, cut_reason
 from aioseed.types import Payload
 from aioseed_grpc.foreign import FOREIGN, broken
@@ -86,7 +86,7 @@ class GrpcChannel(Channel):
         """Return the next message."""
         return await self._inbox.take()
 
-    async def receive_each(self, take: Callable[[Payload], bool]) -> None:
+    async def receive_each(self, take: Callable[[Payload], bool], place: MakePlace | None = None) -> None:
         """Hand every message to `take` from within the task that reads the call."""
         await self._inbox.take_each(take)
 

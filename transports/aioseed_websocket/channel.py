@@ -15,10 +15,11 @@ from collections.abc import Awaitable, Callable
 
 from aioseed.errors import ChannelClosed
 from aioseed.transport.address import is_loopback
-from aioseed.transport.channel import Channel
+from aioseed.transport.channel import Channel, MakePlace
 from aioseed.transport.guard import Bucket
 from aioseed.transport.queue import MessageQueue, again, cut_reason
 from aioseed.types import Payload
+from aioseed_websocket.arrived import arrived_bytes_of
 from aioseed_websocket.foreign import broken
 from aioseed_websocket.frames import (
     BINARY,
@@ -77,7 +78,12 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._inbox = MessageQueue(self._rest, self._read_on)
         self._frames = FrameReader(
-            self._inbox.put, self._heard, from_client=not is_client, max_message_bytes=max_message_bytes
+            self._inbox.put,
+            self._heard,
+            from_client=not is_client,
+            max_message_bytes=max_message_bytes,
+            place=self._inbox.place,
+            arrived_bytes=arrived_bytes_of(transport),
         )
         self._is_client = is_client
         self._hides = is_client and not _is_unseen(transport)
@@ -155,9 +161,9 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         """Return the next message."""
         return await self._inbox.take()
 
-    async def receive_each(self, take: Callable[[Payload], bool]) -> None:
+    async def receive_each(self, take: Callable[[Payload], bool], place: MakePlace | None = None) -> None:
         """Hand every message to `take`, from within the reading of the socket, until it returns False."""
-        await self._inbox.take_each(take)
+        await self._inbox.take_each(take, place)
 
     async def close(self, reason: str = "") -> None:
         """Say goodbye, read on until the peer answers, at most 2 seconds, then drop the connection."""

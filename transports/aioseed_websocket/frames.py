@@ -13,12 +13,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from aioseed.transport.channel import MakePlace, Place
 from aioseed.types import Payload
 
 RECEIVE_BYTES = 256 * 2**10
 """Read at once at most, where no large message is under way."""
 COPIED_BYTES = 16 * 2**10
 """Messages up to this size are handed over as `bytes`, since these are quicker to take apart than views are."""
+PLACED_BYTES = 128 * 2**10
+"""Messages from this size on are read to a place of their receiver's choice, if it has one."""
 MAX_CONTROL_BYTES = 125
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -79,6 +82,8 @@ class FrameReader:
         control: Takes the type of a close, ping or pong frame, and its payload.
         from_client: Whether the peer is a client, whose frames must be masked; a server's must not.
         max_message_bytes: Larger messages are refused on their first head.
+        place: Asked for the place of a large message's end; what it gives is filled before anything else is done.
+        arrived_bytes: Says how much can be read at once; without it no place is asked for.
     """
 
     def __init__(
@@ -88,8 +93,12 @@ class FrameReader:
         *,
         from_client: bool,
         max_message_bytes: int,
+        place: MakePlace | None = None,
+        arrived_bytes: Callable[[], int] | None = None,
     ) -> None:
         self.received_bytes = 0  # of messages
+        self._ask = place if arrived_bytes is not None else None
+        self._arrived_bytes = arrived_bytes
         self._message = message
         self._control = control
         self._mask_bit = _MASKED if from_client else 0
@@ -101,16 +110,26 @@ class FrameReader:
         self._usual_begin = form.size
         self._max_bytes = max_message_bytes
         self._buffer, self._view = _shared_buffer()
+        self._next = self._view  # where the next frame is read to: less, if its end is to go elsewhere
         self._begun = b""  # of a frame whose head is not there yet
         self._fragments: list[bytes] | None = None  # of a message that comes in several frames
         self._filling: memoryview | None = None  # the payload that is being read
         self._have = 0  # bytes of it
+        self._may_be_placed = False  # nobody was asked for its place yet
+        self._place: Place | None = None  # of its end
         self._first = 0  # its frame's first byte
         self._key = _NO_KEY
 
     def buffer(self) -> memoryview:
         """Return where the next bytes are to be written."""
-        return self._view if self._filling is None else self._filling[self._have :]
+        if self._filling is None:
+            return self._next
+        if self._may_be_placed:
+            self._may_be_placed = False
+            self._begin_in_place(self._filling)
+        if self._place is not None:
+            return self._place.memory[self._have - len(self._filling) :]
+        return self._filling[self._have :]
 
     def received(self, count: int) -> None:
         """Take `count` bytes that were written there.
@@ -134,7 +153,9 @@ class FrameReader:
             self._read(data, memoryview(data), len(data))
         else:
             self._have += count
-            if self._have == len(self._filling):
+            if self._place is not None:
+                self._received_in_place(self._filling, self._place, count)
+            elif self._have == len(self._filling):
                 payload, self._filling = self._filling, None
                 self._finish(self._first, self._key, payload)
 
@@ -200,6 +221,44 @@ class FrameReader:
         self._have = len(there)
         self._filling[: self._have] = there
         self._first, self._key = first, key
+        self._may_be_placed = self._ask is not None and first == _WHOLE_BINARY and size >= PLACED_BYTES
+        if not self._may_be_placed:
+            self._next = self._view
+
+    def _begin_in_place(self, filling: memoryview) -> None:
+        """Find a place for the end of a message, all of which can be read at once."""
+        have, size = self._have, len(filling)
+        if self._arrived_bytes is None or self._arrived_bytes() < size - have:
+            return
+        there = filling[:have]
+        if self._key != _NO_KEY:
+            there = memoryview(bytearray(there))
+            unmask(there, self._key)
+        place = self._place_of(size, there)
+        if place is not None and (begin := size - len(place.memory)) % 4 == 0:  # where the key begins anew
+            place.memory[: have - begin] = filling[begin:have]
+            self._place = place
+
+    def _received_in_place(self, filling: memoryview, place: Place, count: int) -> None:
+        self._place = None
+        have, size = self._have, len(filling)
+        begin = size - len(place.memory)
+        if have < size:  # less came than had arrived: nobody waits for the rest in the receiver's own memory
+            filling[have - count : have] = place.memory[have - count - begin : have - begin]
+            return
+        self._filling = None
+        if self._key != _NO_KEY:
+            unmask(place.memory, self._key)
+        self.received_bytes += size
+        place.filled()
+
+    def _place_of(self, size: int, there: memoryview) -> Place | None:
+        """Return the place of a message's end, and see that the next message is read only as far as that."""
+        place = self._ask(size, there.toreadonly()) if self._ask is not None else None
+        if place is not None:
+            head = len(frame_head(size)) + (4 if self._mask_bit else 0)
+            self._next = self._view[: head + size - len(place.memory)]
+        return place
 
     def _finish(self, first: int, key: bytes, payload: memoryview) -> None:
         if key != _NO_KEY:
@@ -214,6 +273,10 @@ class FrameReader:
     def _hand_over(self, payload: memoryview) -> None:
         size = len(payload)
         self.received_bytes += size
+        if size >= PLACED_BYTES and (place := self._place_of(size, payload)) is not None:
+            place.memory[:] = payload[size - len(place.memory) :]
+            place.filled()
+            return
         self._message(payload.tobytes() if size <= COPIED_BYTES else payload.toreadonly())
 
     def _collect(self, first: int, payload: memoryview) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from aioseed_websocket.frames import (
     CONTINUATION,
     COPIED_BYTES,
     PING,
+    PLACED_BYTES,
     PONG,
     RECEIVE_BYTES,
     Closing,
@@ -25,6 +27,7 @@ from aioseed_websocket.frames import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aioseed.transport.channel import Place
 from aioseed.types import Payload
 
 KEY = b"\x11\x22\x33\x44"
@@ -202,3 +205,121 @@ def test_fed_bytes_are_read_like_received_ones() -> None:
     heard = Heard()
     heard.reader.feed(frame(body(300_000)) + frame(b"behind"))
     assert heard.messages == [body(300_000), b"behind"]
+
+
+BEGINNING = 340
+"""Bytes of a message before what goes to its place."""
+
+
+class Placed(Heard):
+    """A reader that is given a place for the end of each large message.
+
+    Args:
+        arrived: How much of what is to be read has arrived, each time when that is asked; more than is wanted at last.
+    """
+
+    def __init__(self, *arrived: int, begins: int = BEGINNING) -> None:
+        super().__init__()
+        self.arrived = [*arrived]
+        self.begins = begins
+        self.wanted = True
+        self.asked: list[tuple[int, bytes]] = []
+        self.in_place: list[bytes] = []
+        self.reader = FrameReader(
+            self._message,
+            self._control,
+            from_client=True,
+            max_message_bytes=2**20,
+            place=self._place,
+            arrived_bytes=lambda: self.arrived.pop(0) if self.arrived else 2**30,
+        )
+
+    def _place(self, size: int, beginning: memoryview) -> Place | None:
+        assert beginning.readonly
+        there = bytes(beginning[: self.begins])
+        self.asked.append((size, there))
+        memory = memoryview(bytearray(size - self.begins))
+        if len(there) < self.begins or not self.wanted:
+            return None
+        return Place(memory, lambda: self.in_place.append(there + bytes(memory)) is None)
+
+
+@pytest.mark.parametrize("key", [KEY, bytes(4)], ids=["masked", "zeros"])
+@pytest.mark.parametrize("size", [PLACED_BYTES - 1, PLACED_BYTES, RECEIVE_BYTES + 1, 400_003])
+@pytest.mark.parametrize("first_read", [14, 14 + BEGINNING, 2000, 10**6])
+def test_the_end_of_a_large_message_goes_to_its_place(size: int, key: bytes, first_read: int) -> None:
+    heard = Placed()
+    heard.read(frame(body(size), key=key), iter([first_read, *[10**6] * 9]))
+    large = size >= PLACED_BYTES
+    assert (heard.in_place, heard.messages) == (([body(size)], []) if large else ([], [body(size)]))
+    assert heard.reader.received_bytes == size
+
+
+def test_the_next_message_is_read_as_far_as_its_place_begins_and_then_in_one_go() -> None:
+    heard = Placed()
+    whole = frame(body(200_000), key=bytes(4))
+    heard.read(whole)
+    for size in (200_000, 300_000):
+        whole = frame(body(size), key=bytes(4))
+        assert len(heard.reader.buffer()) == 14 + BEGINNING
+        heard.read(whole[: 14 + BEGINNING])
+        assert len(heard.reader.buffer()) == size - BEGINNING
+        heard.read(whole[14 + BEGINNING :])
+    assert [len(message) for message in heard.in_place] == [200_000, 200_000, 300_000] and not heard.messages
+    heard.read(frame(b"small") + frame(body(20_000)))
+    assert heard.messages == [b"small", body(20_000)]
+    assert len(heard.reader.buffer()) == RECEIVE_BYTES
+
+
+def test_nobody_is_asked_for_a_place_before_all_has_arrived() -> None:
+    heard, whole = Placed(150_000), frame(body(200_000))
+    heard.read(whole[:180_000], iter([1000, 150_000, 10**6]))
+    assert heard.asked == []
+    heard.read(whole[180_000:])
+    assert [size for size, _ in heard.asked] == [200_000] and heard.in_place == [body(200_000)]
+
+
+@pytest.mark.parametrize("key", [KEY, bytes(4)], ids=["masked", "zeros"])
+@pytest.mark.parametrize("short", [1, 100_000, 198_000])
+def test_a_place_that_is_not_filled_at_once_is_forgotten(short: int, key: bytes) -> None:
+    heard, whole = Placed(), frame(body(200_000), key=key)
+    heard.read(whole[: 1000 + short], iter([1000, short]))
+    assert (len(heard.asked), heard.in_place) == (1, [])
+    heard.wanted = False
+    heard.read(whole[1000 + short :])
+    assert (heard.in_place, heard.messages) == ([], [body(200_000)])
+
+
+@pytest.mark.parametrize("begins", [339, 10**5])
+def test_no_place_is_read_to_that_begins_between_two_keys_or_beyond_what_is_there(begins: int) -> None:
+    heard, whole = Placed(begins=begins), frame(body(200_000))
+    heard.read(whole[:1000])
+    heard.reader.buffer()
+    assert len(heard.asked) == 1
+    heard.wanted = False
+    heard.read(whole[1000:])
+    assert (heard.in_place, heard.messages) == ([], [body(200_000)])
+
+
+def test_a_message_that_nobody_wants_in_a_place_comes_whole() -> None:
+    heard = Placed()
+    heard.wanted = False
+    heard.read(frame(body(200_000)) * 2 + frame(body(300_000)))
+    assert heard.messages == [body(200_000)] * 2 + [body(300_000)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(PLACED_BYTES - 9, PLACED_BYTES + 9) | st.integers(0, 700), st.booleans())),
+    st.lists(st.integers(1, 400) | st.integers(1, 2 * PLACED_BYTES), min_size=1),
+    st.lists(st.integers(0, 2 * PLACED_BYTES)),
+)
+def test_any_messages_survive_any_cuts_and_places(
+    messages: list[tuple[int, bool]], cuts: list[int], arrived: list[int]
+) -> None:
+    heard, whole = Placed(*arrived), []
+    heard._message = lambda payload: whole.append(bytes(payload))  # type: ignore[method-assign]
+    heard.in_place = whole  # in one order
+    heard.reader._message = heard._message
+    sent = [(body(size), KEY if hides else bytes(4)) for size, hides in messages]
+    heard.read(b"".join(frame(payload, key=key) for payload, key in sent), itertools.cycle(cuts))
+    assert whole == [payload for payload, _ in sent]

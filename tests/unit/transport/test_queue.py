@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from aioseed.errors import ChannelClosed
+from aioseed.transport.channel import Place
 from aioseed.transport.queue import HIGH_WATER_BYTES, MESSAGE_OVERHEAD_BYTES, MessageQueue, again, cut_reason
 
 CLEAN = ChannelClosed("over", clean=True)
@@ -98,6 +99,50 @@ async def test_take_each_ends_with_the_queue() -> None:
     with pytest.raises(ChannelClosed, match="broken"):
         await taking
     assert taken == [b"1"]
+
+
+async def test_who_takes_each_is_asked_for_places_once_nothing_waits_and_hears_when_they_are_filled() -> None:
+    queue, taken = MessageQueue(), []
+    memory = memoryview(bytearray(5))
+
+    def place(size_bytes: int, beginning: memoryview) -> Place | None:
+        return (
+            None
+            if size_bytes < 9
+            else Place(memory, lambda: taken.append(bytes(memory)) is None and b"!" not in bytes(memory))
+        )
+
+    assert queue.place(9, memory) is None
+    queue.put(b"1")
+    taking = asyncio.create_task(queue.take_each(lambda message: taken.append(message) is None, place))
+    assert queue.place(9, memory) is None  # nobody takes yet: it would overtake
+    await asyncio.sleep(0)
+    assert queue.place(8, memory) is None
+    for end in (b"first", b"next", b"last!"):
+        found = queue.place(9, memory)
+        assert found is not None and found.memory is memory
+        memory[: len(end)] = end
+        found.filled()
+    assert queue.place(9, memory) is None  # the last one said so
+    await taking
+    assert taken == [b"1", b"first", b"nextt", b"last!"]
+
+
+async def test_what_a_filled_place_raises_comes_out_of_take_each() -> None:
+    queue = MessageQueue()
+
+    def fail() -> bool:
+        raise ValueError("as told")
+
+    taking = asyncio.create_task(queue.take_each(lambda message: True, lambda size, there: Place(there, fail)))
+    await asyncio.sleep(0)
+    queue.put(b"1")
+    await asyncio.sleep(0)
+    found = queue.place(9, memoryview(bytearray(9)))
+    assert found is not None
+    found.filled()
+    with pytest.raises(ValueError, match="as told"):
+        await taking
 
 
 async def test_room_waits_above_the_high_mark_and_a_cancelled_waiter_takes_nothing_from_others() -> None:

@@ -222,6 +222,25 @@ def test_rows_land_at_their_place_and_nowhere_else(observation: ObservationSpec,
         assert (np.concatenate([column[2:3], column[6:]]).view(np.uint8) == 0xA5).all()
 
 
+@pytest.mark.parametrize("observation", [LARGE, {"x": LARGE, "y": LARGE}])
+def test_a_step_whose_last_column_is_there_is_written_as_any_other(observation: ObservationSpec) -> None:
+    layout = StepLayout(observation, 2)
+    batch, expected = layout.allocate(7), layout.allocate(7)
+    writer, payload = RowWriter(layout, batch), numbered(layout, 3, offset=5).tobytes()
+    RowWriter(layout, expected).write(payload, 3, 2)
+    last = writer.last_column(3, 2)
+    assert last is not None
+    last[:] = payload[-len(last) :]
+    writer.write_beginning(payload[: -len(last)], 3, 2)
+    for column, other in zip(*map(flat_columns, (batch, expected)), strict=True):
+        np.testing.assert_array_equal(column, other)
+
+
+def test_a_last_column_that_is_copied_with_the_small_ones_is_nowhere_else() -> None:
+    layout = StepLayout(LARGE, 0)
+    assert RowWriter(layout, layout.allocate(7)).last_column(2, 0) is None
+
+
 def test_a_write_beyond_the_batch_raises_and_writes_nothing() -> None:
     layout = StepLayout(NESTED, 2)
     batch = layout.allocate(4)
