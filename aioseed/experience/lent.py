@@ -153,7 +153,6 @@ class LentRows:
         for grid, leaf in zip(self._leaves[0], self._leaves[place], strict=True):
             grid[cells] = leaf[rows]
         self._flat[cells] = cells
-        self._needed[place] = 0
         self._give_back(place)
 
 

@@ -218,7 +218,7 @@ Script: TypeAlias = list[tuple[tuple[str, list[int], object], int]]
 
 
 @pytest.mark.parametrize("lent_from_bytes", [1024, 12, 8], ids=["none", "a leaf", "actions too"])
-@pytest.mark.parametrize("lent_times", [0, 2])
+@pytest.mark.parametrize("lent_times", [0, 0.4, 2])
 @given(
     unroll_steps=st.integers(1, 6),
     overlap_steps=st.integers(0, 7),
@@ -227,7 +227,7 @@ Script: TypeAlias = list[tuple[tuple[str, list[int], object], int]]
 )
 def test_unrolls_states_and_ledger_agree_with_a_model_of_single_rows(
     lent_from_bytes: int,
-    lent_times: int,
+    lent_times: float,
     unroll_steps: int,
     overlap_steps: int,
     batch_unrolls: int,

@@ -132,7 +132,19 @@ def test_what_is_lent_shrinks_with_the_environments_in_small_steps(play: Play) -
     assert len(play.lent) == 8
     play.store.drop(np.array([1, 2]))
     before = len(play.lent)
-    play.step(3, resident_rows=12)
+    play.step(3, resident_rows=20)
     assert before - len(play.lent) == lent.MOST_COPIED - 1  # two were copied, one came
     play.step(3)
     assert play.unrolls[-1] == (3, [3] * 6, [0, 1, 2, 3, 4, 5])
+
+
+def test_places_that_are_used_again_are_not_taken_for_what_was_there_before(play: Play) -> None:
+    for _ in range(6):
+        play.step(0, 1, 2, 3, 4)
+    play.step(4)  # where the fourth batch was, of which five rows were known
+    for slot in (0, 1, 2):
+        play.step(slot, resident_rows=100)  # so that all before it is copied
+    assert [batch.releases for batch in play.batches] == [1] * 9 + [0]
+    for _ in range(3):
+        play.step(4)
+    assert play.unrolls[-1] == (4, [4] * 6, [4, 5, 6, 7, 8, 9])
