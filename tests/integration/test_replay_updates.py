@@ -25,7 +25,7 @@ from aioseed.training.publish import PolicyBoard, compile_copy
 from aioseed.training.store import Checkpoint, CheckpointStore
 from aioseed.training.trees import restore_arrays
 from aioseed.training.update import Update, UpdateProgram, compile_update, init_state
-from aioseed.types import FIRST, ActColumns, EnvironmentSpec, StepColumns
+from aioseed.types import FIRST, ActColumns, CopiedRows, EnvironmentSpec, StepColumns
 from aioseed.validation import validate
 
 SLOTS, MINIMUM = 4, 24
@@ -69,7 +69,7 @@ class Road:
         assembler.begin(np.arange(SLOTS), evaluation=False)
         sequence = 0
         while assembler.batches_finished < MINIMUM // 8:
-            assembler.append(*rows(generator, sequence), SLOTS, lambda which: [])
+            assembler.append(*rows(generator, sequence), SLOTS, lambda which: [], CopiedRows(SLOTS))
             sequence += 1
             if assembler.batches_finished < MINIMUM // 8:
                 assert self.experience.source.take(0.0) is None

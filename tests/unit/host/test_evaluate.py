@@ -8,7 +8,7 @@ import pytest
 from aioseed.host.evaluate import EpisodeDealer, FixedPolicy
 from aioseed.specs import ArraySpec
 from aioseed.telemetry.returns import EpisodeTracker
-from aioseed.types import FIRST, TERMINATED, ActColumns, Policy, StepColumns
+from aioseed.types import FIRST, TERMINATED, ActColumns, CopiedRows, Policy, StepColumns
 from aioseed.wire.columns import StepLayout
 
 LAYOUT = StepLayout(ArraySpec("float32", (1,)), 0)
@@ -38,7 +38,7 @@ def measured(episodes: int, environments: int, mean: float, seed: int) -> list[f
     dealer = EpisodeDealer(episodes, environments, EpisodeTracker(environments), lambda: done.append(True))
     game = Game(environments, mean, seed)
     while not done:
-        dealer.append(game.step(), NO_ACTS, environments, lambda rows: ())
+        dealer.append(game.step(), NO_ACTS, environments, lambda rows: (), CopiedRows(environments))
     assert len(dealer.returns) == episodes and done == [True]
     assert dealer.lengths_steps == [int(value) for value in dealer.returns]
     return dealer.returns
@@ -69,7 +69,7 @@ def rows(*row: tuple[int, int, float]) -> StepColumns:
 
 def play(dealer: EpisodeDealer, *batches: tuple[tuple[int, int, float], ...]) -> None:
     for batch in batches:
-        dealer.append(rows(*batch), NO_ACTS, len(batch), lambda rows: ())
+        dealer.append(rows(*batch), NO_ACTS, len(batch), lambda rows: (), CopiedRows(len(batch)))
 
 
 @pytest.fixture
