@@ -16,7 +16,8 @@ from aioseed.host.probe import probe
 from aioseed.host.runtime import Hooks, Runtime, build_runtime
 from aioseed.plugins import environment_plugin
 from aioseed.serving.handshake import Contract
-from aioseed.serving.intake import BatchRows, ClosedBatch
+from aioseed.serving.intake import ClosedBatch
+from aioseed.serving.rows import BatchRows
 from aioseed.serving.rule import Close
 from aioseed.serving.thread import Leased
 from aioseed.telemetry.counters import Metrics

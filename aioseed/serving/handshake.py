@@ -18,7 +18,7 @@ from aioseed.specs import (
 )
 from aioseed.types import EnvironmentMetric, EnvironmentSpec
 from aioseed.wire.columns import PROTOCOL_VERSION, StepLayout
-from aioseed.wire.messages import Hello, RefusalCode, Task, clip
+from aioseed.wire.messages import Hello, RefusalCode, Refused, Task, clip
 
 Role = Literal["train", "evaluate"]
 
@@ -77,6 +77,18 @@ def judge(hello: Hello, contract: Contract, max_message_bytes: int) -> None:
             ours=str(max_message_bytes),
             theirs=str(row_bytes),
         )
+
+
+def refused(refusal: RefusedError) -> Refused:
+    """Return the message that tells an actor of a refusal, at a bounded length."""
+    return Refused(
+        code=refusal.code,
+        message=clip(str(refusal), 500),
+        field=clip(refusal.field),
+        ours=clip(refusal.ours),
+        theirs=clip(refusal.theirs),
+        retry=refusal.retry,
+    )
 
 
 def _specs(hello: Hello) -> tuple[ObservationSpec, ActionSpec]:

@@ -5,24 +5,23 @@ keeps for each group, by its first slot, the header and identity that its next S
 one comparison accept a message, whatever its number of rows, and one slice assignment a column copies it into the open
 batch. Everything else (first contact, repeats, subsets, refusals) takes the careful road through `SlotTable.sort`.
 
-Synchronous and without a clock of its own; the time comes with each call. Thread: the event loop alone, but for
-`RowPool`, to which the inference thread returns columns.
+Synchronous and without a clock of its own; the time comes with each call. Thread: the event loop alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from aioseed.serving.groups import MAX_GROUPS, CarefulReply, KnownGroup, Respondent, Segment, beginning_of, drop_groups
+from aioseed.serving.rows import BatchRows, RowPool
 from aioseed.serving.rule import TIMER_S, Close, Limits, Waiting, close_now, patience_s
 from aioseed.serving.slots import Rows, SlotTable
 from aioseed.types import Allocate, Payload, StepColumns
-from aioseed.wire.columns import HEADER, ActionLayout, RowWriter, StepLayout, flat_columns, step_views
+from aioseed.wire.columns import HEADER, ActionLayout, StepLayout, flat_columns, step_views
 from aioseed.wire.messages import Error, ErrorCode, RefusedRow
 
 _ONE = np.array(1, np.uint32)  # without axes: to NumPy that is cheaper than a number, which it has to make one of
@@ -40,49 +39,6 @@ class ActionTable(NamedTuple):
     """
 
     action: np.ndarray  # [S + 1, *action shape]
-
-
-class BatchRows:
-    """Hold the columns of one batch and the writer that fills them (implements `Loan`)."""
-
-    def __init__(self, columns: StepColumns, writer: RowWriter, resident_rows: int, free: deque[BatchRows]) -> None:
-        self.columns = columns
-        self.writer = writer
-        self.resident_rows = resident_rows
-        self._free = free
-
-    def release(self) -> None:
-        """Return the columns to their pool: nothing reads them any more. Thread: any."""
-        self._free.append(self)
-
-
-class RowPool:
-    """Recycle batch columns between the event loop, which takes them, and whoever reads them last.
-
-    `deque.append` and `pop` are atomic, so no lock is needed.
-
-    Args:
-        zeros: Makes the columns.
-        at_once: Their memory is taken as they are made, and not as rows are written.
-    """
-
-    def __init__(self, layout: StepLayout, capacity: int, zeros: Allocate = np.zeros, *, at_once: bool = False) -> None:
-        self._layout = layout
-        self._capacity = capacity
-        self._zeros = zeros
-        self._resident_rows = capacity if at_once else 0
-        self._free: deque[BatchRows] = deque()
-
-    def take(self) -> BatchRows:
-        """Return free columns; more are made when none is free.
-
-        Batches in flight are bounded, and so is what unrolls keep of them.
-        """
-        try:
-            return self._free.pop()
-        except IndexError:
-            columns = self._layout.allocate(self._capacity, self._zeros)
-            return BatchRows(columns, RowWriter(self._layout, columns), self._resident_rows, self._free)
 
 
 class ClosedBatch(NamedTuple):

@@ -20,7 +20,7 @@ from aioseed.errors import AioseedError, ChannelClosed, ProtocolError, RefusedEr
 from aioseed.serving.allowance import count_message, message_bucket
 from aioseed.serving.batching import Batching
 from aioseed.serving.config import ServingConfig
-from aioseed.serving.handshake import Contract, contract_of, judge
+from aioseed.serving.handshake import Contract, contract_of, judge, refused
 from aioseed.serving.intake import ClosedBatch, Intake, PlacedStep
 from aioseed.serving.leases import ANOTHER_START, Granted, Leases, bad_token
 from aioseed.serving.meters import Meters
@@ -41,7 +41,6 @@ from aioseed.wire.messages import (
     Ping,
     Pong,
     RefusalCode,
-    Refused,
     Starting,
     Welcome,
     clip,
@@ -152,7 +151,7 @@ class Server:
             ends = refusal.code in (RefusalCode.DRAINING, RefusalCode.RUN_OVER)
             level = logging.INFO if ends else logging.WARNING
             log.log(level, "refused actor %s at %s: %s", clip(session.actor_id), clip(channel.peer), refusal)
-            session.tell(_refused(refusal))
+            session.tell(refused(refusal))
             await channel.close("refused")
         except ProtocolError as error:
             self._metrics.counter(ProtocolError.counter).add()
@@ -394,14 +393,3 @@ def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     uvloop's own is the monotonic clock cut to milliseconds and read once a turn; a simulation's is another one.
     """
     return time.monotonic if abs(loop.time() - time.monotonic()) < _SAME_CLOCK_S else loop.time
-
-
-def _refused(refusal: RefusedError) -> Refused:
-    return Refused(
-        code=refusal.code,
-        message=clip(str(refusal), 500),
-        field=clip(refusal.field),
-        ours=clip(refusal.ours),
-        theirs=clip(refusal.theirs),
-        retry=refusal.retry,
-    )

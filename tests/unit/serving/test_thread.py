@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from aioseed.serving.intake import ClosedBatch, RowPool
+from aioseed.serving.intake import ClosedBatch
+from aioseed.serving.rows import RowPool
 from aioseed.serving.rule import Close
 from aioseed.serving.thread import InferenceThread, Item, Released
 from aioseed.specs import ArraySpec
