@@ -10,9 +10,11 @@ import pytest
 from aioseed.chaos import actor
 from aioseed.chaos.learner import Laboratory
 from aioseed.chaos.simulation import SimulationFailed, simulate
+from aioseed.experience import lent, store
 from aioseed.serving.leases import Leases
 from aioseed.serving.slots import Rows, SlotTable
 from aioseed.telemetry.ledger import Ledger
+from aioseed.testing.counting import COUNTING_SPEC
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -32,6 +34,16 @@ def test_everything_holds_whatever_breaks(laboratory: Laboratory, seed: int) -> 
     outcome = simulate(laboratory, seed)
     assert sum(outcome.faults.values()) >= 20
     assert outcome.unrolls > 20 and outcome.rows > 100
+
+
+@pytest.mark.parametrize("lent_times", [0.3, 2])
+@pytest.mark.parametrize("seed", range(40, 44))
+def test_everything_holds_where_observations_stay_in_their_batches(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch, seed: int, lent_times: float
+) -> None:
+    monkeypatch.setattr(store, "LENT_ROW_BYTES", COUNTING_SPEC.observation.row_bytes)
+    monkeypatch.setattr(lent, "LENT_TIMES", lent_times)
+    assert simulate(laboratory, seed).unrolls > 20
 
 
 def test_a_seed_does_the_same_again_and_another_does_not(laboratory: Laboratory) -> None:
