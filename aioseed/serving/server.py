@@ -53,6 +53,7 @@ log = logging.getLogger("aioseed.serving")
 _STARTING_EVERY_S = 2.0
 LEAVE_S = 1.0
 """Longest wait for an actor to close its channel after our last word."""
+_STEP = bytes([STEP_TYPE])
 _SAME_CLOCK_S = 1.0
 
 
@@ -330,7 +331,7 @@ class Server:
 
     def _place(self, session: Session, opened: _Opened, size_bytes: int, beginning: memoryview) -> Place | None:
         """Return where the observations of a STEP go, if it is one that is sure to be taken."""
-        if beginning[0] != STEP_TYPE or session.machine.state is not State.ACTIVE or session.suspended:
+        if beginning[:1] != _STEP or session.machine.state is not State.ACTIVE or session.suspended:
             return None
         placed = opened.intake.place(session, size_bytes, beginning)
         return None if placed is None else Place(placed.memory, partial(self._hear_placed, session, opened, placed))

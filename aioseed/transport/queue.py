@@ -58,8 +58,7 @@ class MessageQueue:
             try:
                 more = take(payload)
             except Exception as error:
-                if not taker.done():
-                    taker.set_exception(error)
+                self._fail(error)
                 return
             if not more:
                 self._take = None
@@ -73,9 +72,13 @@ class MessageQueue:
 
     def place(self, size_bytes: int, beginning: memoryview) -> Place | None:
         """Return where the end of a message goes that is about to be put, if its taker wants it somewhere."""
-        if self._make_place is None or self._take is None or self.ended is not None:
+        if self._make_place is None or self._taker is None or self._taker.done():
             return None
-        place = self._make_place(size_bytes, beginning)
+        try:
+            place = self._make_place(size_bytes, beginning)
+        except Exception as error:
+            self._fail(error)
+            return None
         return None if place is None else Place(place.memory, functools.partial(self._fill, place.filled))
 
     def end(self, closed: ChannelClosed, *, drop: bool = False) -> None:
@@ -142,18 +145,20 @@ class MessageQueue:
 
     def _fill(self, filled: Callable[[], bool]) -> bool:
         """Let the taker take a message that is where its end belongs."""
-        taker, more = self._taker, False
-        assert taker is not None, "a place is filled at once"
         try:
             more = filled()
         except Exception as error:
-            if not taker.done():
-                taker.set_exception(error)
+            self._fail(error)
             return False
         if not more:
             self._take = None
-            _wake(taker)
+            _wake(self._taker)
         return more
+
+    def _fail(self, error: Exception) -> None:
+        """Let `take_each` raise what its caller's function raised."""
+        if self._taker is not None and not self._taker.done():
+            self._taker.set_exception(error)
 
     async def room(self) -> None:
         """Wait until at most `HIGH_WATER_BYTES` wait or the queue has ended. Safe to cancel; any number of callers."""

@@ -124,6 +124,7 @@ class FrameReader:
         """Return where the next bytes are to be written."""
         if self._filling is None:
             return self._next
+        self._place = None  # one that was not filled at once is good no more
         if self._may_be_placed:
             self._may_be_placed = False
             self._begin_in_place(self._filling)

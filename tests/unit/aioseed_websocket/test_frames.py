@@ -292,6 +292,22 @@ def test_a_place_that_is_not_filled_at_once_is_forgotten(short: int, key: bytes)
     assert (heard.in_place, heard.messages) == ([], [body(200_000)])
 
 
+def test_a_place_that_nothing_came_to_is_not_there_the_next_time() -> None:
+    """A loop may ask where to read and then find nothing; until it asks again the batch may have closed."""
+    heard, whole = Placed(), frame(body(200_000))
+    heard.read(whole[:1000])
+    assert len(heard.reader.buffer()) == 200_014 - 1000 and len(heard.asked) == 1
+    heard.wanted = False
+    heard.read(whole[1000:])
+    assert (heard.in_place, heard.messages) == ([], [body(200_000)])
+
+
+def test_a_message_of_which_nothing_is_there_yet_may_be_asked_about() -> None:
+    heard = Placed()
+    heard.read(frame(body(200_000)), iter([14, 10**6]))
+    assert heard.asked[0] == (200_000, b"") and heard.in_place == [body(200_000)]
+
+
 @pytest.mark.parametrize("begins", [339, 10**5])
 def test_no_place_is_read_to_that_begins_between_two_keys_or_beyond_what_is_there(begins: int) -> None:
     heard, whole = Placed(begins=begins), frame(body(200_000))

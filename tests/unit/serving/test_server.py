@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from aioseed.errors import ChannelClosed
+from aioseed.serving.intake import PlacedStep
 from aioseed.serving.thread import Leased, Released
 from aioseed.wire.messages import (
     Bye,
@@ -45,6 +46,26 @@ async def test_actors_get_their_own_actions_by_slot(desk):
         assert await one.acts() == ([0, 1], [100 * sequence, 100 * sequence + 1])
         assert await two.acts() == ([2, 3, 4], [100 * sequence + slot for slot in (2, 3, 4)])
     assert (table.server.sessions, table.server.environments) == (2, 5)
+
+
+async def test_only_steps_of_active_sessions_are_given_places(desk, monkeypatch):
+    table = await desk()
+    peer = await table.dial()
+    await peer.join(2)
+    opened, (session,) = table.server._opened, table.server._sessions.values()
+    step, placed = memoryview(b"\x01..."), PlacedStep(memoryview(bytearray(4)), None, b"")
+    monkeypatch.setattr(opened.intake, "place", lambda session, size_bytes, beginning: placed)
+
+    def has_place(beginning: memoryview = step) -> bool:
+        return table.server._place(session, opened, 1000, beginning) is not None
+
+    assert has_place()
+    assert not has_place(memoryview(b"")) and not has_place(memoryview(b"{"))
+    session.suspended = True
+    assert not has_place()
+    session.suspended = False
+    session.tell(Drain(reason="going down"))
+    assert not has_place()
 
 
 async def test_the_welcome_tells_the_rules(desk):

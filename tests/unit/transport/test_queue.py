@@ -145,6 +145,26 @@ async def test_what_a_filled_place_raises_comes_out_of_take_each() -> None:
         await taking
 
 
+async def test_what_a_maker_of_places_raises_comes_out_of_take_each() -> None:
+    queue = MessageQueue()
+
+    def fail(size_bytes: int, beginning: memoryview) -> Place | None:
+        asked.append(size_bytes)
+        raise ValueError("as told")
+
+    asked: list[int] = []
+    taking = asyncio.create_task(queue.take_each(lambda message: True, fail))
+    await asyncio.sleep(0)
+    queue.put(b"1")
+    await asyncio.sleep(0)
+    assert queue.place(9, memoryview(b"")) is None
+    assert queue.place(9, memoryview(b"")) is None
+    queue.put(b"2")  # nobody takes any more
+    with pytest.raises(ValueError, match="as told"):
+        await taking
+    assert await queue.take() == b"2" and asked == [9]
+
+
 async def test_room_waits_above_the_high_mark_and_a_cancelled_waiter_takes_nothing_from_others() -> None:
     queue = MessageQueue()
     queue.put(bytes(HIGH_WATER_BYTES))
