@@ -189,6 +189,8 @@ class InferenceEngine:
             batch.rows.release()
         else:
             self._sink.append(columns, acts, count, lambda rows: _rows_of(entering, rows), batch.rows)
+            if self._far:
+                batch.rows.pool.refill()
         self.times.append_s += perf_counter() - began
 
     def _act(

@@ -13,15 +13,15 @@ from aioseed.wire.columns import RowWriter, StepLayout
 class BatchRows:
     """Hold the columns of one batch and the writer that fills them (implements `Loan`)."""
 
-    def __init__(self, columns: StepColumns, writer: RowWriter, resident_rows: int, free: deque[BatchRows]) -> None:
+    def __init__(self, columns: StepColumns, writer: RowWriter, resident_rows: int, pool: RowPool) -> None:
         self.columns = columns
         self.writer = writer
         self.resident_rows = resident_rows
-        self._free = free
+        self.pool = pool
 
     def release(self) -> None:
         """Return the columns to their pool: nothing reads them any more. Thread: any."""
-        self._free.append(self)
+        self.pool.put(self)
 
 
 class RowPool:
@@ -49,5 +49,17 @@ class RowPool:
         try:
             return self._free.pop()
         except IndexError:
-            columns = self._layout.allocate(self._capacity, self._zeros)
-            return BatchRows(columns, RowWriter(self._layout, columns), self._resident_rows, self._free)
+            return self._make()
+
+    def put(self, rows: BatchRows) -> None:
+        """Take columns back. Thread: any."""
+        self._free.append(rows)
+
+    def refill(self) -> None:
+        """Make columns if none is free: page-locked memory takes its time, which the event loop has not. Thread: any."""
+        if not self._free:
+            self.put(self._make())
+
+    def _make(self) -> BatchRows:
+        columns = self._layout.allocate(self._capacity, self._zeros)
+        return BatchRows(columns, RowWriter(self._layout, columns), self._resident_rows, self)

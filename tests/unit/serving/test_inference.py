@@ -22,6 +22,7 @@ from aioseed.serving.inference import (
     action_table,
 )
 from aioseed.serving.intake import ClosedBatch, Intake
+from aioseed.serving.rows import BatchRows
 from aioseed.serving.rule import Close, Limits
 from aioseed.serving.slots import SlotTable
 from aioseed.serving.thread import Leased, Released
@@ -245,6 +246,19 @@ def test_where_more_waits_a_batch_is_appended_while_the_next_is_under_way(far: B
     assert [(slot, entered) for slot, entered, _ in bench.sink.rows] == [
         (0, INITIAL), (1, INITIAL), (2, INITIAL), (0, INITIAL + 2)
     ]  # fmt: skip
+
+
+def test_columns_that_a_sink_keeps_are_made_anew_here_and_not_by_the_event_loop(
+    far: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = far.intake.pool
+    while pool._free:
+        pool.take()
+    monkeypatch.setattr(BatchRows, "release", lambda rows: None)  # the sink keeps it
+    far.step([0], [True], [1])
+    assert len(pool._free) == 1
+    far.step([0], [False], [1])
+    assert len(pool._free) == 1
 
 
 def test_what_was_left_is_appended_before_a_lease_ends_and_at_the_end(far: Bench) -> None:
