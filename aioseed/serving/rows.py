@@ -56,7 +56,7 @@ class RowPool:
         self._free.append(rows)
 
     def refill(self) -> None:
-        """Make columns if none is free: page-locked memory takes its time, which the event loop has not. Thread: any."""
+        """Make columns if none is free. Thread: any; page-locked memory takes time, which the event loop has not."""
         if not self._free:
             self.put(self._make())
 
