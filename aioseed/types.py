@@ -175,6 +175,7 @@ class UnrollSink(Protocol):
         Finished unrolls go to the bounded queue. Blocks while it is full: that delays actions, which is the only
         back-pressure of a run. The sink may keep the observations of `steps` where they are; it releases `loan` once it
         needs them no more, now or within a later call. How much it may keep is bounded by the environments it serves.
+        The arrays of `acts` belong to it.
         """
 
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:

@@ -46,7 +46,7 @@ class LentRows:
     Where is one number: the *place*, 0 for the grid and else a batch, and the row in it. Thread: inference alone.
 
     Args:
-        grid: For each large leaf of the observation its rows in the grid, as bytes [(T+1) * S, row bytes].
+        grid: For each column of large rows its rows in the grid, as bytes [(T+1) * S, row bytes].
         copier: Shares large copies out.
     """
 
@@ -58,21 +58,21 @@ class LentRows:
         self._where = np.zeros((layout.rows, slots), np.int64)
         self._flat = self._where.reshape(-1)
         self._numbers = np.arange(slots, dtype=np.int64)
-        self._leaves: list[Sequence[np.ndarray]] = [grid]  # of each place, as bytes [rows, row bytes]
+        self._columns: list[Sequence[np.ndarray]] = [grid]  # of each place, as bytes [rows, row bytes]
         self._loans: dict[int, tuple[Loan, np.ndarray]] = {}  # by place, oldest first, with the slots of the rows
         self._needed = np.zeros(1, np.int64)  # rows of each place that an open unroll holds
         self._free: list[int] = []
         self._lent_rows = 0
 
     def keep(
-        self, slots: np.ndarray, cells: slice | np.ndarray, leaves: Sequence[np.ndarray], loan: Loan, open_slots: int
+        self, slots: np.ndarray, cells: slice | np.ndarray, columns: Sequence[np.ndarray], loan: Loan, open_slots: int
     ) -> None:
         """Note the rows of a batch and keep it until none of them is needed.
 
         Args:
             slots: Of its rows, intp[n].
             cells: Their positions t * S + slot.
-            leaves: Its large leaves, as rows [n] that are single elements.
+            columns: Its columns of large rows, [n] with rows as single elements.
             loan: What it was lent from.
             open_slots: Unrolls that are open now.
         """
@@ -80,20 +80,20 @@ class LentRows:
             if self._loans and self._lent_rows + loan.resident_rows > LENT_TIMES * self._rows * open_slots:
                 self._copy_to_grid(next(iter(self._loans)))
         place = self._free.pop() if self._free else self._new_place()
-        self._leaves[place] = [byte_view(leaf) for leaf in leaves]
+        self._columns[place] = [byte_view(column) for column in columns]
         self._loans[place] = loan, slots
         self._needed[place] = len(slots)
         self._lent_rows += loan.resident_rows
         self._flat[cells] = self._numbers[: len(slots)] + (place << _PLACE_BITS)
 
     def copy_out(self, slots: slice | np.ndarray, targets: Sequence[np.ndarray]) -> None:
-        """Copy all rows of the full unrolls of `slots` to `targets`, for each leaf bytes [T+1, n, row bytes]."""
+        """Copy all rows of the full unrolls of `slots` to `targets`, for each column bytes [T+1, n, row bytes]."""
         runs = list(_runs(self._where[:, slots]))
-        for leaf, target in enumerate(targets):
+        for number, target in enumerate(targets):
 
-            def part(first: int, last: int, leaf: int = leaf, target: np.ndarray = target) -> None:
+            def part(first: int, last: int, number: int = number, target: np.ndarray = target) -> None:
                 for t, start, stop, place, row in runs[first:last]:
-                    target[t, start:stop] = self._leaves[place][leaf][row : row + stop - start]
+                    target[t, start:stop] = self._columns[place][number][row : row + stop - start]
 
             self._copier.run(part, len(runs), target.nbytes)
 
@@ -107,7 +107,7 @@ class LentRows:
         if moving.any():
             origin = staying[moving]
             staying[moving] = to = origin - steps * self._slots
-            for grid in self._leaves[0]:
+            for grid in self._columns[0]:
                 grid[to] = grid[origin]
         self._where[:kept, slots] = staying
         self._where[kept:, slots] = 0
@@ -124,8 +124,8 @@ class LentRows:
         return self._lent_rows
 
     def _new_place(self) -> int:
-        place = len(self._leaves)
-        self._leaves.append(())
+        place = len(self._columns)
+        self._columns.append(())
         if place == len(self._needed):
             self._needed = np.concatenate((self._needed, np.zeros(max(16, place), np.int64)))
         return place
@@ -141,17 +141,17 @@ class LentRows:
     def _give_back(self, place: int) -> None:
         loan, _ = self._loans.pop(place)
         self._lent_rows -= loan.resident_rows
-        self._leaves[place] = ()
+        self._columns[place] = ()
         self._free.append(place)
         loan.release()
 
     def _copy_to_grid(self, place: int) -> None:
         _, slots = self._loans[place]
-        t, column = np.nonzero(self._where[:, slots] >> _PLACE_BITS == place)
-        cells = t * self._slots + slots[column]
+        t, at = np.nonzero(self._where[:, slots] >> _PLACE_BITS == place)
+        cells = t * self._slots + slots[at]
         rows = self._flat[cells] & _ROW
-        for grid, leaf in zip(self._leaves[0], self._leaves[place], strict=True):
-            grid[cells] = leaf[rows]
+        for grid, column in zip(self._columns[0], self._columns[place], strict=True):
+            grid[cells] = column[rows]
         self._flat[cells] = cells
         self._give_back(place)
 
