@@ -118,11 +118,6 @@ class LentRows:
         self._give_up(where[np.arange(self._rows)[:, None] < rows])
         self._where[:, slots] = 0
 
-    @property
-    def lent_rows(self) -> int:
-        """Return for how many rows the batches that are lent take memory."""
-        return self._lent_rows
-
     def _new_place(self) -> int:
         place = len(self._columns)
         self._columns.append(())
