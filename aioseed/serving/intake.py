@@ -21,7 +21,7 @@ from aioseed.serving.rows import BatchRows, RowPool
 from aioseed.serving.rule import TIMER_S, Close, Limits, Waiting, close_now, patience_s
 from aioseed.serving.slots import Rows, SlotTable
 from aioseed.types import Allocate, Payload, StepColumns
-from aioseed.wire.columns import HEADER, ActionLayout, StepLayout, flat_columns, step_views
+from aioseed.wire.columns import HEADER, ActionLayout, End, StepLayout, flat_columns, step_views
 from aioseed.wire.messages import Error, ErrorCode, RefusedRow
 
 _ONE = np.array(1, np.uint32)  # without axes: to NumPy that is cheaper than a number, which it has to make one of
@@ -60,7 +60,7 @@ class ClosedBatch(NamedTuple):
 class PlacedStep(NamedTuple):
     """Carry a STEP whose observations are being read to where they belong."""
 
-    memory: memoryview  # of its rows, in the last column of the open batch
+    end: End  # where they go in the open batch
     group: KnownGroup
     beginning: bytes  # of the message, up to there
 
@@ -149,7 +149,7 @@ class Intake:
         return None
 
     def place(self, session: Respondent, size_bytes: int, beginning: memoryview) -> PlacedStep | None:
-        """Return where the last column of a STEP that is about to come goes, if it is of a known group.
+        """Return where the end of a STEP that is about to come goes, if it is of a known group.
 
         Good until anything else is asked of this object but `take_placed`.
         """
@@ -158,21 +158,20 @@ class Intake:
         group = session.groups.get(there[slots_at : slots_at + 4])
         if group is None or size_bytes != group.size_bytes or not there.startswith(group.expected):
             return None
-        start, column_at = self._count, self._steps.offsets(group.rows).columns[-1][0]
-        if start + group.rows > self._free_up_to or len(beginning) < column_at:
+        if self._count + group.rows > self._free_up_to:
             return None
-        memory = self._open.writer.last_column(group.rows, start)
-        if memory is None or len(memory) < column_at:
+        end = self._open.writer.end(group.rows, self._count)
+        if end is None or len(beginning) < end.begin or size_bytes < 2 * end.begin:
             return None
-        return PlacedStep(memory, group, bytes(beginning[:column_at]))
+        return PlacedStep(end, group, bytes(beginning[: end.begin]))
 
     def take_placed(self, step: PlacedStep, now_s: float) -> None:
-        """Take a STEP in whose last column is where `place` said."""
+        """Take a STEP in whose end is where `place` said."""
         group, start = step.group, self._count
         group.await_nothing()
         if not start:
             self._opened_s = now_s
-        self._open.writer.write_beginning(step.beginning, group.rows, start)
+        step.end.write_before(step.beginning)
         self._segments.append((group, start, start + group.rows, now_s))
         self._count += group.rows
 

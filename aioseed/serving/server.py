@@ -334,7 +334,7 @@ class Server:
         if beginning[:1] != _STEP or session.machine.state is not State.ACTIVE or session.suspended:
             return None
         placed = opened.intake.place(session, size_bytes, beginning)
-        return None if placed is None else Place(placed.memory, partial(self._hear_placed, session, opened, placed))
+        return None if placed is None else Place(placed.end.memory, partial(self._hear_placed, session, opened, placed))
 
     def _hear_placed(self, session: Session, opened: _Opened, placed: PlacedStep) -> bool:
         now_s = session.last_heard_s = self._time()

@@ -149,8 +149,8 @@ async def hands_large_messages_over(transport: Transport, url: str) -> None:
         asked.append(size)
         if len(asked) % 3 == 0 or len(beginning) < 100:
             return None
-        there, memory = bytes(beginning[:100]), bytearray(size - 100)
-        return Place(memoryview(memory), lambda: keep(there + memory))
+        there, memory = bytes(beginning[:100]), [memoryview(bytearray(count)) for count in (7, size - 107)]
+        return Place(memory, lambda: keep(there + b"".join(memory)))
 
     def keep(message: Payload) -> bool:
         taken.append(bytes(message))

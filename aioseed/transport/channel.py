@@ -8,7 +8,7 @@ message is `bytes`; what it means is `aioseed.wire`'s business. Foreign exceptio
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple, TypeAlias
 
@@ -28,14 +28,14 @@ class Place(NamedTuple):
     the message comes as any other.
     """
 
-    memory: memoryview  # bytes that can be written
+    memory: Sequence[memoryview]  # bytes that can be written, piece by piece
     filled: Callable[[], bool]  # takes the message, as `take` of `Channel.receive_each` does
 
 
 MakePlace: TypeAlias = Callable[[int, memoryview], Place | None]
 """Asked with the size of a message and what is there of its beginning; None where the message is to come as a whole.
 
-`Place.memory` has as many bytes as the end that goes there, and what is there reaches at least that far.
+`Place.memory` has as many bytes as the end that goes there, and what is there of the message reaches at least that far.
 """
 
 

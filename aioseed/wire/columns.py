@@ -267,6 +267,19 @@ _Copy: TypeAlias = tuple[memoryview, slice, slice]
 _Plan: TypeAlias = tuple[tuple[_Copy, ...], tuple[_Copy, ...]]
 
 
+class End(NamedTuple):
+    """Be where the end of a STEP goes that is not to be copied, in the columns of a batch."""
+
+    begin: int  # offset in the message
+    memory: tuple[memoryview, ...]  # for all bytes from there on
+    before: tuple[_Copy, ...]
+
+    def write_before(self, payload: bytes) -> None:
+        """Copy the columns before it, out of the message up to there."""
+        for target, place, source in self.before:
+            target[place] = payload[source]
+
+
 class RowWriter:
     """Copy the columns of STEP messages into the columns of a batch, once, byte for byte.
 
@@ -285,6 +298,7 @@ class RowWriter:
             for column, spec in zip(flat_columns(columns), layout.columns, strict=True)
         )
         self._sources: dict[int, tuple[slice, ...]] = {}
+        self._ends: dict[tuple[int, int], End | None] = {}
         self._kept_places = KEPT_PLACES if layout.row_bytes < LARGE_ROW_BYTES else KEPT_PLACES // 8
         self._plans: dict[tuple[int, int], _Plan] = {}
 
@@ -302,24 +316,27 @@ class RowWriter:
             for target, place, source in large:
                 target[place] = view[source]
 
-    def last_column(self, rows: int, start: int) -> memoryview | None:
-        """Return the bytes of the last column from batch row `start` on, for `rows` rows; None if they are few."""
-        target, row_bytes = self._targets[-1]
-        if rows * row_bytes <= COPIED_BYTES:
+    def end(self, rows: int, start: int) -> End | None:
+        """Return where the large columns of a STEP of `rows` rows begin, and all that follows belongs; None without."""
+        if (rows, start) not in self._ends:
+            if len(self._ends) >= self._kept_places:
+                self._ends.clear()
+            self._ends[rows, start] = self._find_end(rows, start)
+        return self._ends[rows, start]
+
+    def _find_end(self, rows: int, start: int) -> End | None:
+        places, total_bytes = self.layout.offsets(rows)
+        first = next((number for number, (_, size) in enumerate(places) if size > COPIED_BYTES), None)
+        if first is None:
             return None
-        return target[start * row_bytes : (start + rows) * row_bytes]
-
-    def write_beginning(self, payload: bytes, rows: int, start: int) -> None:
-        """Copy the columns of a checked STEP as `write` does, but for the last one: it is in `last_column`.
-
-        Args:
-            payload: The message up to its last column.
-        """
-        small, large = self._plans.get((rows, start)) or self._plan(rows, start)
-        for target, place, source in small:
-            target[place] = payload[source]
-        for target, place, source in large[:-1]:
-            target[place] = payload[source]
+        ends = [offset for offset, _ in places[first + 1 :]] + [total_bytes]
+        memory: list[memoryview] = []
+        for (target, row_bytes), (offset, size), end in zip(self._targets[first:], places[first:], ends, strict=True):
+            memory.append(target[start * row_bytes : (start + rows) * row_bytes])
+            memory.append(memoryview(bytearray(end - offset - size)))  # zeros, up to where the next column begins
+        small, _ = self._plans.get((rows, start)) or self._plan(rows, start)
+        before = tuple(copy for copy in small if copy[2].start < places[first][0])
+        return End(places[first][0], tuple(piece for piece in memory if len(piece)), before)
 
     def _plan(self, rows: int, start: int) -> _Plan:
         small: list[_Copy] = []

@@ -19,7 +19,6 @@ from aioseed.transport.channel import Channel, MakePlace
 from aioseed.transport.guard import Bucket
 from aioseed.transport.queue import MessageQueue, again, cut_reason
 from aioseed.types import Payload
-from aioseed_websocket.arrived import arrived_bytes_of
 from aioseed_websocket.foreign import broken
 from aioseed_websocket.frames import (
     BINARY,
@@ -35,6 +34,7 @@ from aioseed_websocket.frames import (
     frame_head,
     masked,
 )
+from aioseed_websocket.scatter import read_arrived_of
 
 CLOSE_TIMEOUT_S = 2.0
 JOINED_BYTES = 16 * 2**10
@@ -83,7 +83,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
             from_client=not is_client,
             max_message_bytes=max_message_bytes,
             place=self._inbox.place,
-            arrived_bytes=arrived_bytes_of(transport),
+            read_arrived=read_arrived_of(transport),
         )
         self._is_client = is_client
         self._hides = is_client and not _is_unseen(transport)

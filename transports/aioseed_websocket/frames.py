@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from aioseed.transport.channel import MakePlace, Place
 from aioseed.types import Payload
+from aioseed_websocket.scatter import ReadArrived
 
 RECEIVE_BYTES = 256 * 2**10
 """Read at once at most, where no large message is under way."""
@@ -83,7 +84,7 @@ class FrameReader:
         from_client: Whether the peer is a client, whose frames must be masked; a server's must not.
         max_message_bytes: Larger messages are refused on their first head.
         place: Asked for the place of a large message's end; what it gives is filled before anything else is done.
-        arrived_bytes: Says how much can be read at once; without it no place is asked for.
+        read_arrived: Reads what has arrived beyond what it was handed; without it no place is asked for.
     """
 
     def __init__(
@@ -94,11 +95,11 @@ class FrameReader:
         from_client: bool,
         max_message_bytes: int,
         place: MakePlace | None = None,
-        arrived_bytes: Callable[[], int] | None = None,
+        read_arrived: ReadArrived | None = None,
     ) -> None:
         self.received_bytes = 0  # of messages
-        self._ask = place if arrived_bytes is not None else None
-        self._arrived_bytes = arrived_bytes
+        self._ask = place if read_arrived is not None else None
+        self._read_arrived = read_arrived
         self._message = message
         self._control = control
         self._mask_bit = _MASKED if from_client else 0
@@ -115,22 +116,12 @@ class FrameReader:
         self._fragments: list[bytes] | None = None  # of a message that comes in several frames
         self._filling: memoryview | None = None  # the payload that is being read
         self._have = 0  # bytes of it
-        self._may_be_placed = False  # nobody was asked for its place yet
-        self._place: Place | None = None  # of its end
         self._first = 0  # its frame's first byte
         self._key = _NO_KEY
 
     def buffer(self) -> memoryview:
         """Return where the next bytes are to be written."""
-        if self._filling is None:
-            return self._next
-        self._place = None  # one that was not filled at once is good no more
-        if self._may_be_placed:
-            self._may_be_placed = False
-            self._begin_in_place(self._filling)
-        if self._place is not None:
-            return self._place.memory[self._have - len(self._filling) :]
-        return self._filling[self._have :]
+        return self._next if self._filling is None else self._filling[self._have :]
 
     def received(self, count: int) -> None:
         """Take `count` bytes that were written there.
@@ -154,9 +145,7 @@ class FrameReader:
             self._read(data, memoryview(data), len(data))
         else:
             self._have += count
-            if self._place is not None:
-                self._received_in_place(self._filling, self._place, count)
-            elif self._have == len(self._filling):
+            if self._have == len(self._filling):
                 payload, self._filling = self._filling, None
                 self._finish(self._first, self._key, payload)
 
@@ -166,12 +155,14 @@ class FrameReader:
         Raises:
             FrameError: As of `received`.
         """
+        ask, self._ask = self._ask, None  # what has arrived on the connection comes behind these
         rest = memoryview(data)
         while rest:
             place = self.buffer()
             count = min(len(place), len(rest))
             place[:count], rest = rest[:count], rest[count:]
             self.received(count)
+        self._ask = ask
 
     def _read(self, data: bytearray, view: memoryview, end: int) -> None:
         at = self._read_usual(data, view, end) if self._fragments is None else 0
@@ -217,49 +208,47 @@ class FrameReader:
         return at
 
     def _begin(self, first: int, key: bytes, size: int, there: memoryview) -> None:
+        begun = [there]
+        if self._ask is None or first != _WHOLE_BINARY or size < PLACED_BYTES:
+            self._next = self._view
+        elif (place := self._place_of(key, size, there)) is not None:
+            begun += self._read_to(place, key, size, there)
+        self._have = sum(map(len, begun))
+        if self._have == size:
+            return
         # Not zeroed, and untouched pages cost nothing: who only claims a size takes no memory.
         self._filling = np.empty(size, np.uint8).data
-        self._have = len(there)
-        self._filling[: self._have] = there
+        scatter(begun, (self._filling,))
         self._first, self._key = first, key
-        self._may_be_placed = self._ask is not None and first == _WHOLE_BINARY and size >= PLACED_BYTES
-        if not self._may_be_placed:
-            self._next = self._view
 
-    def _begin_in_place(self, filling: memoryview) -> None:
-        """Find a place for the end of a message, all of which can be read at once."""
-        have, size = self._have, len(filling)
-        if self._arrived_bytes is None or self._arrived_bytes() < size - have:
-            return
-        there = filling[:have]
-        if self._key != _NO_KEY:
-            there = memoryview(bytearray(there))
-            unmask(there, self._key)
-        place = self._place_of(size, there)
-        if place is not None and (begin := size - len(place.memory)) % 4 == 0:  # where the key begins anew
-            place.memory[: have - begin] = filling[begin:have]
-            self._place = place
-
-    def _received_in_place(self, filling: memoryview, place: Place, count: int) -> None:
-        self._place = None
-        have, size = self._have, len(filling)
-        begin = size - len(place.memory)
-        if have < size:  # less came than had arrived: nobody waits for the rest in the receiver's own memory
-            filling[have - count : have] = place.memory[have - count - begin : have - begin]
-            return
-        self._filling = None
-        if self._key != _NO_KEY:
-            unmask(place.memory, self._key)
-        self.received_bytes += size
-        place.filled()
-
-    def _place_of(self, size: int, there: memoryview) -> Place | None:
+    def _place_of(self, key: bytes, size: int, there: memoryview) -> Place | None:
         """Return the place of a message's end, and see that the next message is read only as far as that."""
-        place = self._ask(size, there.toreadonly()) if self._ask is not None else None
+        if self._ask is None:
+            return None
+        if key != _NO_KEY:
+            there = memoryview(bytearray(there))
+            unmask(there, key)
+        place = self._ask(size, there.toreadonly())
         if place is not None:
             head = len(frame_head(size)) + (4 if self._mask_bit else 0)
-            self._next = self._view[: head + size - len(place.memory)]
+            self._next = self._view[: head + size - sum(map(len, place.memory))]
         return place
+
+    def _read_to(self, place: Place, key: bytes, size: int, there: memoryview) -> list[memoryview]:
+        """Read the rest of a message to its place, if all of it has arrived, and return what was read."""
+        begin = size - sum(map(len, place.memory))
+        rest = scatter([there[begin:]], place.memory)
+        missing = size - len(there)
+        read = 0 if self._read_arrived is None else self._read_arrived(rest, missing)
+        if read < missing:
+            return _first_bytes(rest, read)  # hardly ever more than nothing: it is taken from there again
+        if key != _NO_KEY:
+            for piece in place.memory:
+                unmask(piece, key[begin & 3 :] + key[: begin & 3])
+                begin += len(piece)
+        self.received_bytes += size
+        place.filled()
+        return rest
 
     def _finish(self, first: int, key: bytes, payload: memoryview) -> None:
         if key != _NO_KEY:
@@ -274,8 +263,8 @@ class FrameReader:
     def _hand_over(self, payload: memoryview) -> None:
         size = len(payload)
         self.received_bytes += size
-        if size >= PLACED_BYTES and (place := self._place_of(size, payload)) is not None:
-            place.memory[:] = payload[size - len(place.memory) :]
+        if size >= PLACED_BYTES and (place := self._place_of(_NO_KEY, size, payload)) is not None:
+            scatter([payload[size - sum(map(len, place.memory)) :]], place.memory)
             place.filled()
             return
         self._message(payload.tobytes() if size <= COPIED_BYTES else payload.toreadonly())
@@ -344,6 +333,27 @@ def unmask(payload: memoryview, key: bytes) -> None:
         np.bitwise_xor(words, np.frombuffer(key, np.uint32)[0], words)
     for at in range(whole, len(payload)):
         payload[at] ^= key[at & 3]
+
+
+def scatter(sources: Iterable[memoryview], pieces: Iterable[memoryview]) -> list[memoryview]:
+    """Copy `sources`, one behind the other, to pieces of memory, and return what of these is left."""
+    left = [piece for piece in pieces if piece]
+    for source in sources:
+        while source:
+            count = min(len(source), len(left[0]))
+            left[0][:count], source = source[:count], source[count:]
+            left[0] = left[0][count:]
+            if not left[0]:
+                del left[0]
+    return left
+
+
+def _first_bytes(pieces: Sequence[memoryview], count: int) -> list[memoryview]:
+    found = []
+    for piece in pieces:
+        found.append(piece[:count])
+        count -= len(found[-1])
+    return found
 
 
 _SHARED = threading.local()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from unittest import mock
 
 import pytest
@@ -24,6 +24,7 @@ from aioseed_websocket.frames import (
     close_payload,
     frame_head,
     masked,
+    scatter,
     unmask,
 )
 from hypothesis import given
@@ -214,109 +215,113 @@ BEGINNING = 340
 
 
 class Placed(Heard):
-    """A reader that is given a place for the end of each large message.
+    """A reader that is given a place, of several pieces, for the end of each large message.
 
     Args:
-        arrived: How much of what is to be read has arrived, each time when that is asked; more than is wanted at last.
+        arrived: How much has arrived of what follows, each time when that is asked; more than is wanted at last.
+        begins: Where the end begins that is given a place.
+        comes: What is read at most of what has arrived.
     """
 
-    def __init__(self, *arrived: int, begins: int = BEGINNING) -> None:
+    def __init__(self, *arrived: int, begins: int = BEGINNING, comes: int = 2**30) -> None:
         super().__init__()
         self.arrived = [*arrived]
         self.begins = begins
+        self.comes = comes
         self.wanted = True
         self.asked: list[tuple[int, bytes]] = []
         self.in_place: list[bytes] = []
+        self.stream = b""
         self.reader = FrameReader(
             self._message,
             self._control,
             from_client=True,
             max_message_bytes=2**20,
             place=self._place,
-            arrived_bytes=lambda: self.arrived.pop(0) if self.arrived else 2**30,
+            read_arrived=self._read_arrived,
         )
+
+    def read(self, data: bytes, cuts: Iterator[int] | None = None) -> None:
+        """Let `data` come, of which the reader takes by itself what it is handed in no piece."""
+        self.stream += data
+        while self.stream:
+            super().read(self._next(next(cuts) if cuts is not None else len(self.stream)))
+
+    def _next(self, count: int) -> bytes:
+        count = min(count, len(self.reader.buffer()))
+        piece, self.stream = self.stream[:count], self.stream[count:]
+        return piece
+
+    def _read_arrived(self, pieces: Sequence[memoryview], size: int) -> int:
+        arrived = min(self.arrived.pop(0) if self.arrived else 2**30, len(self.stream))
+        if arrived < size:
+            return 0
+        come, self.stream = self.stream[: min(size, self.comes)], self.stream[min(size, self.comes) :]
+        scatter([memoryview(come)], pieces)
+        return len(come)
 
     def _place(self, size: int, beginning: memoryview) -> Place | None:
         assert beginning.readonly
         there = bytes(beginning[: self.begins])
         self.asked.append((size, there))
-        memory = memoryview(bytearray(size - self.begins))
+        end = size - self.begins
+        pieces = [memoryview(bytearray(count)) for count in (end // 3, 1, end - end // 3 - 1)]
         if len(there) < self.begins or not self.wanted:
             return None
-        return Place(memory, lambda: self.in_place.append(there + bytes(memory)) is None)
+        return Place(pieces, lambda: self.in_place.append(there + b"".join(pieces)) is None)
 
 
 @pytest.mark.parametrize("key", [KEY, bytes(4)], ids=["masked", "zeros"])
 @pytest.mark.parametrize("size", [PLACED_BYTES - 1, PLACED_BYTES, RECEIVE_BYTES + 1, 400_003])
 @pytest.mark.parametrize("first_read", [14, 14 + BEGINNING, 2000, 10**6])
-def test_the_end_of_a_large_message_goes_to_its_place(size: int, key: bytes, first_read: int) -> None:
-    heard = Placed()
+@pytest.mark.parametrize("begins", [BEGINNING, BEGINNING + 3])
+def test_the_end_of_a_large_message_goes_to_its_place(size: int, key: bytes, first_read: int, begins: int) -> None:
+    heard = Placed(begins=begins)
     heard.read(frame(body(size), key=key), iter([first_read, *[10**6] * 9]))
     large = size >= PLACED_BYTES
     assert (heard.in_place, heard.messages) == (([body(size)], []) if large else ([], [body(size)]))
     assert heard.reader.received_bytes == size
 
 
-def test_the_next_message_is_read_as_far_as_its_place_begins_and_then_in_one_go() -> None:
+def test_the_next_message_is_read_as_far_as_its_place_begins_and_the_rest_by_itself() -> None:
     heard = Placed()
-    whole = frame(body(200_000), key=bytes(4))
-    heard.read(whole)
+    heard.read(frame(body(200_000), key=bytes(4)))
     for size in (200_000, 300_000):
-        whole = frame(body(size), key=bytes(4))
         assert len(heard.reader.buffer()) == 14 + BEGINNING
-        heard.read(whole[: 14 + BEGINNING])
-        assert len(heard.reader.buffer()) == size - BEGINNING
-        heard.read(whole[14 + BEGINNING :])
-    assert [len(message) for message in heard.in_place] == [200_000, 200_000, 300_000] and not heard.messages
+        whole = frame(body(size), key=bytes(4))
+        heard.stream = whole[14 + BEGINNING :]
+        Heard.read(heard, whole[: 14 + BEGINNING])
+        assert heard.in_place[-1] == body(size) and not heard.stream
+    assert not heard.messages
     heard.read(frame(b"small") + frame(body(20_000)))
     assert heard.messages == [b"small", body(20_000)]
     assert len(heard.reader.buffer()) == RECEIVE_BYTES
 
 
-def test_nobody_is_asked_for_a_place_before_all_has_arrived() -> None:
-    heard, whole = Placed(150_000), frame(body(200_000))
-    heard.read(whole[:180_000], iter([1000, 150_000, 10**6]))
-    assert heard.asked == []
-    heard.read(whole[180_000:])
-    assert [size for size, _ in heard.asked] == [200_000] and heard.in_place == [body(200_000)]
-
-
 @pytest.mark.parametrize("key", [KEY, bytes(4)], ids=["masked", "zeros"])
-@pytest.mark.parametrize("short", [1, 100_000, 198_000])
-def test_a_place_that_is_not_filled_at_once_is_forgotten(short: int, key: bytes) -> None:
-    heard, whole = Placed(), frame(body(200_000), key=key)
-    heard.read(whole[: 1000 + short], iter([1000, short]))
+@pytest.mark.parametrize("come", [0, 1, 100_000, 198_000])
+def test_what_is_not_read_to_its_place_at_once_is_a_message_like_any_other(come: int, key: bytes) -> None:
+    heard, whole = Placed(comes=come), frame(body(200_000), key=key)
+    heard.stream = whole[1000:]
+    Heard.read(heard, whole[:1000])
     assert (len(heard.asked), heard.in_place) == (1, [])
     heard.wanted = False
-    heard.read(whole[1000 + short :])
+    heard.read(b"")
     assert (heard.in_place, heard.messages) == ([], [body(200_000)])
 
 
-def test_a_place_that_nothing_came_to_is_not_there_the_next_time() -> None:
-    """A loop may ask where to read and then find nothing; until it asks again the batch may have closed."""
+def test_a_message_that_has_not_arrived_is_read_as_it_comes() -> None:
     heard, whole = Placed(), frame(body(200_000))
-    heard.read(whole[:1000])
-    assert len(heard.reader.buffer()) == 200_014 - 1000 and len(heard.asked) == 1
-    heard.wanted = False
-    heard.read(whole[1000:])
-    assert (heard.in_place, heard.messages) == ([], [body(200_000)])
+    heard.read(whole[:180_000], iter([1000, 10**6]))
+    assert len(heard.asked) == 1 and heard.in_place == []
+    heard.read(whole[180_000:])
+    assert heard.in_place == [body(200_000)]  # copied, like one that was read at once
 
 
-def test_a_message_of_which_nothing_is_there_yet_may_be_asked_about() -> None:
-    heard = Placed()
+def test_a_place_that_begins_beyond_what_is_there_is_given_when_all_is() -> None:
+    heard = Placed(begins=10**5)
     heard.read(frame(body(200_000)), iter([14, 10**6]))
     assert heard.asked[0] == (200_000, b"") and heard.in_place == [body(200_000)]
-
-
-@pytest.mark.parametrize("begins", [339, 10**5])
-def test_no_place_is_read_to_that_begins_between_two_keys_or_beyond_what_is_there(begins: int) -> None:
-    heard, whole = Placed(begins=begins), frame(body(200_000))
-    heard.read(whole[:1000])
-    heard.reader.buffer()
-    assert len(heard.asked) == 1
-    heard.wanted = False
-    heard.read(whole[1000:])
-    assert (heard.in_place, heard.messages) == ([], [body(200_000)])
 
 
 def test_a_message_that_nobody_wants_in_a_place_comes_whole() -> None:
@@ -326,17 +331,32 @@ def test_a_message_that_nobody_wants_in_a_place_comes_whole() -> None:
     assert heard.messages == [body(200_000)] * 2 + [body(300_000)]
 
 
+def test_what_is_fed_is_not_mixed_with_what_has_arrived_behind_it() -> None:
+    heard, whole = Placed(), frame(body(300_000))
+    heard.stream = b"\0" * 300_000
+    heard.reader.feed(whole)
+    assert (heard.in_place, heard.messages) == ([], [body(300_000)]) and len(heard.stream) == 300_000
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 1000), st.booleans())),
     st.lists(st.integers(1, 400) | st.integers(1, 2000), min_size=1),
     st.lists(st.integers(0, 1000)),
+    st.integers(0, 1000),
 )
 def test_any_messages_survive_any_cuts_and_places(
-    messages: list[tuple[int, bool]], cuts: list[int], arrived: list[int]
+    messages: list[tuple[int, bool]], cuts: list[int], arrived: list[int], comes: int
 ) -> None:
-    heard, whole = Placed(*arrived), []
+    heard, whole = Placed(*arrived, comes=comes), []
     heard.messages = heard.in_place = whole  # in one order
     sent = [(body(size), KEY if hides else bytes(4)) for size, hides in messages]
     with mock.patch.object(frames, "PLACED_BYTES", 2 * BEGINNING), mock.patch.object(frames, "COPIED_BYTES", BEGINNING):
         heard.read(b"".join(frame(payload, key=key) for payload, key in sent), itertools.cycle(cuts))
     assert whole == [payload for payload, _ in sent]
+
+
+@pytest.mark.parametrize("pieces", [[3, 4], [0, 7], [7], [1] * 7, [5, 0, 9]])
+def test_bytes_are_scattered_over_pieces_in_their_order(pieces: list[int]) -> None:
+    memory = [memoryview(bytearray(count)) for count in pieces]
+    left = scatter([memoryview(b"abc"), memoryview(b""), memoryview(b"defg")], memory)
+    assert b"".join(memory)[:7] == b"abcdefg" and sum(map(len, left)) == sum(pieces) - 7

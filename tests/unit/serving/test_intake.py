@@ -13,7 +13,7 @@ from aioseed.serving.rule import TIMER_S, Close, Limits
 from aioseed.serving.slots import SlotTable
 from aioseed.specs import ArraySpec, discrete
 from aioseed.types import FIRST
-from aioseed.wire.columns import ActionLayout, StepLayout, StepMessage, flat_columns
+from aioseed.wire.columns import COPIED_BYTES, ActionLayout, StepLayout, StepMessage, flat_columns
 
 STEPS = StepLayout(ArraySpec("float32", (2,)), 0)
 ACTIONS = ActionLayout(discrete(100))
@@ -419,7 +419,9 @@ def sent_to_its_place(bench: Bench, peer: Peer, payload: bytes, there: int | Non
     step = bench.intake.place(peer, len(payload), memoryview(payload)[:there])
     if step is None:
         return False
-    step.memory[:] = payload[-len(step.memory) :]
+    at = step.end.begin
+    for piece in step.end.memory:
+        piece[:], at = payload[at : at + len(piece)], at + len(piece)
     bench.intake.take_placed(step, 0.0)
     return True
 
@@ -487,7 +489,8 @@ def test_in_lockstep_nothing_gets_a_place() -> None:
 
 
 def test_observations_that_are_a_small_part_of_a_message_get_no_place() -> None:
-    bench = Bench(steps=StepLayout(ArraySpec("uint8", (5000,)), 2000))
+    small = ArraySpec("uint8", (COPIED_BYTES // 2,))
+    bench = Bench(steps=StepLayout({"a": small, "b": small, "z": ArraySpec("uint8", (COPIED_BYTES // 2 + 1,))}, 0))
     peer, slots = bench.join(1, 2)
     bench.intake.take(peer, bench.step(slots, 0), 0.0)
     bench.intake.poll(0.0)

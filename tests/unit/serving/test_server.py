@@ -10,6 +10,7 @@ import pytest
 from aioseed.errors import ChannelClosed
 from aioseed.serving.intake import PlacedStep
 from aioseed.serving.thread import Leased, Released
+from aioseed.wire.columns import End
 from aioseed.wire.messages import (
     Bye,
     Drain,
@@ -53,7 +54,7 @@ async def test_only_steps_of_active_sessions_are_given_places(desk, monkeypatch)
     peer = await table.dial()
     await peer.join(2)
     opened, (session,) = table.server._opened, table.server._sessions.values()
-    step, placed = memoryview(b"\x01..."), PlacedStep(memoryview(bytearray(4)), None, b"")
+    step, placed = memoryview(b"\x01..."), PlacedStep(End(4, (), ()), None, b"")
     monkeypatch.setattr(opened.intake, "place", lambda session, size_bytes, beginning: placed)
 
     def has_place(beginning: memoryview = step) -> bool:

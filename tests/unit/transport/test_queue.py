@@ -109,7 +109,7 @@ async def test_who_takes_each_is_asked_for_places_once_nothing_waits_and_hears_w
         return (
             None
             if size_bytes < 9
-            else Place(memory, lambda: taken.append(bytes(memory)) is None and b"!" not in bytes(memory))
+            else Place([memory], lambda: taken.append(bytes(memory)) is None and b"!" not in bytes(memory))
         )
 
     assert queue.place(9, memory) is None
@@ -120,7 +120,7 @@ async def test_who_takes_each_is_asked_for_places_once_nothing_waits_and_hears_w
     assert queue.place(8, memory) is None
     for end in (b"first", b"next", b"last!"):
         found = queue.place(9, memory)
-        assert found is not None and found.memory is memory
+        assert found is not None and found.memory == [memory]
         memory[: len(end)] = end
         found.filled()
     assert queue.place(9, memory) is None  # the last one said so
@@ -134,7 +134,7 @@ async def test_what_a_filled_place_raises_comes_out_of_take_each() -> None:
     def fail() -> bool:
         raise ValueError("as told")
 
-    taking = asyncio.create_task(queue.take_each(lambda message: True, lambda size, there: Place(there, fail)))
+    taking = asyncio.create_task(queue.take_each(lambda message: True, lambda size, there: Place([there], fail)))
     await asyncio.sleep(0)
     queue.put(b"1")
     await asyncio.sleep(0)

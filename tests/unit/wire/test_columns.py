@@ -222,23 +222,34 @@ def test_rows_land_at_their_place_and_nowhere_else(observation: ObservationSpec,
         assert (np.concatenate([column[2:3], column[6:]]).view(np.uint8) == 0xA5).all()
 
 
-@pytest.mark.parametrize("observation", [LARGE, {"x": LARGE, "y": LARGE}])
-def test_a_step_whose_last_column_is_there_is_written_as_any_other(observation: ObservationSpec) -> None:
+ODD = ArraySpec("uint8", (COPIED_BYTES // 2 + 1,))
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [LARGE, {"x": LARGE, "y": NESTED}, {"w": NESTED, "x": ODD, "y": ArraySpec("float64", (2,)), "z": ODD}],
+)
+def test_a_step_whose_end_is_where_it_belongs_is_written_as_any_other(observation: ObservationSpec) -> None:
     layout = StepLayout(observation, 2)
     batch, expected = layout.allocate(7), layout.allocate(7)
     writer, payload = RowWriter(layout, batch), numbered(layout, 3, offset=5).tobytes()
     RowWriter(layout, expected).write(payload, 3, 2)
-    last = writer.last_column(3, 2)
-    assert last is not None
-    last[:] = payload[-len(last) :]
-    writer.write_beginning(payload[: -len(last)], 3, 2)
-    for column, other in zip(*map(flat_columns, (batch, expected)), strict=True):
-        np.testing.assert_array_equal(column, other)
+    for _ in range(2):
+        end = writer.end(3, 2)
+        assert end is not None and end.begin + sum(map(len, end.memory)) == len(payload)
+        at = end.begin
+        for piece in end.memory:
+            piece[:], at = payload[at : at + len(piece)], at + len(piece)
+        end.write_before(payload[: end.begin])
+        for column, other in zip(*map(flat_columns, (batch, expected)), strict=True):
+            np.testing.assert_array_equal(column, other)
+            column[...] = 0
+    assert writer.end(3, 0) is not writer.end(3, 2)
 
 
-def test_a_last_column_that_is_copied_with_the_small_ones_is_nowhere_else() -> None:
+def test_small_columns_have_no_end_of_their_own() -> None:
     layout = StepLayout(LARGE, 0)
-    assert RowWriter(layout, layout.allocate(7)).last_column(2, 0) is None
+    assert RowWriter(layout, layout.allocate(7)).end(2, 0) is None
 
 
 def test_a_write_beyond_the_batch_raises_and_writes_nothing() -> None:
