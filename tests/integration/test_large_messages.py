@@ -77,12 +77,13 @@ def mistakes(batch: UnrollBatch) -> list[object]:
     ]
 
 
-async def serve(seconds: float) -> None:
+async def serve(enough: Callable[[], bool]) -> None:
     road, transport = Road(TRAFFIC), WebSocketTransport()
     url = await road.open(transport)
     sessions = await Load.open(TRAFFIC, Addresses(url, ""), transport)
     try:
-        await sessions.turn("road", seconds)
+        while not enough():
+            await sessions.turn("road", 0.5)
     finally:
         await sessions.close()
         await road.close()
@@ -93,7 +94,5 @@ def test_unrolls_hold_the_pictures_that_were_sent(
     make_loop: Callable[[], asyncio.AbstractEventLoop], placed: list[int], wrong: list[object]
 ) -> None:
     with asyncio.Runner(loop_factory=make_loop) as runner:
-        runner.run(serve(1.0))
-    assert len(wrong) > 2 and set(map(str, wrong)) == {"ok"}
-    if sys.platform != "win32":
-        assert len(placed) > 20 and set(placed) == {16}
+        runner.run(serve(lambda: len(wrong) > 2 and (len(placed) > 20 or sys.platform == "win32")))
+    assert set(map(str, wrong)) == {"ok"} and set(placed) <= {16}

@@ -337,7 +337,7 @@ def unmask(payload: memoryview, key: bytes) -> None:
 
 def scatter(sources: Iterable[memoryview], pieces: Iterable[memoryview]) -> list[memoryview]:
     """Copy `sources`, one behind the other, to pieces of memory, and return what of these is left."""
-    left = [piece for piece in pieces if piece]
+    left = list(pieces)
     for source in sources:
         while source:
             count = min(len(source), len(left[0]))
