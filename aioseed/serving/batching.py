@@ -42,14 +42,9 @@ class Batching:
         self._polling = False
         self._sending_s: float | None = None  # of a batch that the loop served itself since it began to poll
 
-    def look(self, now_s: float) -> None:
-        """Poll at once if nobody else is expected, now that rows have come.
-
-        Else after all messages of this turn of the loop, and again after each turn that brings further ones.
-        """
-        if self._intake.is_complete:
-            self.poll(now_s)
-        elif not self._poll_due:
+    def poll_soon(self) -> None:
+        """Poll after all messages of this turn of the loop, and again after each turn that brings further ones."""
+        if not self._poll_due:
             self._poll_due = True
             self._loop.call_soon(self._poll_turn)
 
@@ -92,8 +87,7 @@ class Batching:
     def _poll_turn(self) -> None:
         rows = self._intake.waiting_rows
         arriving, self._seen_rows = rows > self._seen_rows, rows
-        if rows:
-            self.poll(self._time(), arriving=arriving)
+        self.poll(self._time(), arriving=arriving)
         if arriving and self._intake.waiting_rows == rows:
             self._loop.call_soon(self._poll_turn)
         else:

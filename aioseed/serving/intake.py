@@ -118,11 +118,6 @@ class Intake:
         """Return the number of rows in the open batch."""
         return self._count
 
-    @property
-    def is_complete(self) -> bool:
-        """Say whether all environments wait that should send soon: then nobody is left to wait for."""
-        return self._count >= self.table.leased - self.table.late_count - self._in_flight_rows
-
     def due_at_s(self) -> float | None:
         """Return when time alone closes the open batch, or None while it is empty or may not close."""
         if not self._count or self.limits.lockstep_rows or self.in_flight >= self.limits.max_in_flight:

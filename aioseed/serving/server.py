@@ -312,7 +312,7 @@ class Server:
             if session.suspended:
                 opened.leases.wake(session, now_s)  # and the step, which is of the old epochs, is refused
             error = opened.intake.take(session, payload, now_s)
-            opened.batching.look(now_s)
+            opened.batching.poll_soon()
             if error is None:
                 return True
             self._refuse_rows(session, error, opened.leases)
@@ -339,7 +339,7 @@ class Server:
     def _hear_placed(self, session: Session, opened: _Opened, placed: PlacedStep) -> bool:
         now_s = session.last_heard_s = self._time()
         opened.intake.take_placed(placed, now_s)
-        opened.batching.look(now_s)
+        opened.batching.poll_soon()
         return True
 
     async def _take_leave(self, session: Session) -> None:

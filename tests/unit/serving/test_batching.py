@@ -25,10 +25,6 @@ class Desk:
         self.took_s: list[float] = []
         self._closes_with = closes_with
 
-    @property
-    def is_complete(self) -> bool:
-        return self.waiting_rows >= self._closes_with
-
     def poll(self, now_s: float, *, arriving: bool = False) -> Close:
         self.looks.append((self.waiting_rows, arriving))
         if not self.waiting_rows or (arriving and self.waiting_rows < self._closes_with):
@@ -64,7 +60,7 @@ async def bring(desk: Desk, batching: Batching, *rows: int) -> None:
     for count in rows:
         if count:
             desk.waiting_rows += count
-            batching.look(desk.time_s)
+            batching.poll_soon()
         await asyncio.sleep(0)
 
 
@@ -73,18 +69,6 @@ async def test_a_burst_is_looked_at_until_a_turn_brings_nothing() -> None:
     await bring(desk, batching, 2, 3, 1, 0, 0)
     assert desk.looks[:4] == [(2, True), (5, True), (6, True), (6, False)]
     assert desk.answered == [6]
-
-
-async def test_all_that_are_expected_are_answered_from_within_the_last_message() -> None:
-    desk, batching = open_desk(closes_with=5)
-    desk.waiting_rows = 3
-    batching.look(0.0)
-    assert desk.looks == []
-    desk.waiting_rows = 5
-    batching.look(0.0)
-    assert desk.answered == [5]
-    await asyncio.sleep(0)
-    assert desk.looks == [(5, False)]  # the look that was planned has nothing to look at
 
 
 async def test_all_that_are_expected_are_not_waited_for_longer() -> None:

@@ -390,27 +390,6 @@ def test_every_step_is_applied_once_in_order_whatever_subsets_are_sent(
         assert sequences == list(range(len(sequences))), slot
 
 
-def test_a_batch_is_complete_when_nobody_is_left_to_wait_for() -> None:
-    bench = Bench()
-    (one, ours), (two, theirs) = bench.join(1, 2), bench.join(2, 3)
-    bench.intake.take(one, bench.step(ours, 0), 0.0)
-    assert not bench.intake.is_complete
-    bench.intake.take(two, bench.step(theirs, 0), 0.0)
-    assert bench.intake.is_complete
-    bench.intake.poll(0.0)
-    bench.serve()
-    bench.intake.take(one, bench.step(ours, 1), 0.0)
-    bench.intake.close(Close.DEADLINE, 0.0)  # the others are late
-    bench.serve()
-    bench.intake.take(one, bench.step(ours, 2), 0.0)
-    assert bench.intake.is_complete
-    bench.intake.take(two, bench.step(theirs, 1), 0.0)
-    assert bench.intake.is_complete
-    bench.intake.close(Close.FULL, 0.0)  # and is under way
-    bench.table.lease(3, 1, 0.0)
-    assert not bench.intake.is_complete
-
-
 PICTURES = StepLayout(ArraySpec("uint8", (5000,)), 1)
 
 
