@@ -54,7 +54,7 @@ class MessageQueue:
             return
         take, taker = self._take, self._taker
         if take is not None and taker is not None and not taker.done():
-            # Here and not by `_hand`: this is the road of every message.
+            # Here and not in a method of its own: this is the road of every message.
             try:
                 more = take(payload)
             except Exception as error:
