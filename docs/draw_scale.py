@@ -18,6 +18,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 
 def draw(connections: dict[str, Any], environments: dict[str, Any], target: Path) -> None:
@@ -41,12 +42,25 @@ def draw(connections: dict[str, Any], environments: dict[str, Any], target: Path
 def _plot(axes: Axes, axis: str, rows: list[dict[str, Any]]) -> None:
     for name, label in (("echo_steps_per_s", "bare echo"), ("steps_per_s", "aioseed")):
         axes.loglog([row[axis] for row in rows], [row[name] for row in rows], marker="o", label=label)
-    axes.grid(alpha=0.3)
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    _tick(axes, axis, rows)
 
 
 def _plot_latency(axes: Axes, axis: str, rows: list[dict[str, Any]]) -> None:
     for name in ("echo_latency_ms", "action_latency_ms"):
         axes.loglog([row[axis] for row in rows], [row[name]["p99"] for row in rows], marker="o")
+    axes.yaxis.set_major_formatter("{x:g}")
+    _tick(axes, axis, rows)
+
+
+def _tick(axes: Axes, axis: str, rows: list[dict[str, Any]]) -> None:
+    """Mark what was measured, and 1, 2 and 5 of each power of ten, in numbers as people write them."""
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks([row[axis] for row in rows], [f"{row[axis]:,}" for row in rows])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(bottom=axes.get_ylim()[0] / 1.2)
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
 
 
