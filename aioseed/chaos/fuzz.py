@@ -241,10 +241,13 @@ class _Peer:
 
     def __init__(self) -> None:
         self.groups: dict[bytes, KnownGroup] = {}
-        self.careful: list[CarefulReply] = []
+        self.careful: dict[bytes, CarefulReply] = {}
 
     def answer(self, payload: bytes) -> None:
         """Drop the answer."""
+
+    def count_vain(self, now_s: float) -> None:
+        """Let any number through."""
 
 
 class _Learner:

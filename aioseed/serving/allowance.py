@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from aioseed.errors import ProtocolError, RefusedError
+from aioseed.errors import RefusedError
 from aioseed.serving.session import Session
 from aioseed.transport.guard import Bucket
 from aioseed.wire.messages import RefusalCode
@@ -42,13 +42,3 @@ def check_environments(session: Session, sessions: Iterable[Session], wanted: in
 def message_bucket(per_s: float, now_s: float) -> Bucket:
     """Return what bounds the messages of one session that are no steps."""
     return Bucket(per_s, per_s * BURST_S, now_s)
-
-
-def count_message(session: Session, now_s: float) -> None:
-    """Count a message that is no step.
-
-    Raises:
-        ProtocolError: There were too many in a short time.
-    """
-    if not session.messages.take(1, now_s):
-        raise ProtocolError("unexpected_message", "too many messages that are no steps (serving.messages_per_s)")

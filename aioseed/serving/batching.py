@@ -41,6 +41,7 @@ class Batching:
         self._seen_rows = 0  # of the open batch, when the turn before this one was over
         self._polling = False
         self._sending_s: float | None = None  # of a batch that the loop served itself since it began to poll
+        self._held_back = False
 
     def poll_soon(self) -> None:
         """Poll after all messages of this turn of the loop, and again after each turn that brings further ones."""
@@ -75,14 +76,22 @@ class Batching:
     def answer_from(self, batch: ClosedBatch, actions: bytes, row_bytes: int) -> None:
         """Hand the actions of a batch to the event loop, which sends them after what it does now. Thread: any."""
         if threading.get_ident() == self._thread:
-            if self._polling:
+            if self._polling and not self._held_back:
                 began_s = self._time()
                 self._send(batch, actions, row_bytes)
                 self._sending_s = self._time() - began_s
                 return
+            self._held_back = False
             self._loop.call_soon(self._answer, batch, actions, row_bytes)
         else:
             self._loop.call_soon_threadsafe(self._answer, batch, actions, row_bytes)
+
+    def hold_back(self) -> None:
+        """Send the next actions after what the loop was told to do before, even those of a batch that it serves itself.
+
+        Elsewhere than in the loop's own thread they are sent so anyway.
+        """
+        self._held_back = threading.get_ident() == self._thread
 
     def _poll_turn(self) -> None:
         rows = self._intake.waiting_rows

@@ -77,10 +77,17 @@ class Respondent(Protocol):
 
     number: int
     groups: dict[bytes, KnownGroup]  # which never overlap, by the bytes of the first row's slot
-    careful: list[CarefulReply]
+    careful: dict[bytes, CarefulReply]  # answers that are held back, by identity
 
     def answer(self, payload: bytes) -> None:
         """Send one ACTION; a channel that has ended swallows it."""
+
+    def count_vain(self, now_s: float) -> None:
+        """Count a STEP that brings nothing new.
+
+        Raises:
+            ProtocolError: There were too many in a short time.
+        """
 
 
 # Whose rows lie in a batch: (group, or None for rows that came over the careful road, first row in the batch, the row

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from aioseed.errors import ProtocolError
 from aioseed.serving.groups import MAX_GROUPS, CarefulReply, KnownGroup, Respondent, Segment, beginning_of, drop_groups
 from aioseed.serving.rows import BatchRows, RowPool
 from aioseed.serving.rule import TIMER_S, Close, Limits, Waiting, close_now, patience_s
@@ -266,7 +267,8 @@ class Intake:
             self.close(Close.FULL, now_s)
         self.table.release(slots)
         drop_groups(session, slots)
-        session.careful = [reply for reply in session.careful if not np.isin(reply.slots, slots).any()]
+        kept = {key: reply for key, reply in session.careful.items() if not np.isin(reply.slots, slots).any()}
+        session.careful = kept
 
     def sync(self) -> None:
         """Tell the slot table about the rows that were taken in since the last call."""
@@ -298,9 +300,8 @@ class Intake:
             drop_groups(session, slots[sorted_rows.apply])
             self._place_some(session, views, sorted_rows.apply, now_s)
             self.sync()
-        session.careful.append(CarefulReply(head[HEADER.size :], slots))
-        self._careful[session.number] = session
-        self._answer_careful()
+        session.count_vain(now_s)
+        self._reply(session, CarefulReply(head[HEADER.size :], slots))
         return None
 
     def _place(self, group: KnownGroup, payload: Payload, now_s: float) -> None:
@@ -358,16 +359,25 @@ class Intake:
         """
         self.sync()
         for session in [*self._careful.values()]:
-            still: list[CarefulReply] = []
-            for reply in session.careful:
-                if self.table.in_batch[reply.slots].any():
-                    still.append(reply)
-                    continue
-                packed = np.ascontiguousarray(self._actions.action[reply.slots]).tobytes()
-                session.answer(self._action_layout.encode(reply.slots.size, reply.identity, packed))
-            session.careful = still
-            if not still:
-                del self._careful[session.number]
+            waiting, session.careful = session.careful, {}
+            del self._careful[session.number]
+            for reply in waiting.values():
+                self._reply(session, reply)
+
+    def _reply(self, session: Respondent, reply: CarefulReply) -> None:
+        """Send an answer, or hold it back until every slot has its action: one, however often it is asked for.
+
+        Raises:
+            ProtocolError: So many are held back that no actor can have asked for them in earnest.
+        """
+        if not self.table.in_batch[reply.slots].any():
+            packed = np.ascontiguousarray(self._actions.action[reply.slots]).tobytes()
+            session.answer(self._action_layout.encode(reply.slots.size, reply.identity, packed))
+            return
+        if len(session.careful) >= MAX_GROUPS:
+            raise ProtocolError("unexpected_message", f"more than {MAX_GROUPS} repeats of steps that are under way")
+        session.careful[reply.identity] = reply
+        self._careful[session.number] = session
 
 
 def _refusal(views: StepColumns, rows: Rows) -> Error:

@@ -304,6 +304,7 @@ class Leases:
         self._take(session, session.held, now_s)
 
     def _revoke_overdue(self, sessions: Collection[Session], now_s: float) -> None:
+        self._intake.sync()  # else rows that wait for their batch look as if they had not come
         overdue = self._table.overdue(now_s)
         for session in sessions if overdue.size else ():
             slots = np.intersect1d(session.held, overdue)

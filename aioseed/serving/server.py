@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aioseed.errors import AioseedError, ChannelClosed, ProtocolError, RefusedError, UsageError
-from aioseed.serving.allowance import count_message, message_bucket
+from aioseed.serving.allowance import message_bucket
 from aioseed.serving.batching import Batching
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract, contract_of, judge, refused
@@ -179,7 +179,13 @@ class Server:
         self._opened.batching.answer_from(batch, actions, row_bytes)
 
     def expel_from(self, slots: np.ndarray, epochs: np.ndarray) -> None:
-        """Hand slots that sent what is not finite to the event loop, which ends their leases. Thread: any."""
+        """Hand slots that sent what is not finite to the event loop, which ends their leases. Thread: any.
+
+        Their batch is answered later than that: an actor that had its action would send the next row of a slot whose
+        unroll is gone.
+        """
+        if self._opened is not None:
+            self._opened.batching.hold_back()
         self._loop.call_soon_threadsafe(self._expel, slots, epochs)
 
     async def watch(self) -> None:
@@ -315,16 +321,17 @@ class Server:
             opened.batching.poll_soon()
             if error is None:
                 return True
+            session.count_vain(now_s)
             self._refuse_rows(session, error, opened.leases)
         elif state is State.CLOSED:
             return False  # it crossed our BYE
         elif kind == STEP_TYPE:
             session.machine.received("step")  # legal while draining, then without an answer
         elif kind == CONTROL_BYTE:
-            count_message(session, now_s)
+            session.count(now_s)
             self._control(session, bytes(payload))
         else:
-            count_message(session, now_s)
+            session.count(now_s)
             self._metrics.counter(ProtocolError.counter).add()
             session.tell(Error(code="unknown_message", message=f"message type {kind} is not known here"))
         return not session.is_over

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from aioseed.errors import ChannelClosed
+from aioseed.errors import ChannelClosed, ProtocolError
 from aioseed.serving.groups import CarefulReply, KnownGroup
 from aioseed.transport.channel import Channel
 from aioseed.transport.guard import Bucket
@@ -15,6 +15,9 @@ from aioseed.wire.messages import ControlMessage
 from aioseed.wire.session import SessionMachine, Side, State
 
 _NO_SLOTS = np.zeros(0, np.int64)
+VAIN_STEPS_PER_S = 1000
+"""Repeated or refused STEPs, each of which takes the event loop some 50 microseconds; an honest actor sends one a group
+when it comes back, and as many as its environments are begun anew."""
 
 
 class Session:
@@ -24,6 +27,7 @@ class Session:
         self.number = number
         self.channel = channel
         self.messages = messages if messages is not None else Bucket(math.inf, math.inf, now_s)
+        self._vain_steps = Bucket(VAIN_STEPS_PER_S, VAIN_STEPS_PER_S, now_s)
         self.machine = SessionMachine(Side.LEARNER)
         self.actor_id = ""
         self.evaluation = False
@@ -38,7 +42,7 @@ class Session:
         self.last_ping_s = now_s
         self.pings = 0
         self.groups: dict[bytes, KnownGroup] = {}
-        self.careful: list[CarefulReply] = []
+        self.careful: dict[bytes, CarefulReply] = {}
 
     def answer(self, payload: bytes) -> None:
         """Send one ACTION. Its receiver ends with its channel, so a closed one swallows it."""
@@ -47,6 +51,26 @@ class Session:
         except ChannelClosed:
             # The receive loop of this channel meets the same end and does the accounting.
             return
+
+    def count(self, now_s: float) -> None:
+        """Count a message that is no step.
+
+        Raises:
+            ProtocolError: There were too many in a short time.
+        """
+        if not self.messages.take(1, now_s):
+            raise ProtocolError("unexpected_message", "too many messages that are no steps (serving.messages_per_s)")
+
+    def count_vain(self, now_s: float) -> None:
+        """Count a STEP that brought nothing: a repeat, or one that was refused.
+
+        Raises:
+            ProtocolError: There were too many in a short time.
+        """
+        if not self._vain_steps.take(1, now_s):
+            raise ProtocolError(
+                "unexpected_message", f"more than {VAIN_STEPS_PER_S} repeated or refused steps a second"
+            )
 
     def tell(self, message: ControlMessage) -> None:
         """Send a control message that the table allows now; a closed channel swallows it likewise.
@@ -73,4 +97,4 @@ class Session:
         """Hold nothing any more; what the actor still sends is refused."""
         self.slots = self.lost = _NO_SLOTS
         self.groups.clear()
-        self.careful = []
+        self.careful = {}

@@ -86,6 +86,8 @@ class Desk:
         self.server = Server(self.config, RunFacts("run", "aioseed test", 7, 0, 2**20), self.metrics)
         self.table = SlotTable(capacity, 1)
         self.told: list[Leased | Released] = []
+        self.expels: list[int] = []  # slots that the next batch is found to have sent nonsense of
+        self.held: list[ClosedBatch] | None = None  # batches, while inference is held up
         self._actions = ActionTable(np.zeros(capacity + 1, np.int32))
         self._contract = Contract(SPEC, None, (), roles)
         limits = Limits(capacity, 2, self.config.batch_deadline_s)
@@ -105,6 +107,12 @@ class Desk:
         return self.metrics.counter(name).value
 
     def _infer(self, batch: ClosedBatch) -> None:
+        if self.held is not None:
+            self.held.append(batch)
+            return
+        if self.expels:
+            slots, self.expels = np.array(self.expels), []
+            self.server.expel_from(slots, self.table.epoch[slots])
         columns = batch.rows.columns
         slots = columns.slot[: batch.count]
         actions = (slots + 100 * columns.sequence[: batch.count]).astype(np.int32)

@@ -23,17 +23,21 @@ class Desk:
         self.appending_s = 0.0
         self.sending_s = 0.0
         self.took_s: list[float] = []
+        self.held_back = False
         self._closes_with = closes_with
 
     def poll(self, now_s: float, *, arriving: bool = False) -> Close:
         self.looks.append((self.waiting_rows, arriving))
         if not self.waiting_rows or (arriving and self.waiting_rows < self._closes_with):
             return Close.NO
-        batch: Any = SimpleNamespace(rows=self.waiting_rows)
+        batch: Any = SimpleNamespace(rows=self.waiting_rows, closed_s=now_s)
         self.waiting_rows = 0
         assert self.batching is not None
+        if self.held_back:
+            self.batching.hold_back()
+            asyncio.get_running_loop().call_soon(self.answered.append, "told before")
         self.batching.answer_from(batch, b"", 0)  # as where the loop serves a batch itself
-        assert self.answered[-1] == batch.rows, "actors wait while unrolls are written"
+        assert self.held_back or self.answered[-1] == batch.rows, "actors wait while unrolls are written"
         self.time_s += self.appending_s
         return Close.ENOUGH
 
@@ -106,3 +110,16 @@ async def test_answers_of_another_moment_wait_for_their_turn() -> None:
     await asyncio.sleep(0)
     assert desk.answered == [7, 7]
     assert desk.took_s == [2.0, 2.0]
+
+
+async def test_actions_that_are_held_back_go_out_behind_what_the_loop_was_told_before() -> None:
+    desk, batching = open_desk()
+    desk.held_back = True
+    desk.waiting_rows = 4
+    batching.poll(0.0)
+    assert desk.answered == []
+    await asyncio.sleep(0)
+    assert desk.answered == ["told before", 4]
+    desk.held_back, desk.waiting_rows = False, 3
+    batching.poll(0.0)
+    assert desk.answered[2:] == [3], "one batch alone is held back"

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioseed.errors import ProtocolError
+from aioseed.serving.groups import MAX_GROUPS
 from aioseed.serving.intake import ActionTable, CarefulReply, ClosedBatch, Intake
 from aioseed.serving.rule import TIMER_S, Close, Limits
 from aioseed.serving.slots import SlotTable
@@ -25,11 +26,15 @@ class Peer:
     def __init__(self, number: int) -> None:
         self.number = number
         self.groups: dict = {}
-        self.careful: list[CarefulReply] = []
+        self.careful: dict[bytes, CarefulReply] = {}
+        self.counted = 0
         self.answers: list[bytes] = []
 
     def answer(self, payload: bytes) -> None:
         self.answers.append(payload)
+
+    def count_vain(self, now_s: float) -> None:
+        self.counted += 1
 
 
 class Bench:
@@ -169,9 +174,29 @@ def test_a_repeat_while_the_first_copy_is_under_way_is_answered_with_it(number: 
     assert bench.intake.take(peer, step, 0.0) is None
     bench.serve()
     found = taken(peer)[answers:]
-    assert len(found) == 3
     assert found[0][:2] == ([0, 1], [number, number])
-    assert found == found[:1] * 3
+    assert found == found[:1] * 2, "the step, and once whoever asked again"
+
+
+def test_a_step_that_is_repeated_without_end_is_answered_once_and_counted() -> None:
+    bench = Bench()
+    peer, slots = bench.join(1, 1)
+    for _ in range(1000):
+        assert bench.intake.take(peer, bench.step(slots, 0), 0.0) is None
+    assert (len(peer.careful), peer.counted) == (1, 999)
+    bench.intake.poll(2.0)
+    bench.serve()
+    assert taken(peer) == [([0], [0], [0])] * 2, "the step and its repeats"
+
+
+def test_more_different_repeats_than_an_actor_has_groups_are_a_protocol_error() -> None:
+    bench = Bench(capacity=1024, max_rows=1024)
+    peer, slots = bench.join(1, MAX_GROUPS + 1)
+    bench.intake.take(peer, bench.step(slots, 0), 0.0)
+    for slot in slots[:-1]:
+        bench.intake.take(peer, bench.step(slots[slot : slot + 1], 0), 0.0)
+    with pytest.raises(ProtocolError, match="repeats"):
+        bench.intake.take(peer, bench.step(slots[-1:], 0), 0.0)
 
 
 def test_both_legal_kinds_may_stand_in_one_step() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from aioseed.errors import ChannelClosed
 from aioseed.serving.intake import PlacedStep
+from aioseed.serving.session import VAIN_STEPS_PER_S
 from aioseed.serving.thread import Leased, Released
 from aioseed.wire.columns import End
 from aioseed.wire.messages import (
@@ -362,6 +363,51 @@ async def test_a_slot_that_sent_what_is_not_finite_begins_a_new_epoch_and_its_si
     acted = [await peer.acts(), await peer.acts()]
     assert sorted(acted) == [([0], [100]), ([1], [1])]
     assert table.count("serving/nonfinite_rows") == 1
+
+
+async def test_a_slot_that_is_expelled_has_lost_its_lease_before_its_batch_is_answered(desk):
+    table = await desk()
+    peer = await table.dial()
+    welcome = await peer.join(1)
+    peer.step(0)
+    await peer.acts()
+    table.expels = [0]
+    peer.step(1)
+    lease = await peer.hears_a(Lease)
+    assert await peer.acts() == ([0], [100])
+    peer.step(2)
+    assert (await peer.hears_a(Error)).code == "stale_epoch"
+    peer.step(0, [0], lease.epochs)
+    assert await peer.acts() == ([0], [0])
+    assert lease.epochs[0] > welcome.epochs[0]
+
+
+async def test_a_row_that_waits_for_its_batch_is_not_overdue(desk):
+    table = await desk(step_deadline_s=5.0, batch_deadline_s=0.01, ping_timeout_s=600.0)
+    peers = [await table.dial() for _ in range(3)]
+    for number, peer in enumerate(peers):
+        await peer.join(1, actor_id=f"actor {number}")
+        peer.step(0)
+        await peer.acts()
+    table.held = []
+    for peer in peers:
+        peer.step(1)
+        await asyncio.sleep(0.1)
+    assert len(table.held) == 2, "the third one's row waits"
+    await asyncio.sleep(60.0)
+    assert table.count("serving/step_deadlines_missed") == 0
+
+
+@pytest.mark.parametrize("sequence", [0, 7], ids=["repeated", "refused"])
+async def test_steps_that_bring_nothing_are_borne_to_a_point(desk, sequence):
+    table = await desk()
+    peer = await table.dial()
+    await peer.join(1)
+    table.held = []
+    peer.step(0)
+    for _ in range(VAIN_STEPS_PER_S + 1):
+        peer.step(sequence)
+    assert (await peer.hears_a(Bye)).reason.endswith("repeated or refused steps a second")
 
 
 async def test_without_a_grace_the_end_of_a_channel_ends_its_leases(desk):
