@@ -134,7 +134,12 @@ class Learner:
             self._run_dir = await asyncio.to_thread(
                 new_run_path, self.config.environment.name.replace("/", "-").replace(":", "-")
             )
-        opened = await asyncio.to_thread(open_run, self._run_dir, self.config, self._resume)
+        opening = loop.create_task(asyncio.to_thread(open_run, self._run_dir, self.config, self._resume))
+        if (cancelled := await _until_done(opening)) is not None:
+            if opening.exception() is None:
+                await asyncio.to_thread(_close, opening.result(), False)
+            raise cancelled
+        opened = opening.result()
         self._listeners = Listeners(
             self.config.transport,
             self._run_dir / PRIVATE,
@@ -156,14 +161,21 @@ class Learner:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the run in order. Raises what ended it, unless another exception is on its way."""
+        """End the run in order, also if this is cancelled: the cancellation is raised when the run has ended.
+
+        Raises what ended the run, unless another exception is on its way.
+        """
         self.stop()
+        run = self._entered()
+        cancelled = await _until_done(run)
         try:
-            await self._entered()
+            run.result()
         except AioseedError:
-            if error is None:
+            if error is None and cancelled is None:
                 raise
             log.exception("the learner failed while another error was on its way")
+        if cancelled is not None:
+            raise cancelled
 
     def stop(self) -> None:
         """Ask the run to end: it saves and finishes. Returns at once. Idempotent."""
@@ -268,6 +280,17 @@ class Learner:
             lockstep_environments=lockstep,
             max_message_bytes=self.config.transport.max_message_bytes,
         )
+
+
+async def _until_done(task: asyncio.Task[Any]) -> asyncio.CancelledError | None:
+    """Wait for the end of `task`, which goes on if the waiter is cancelled; return that cancellation."""
+    cancelled = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return cancelled
 
 
 async def _unless(stop: asyncio.Event, building: Coroutine[Any, Any, Runtime]) -> Runtime | None:

@@ -148,7 +148,7 @@ class LiveRun:
         try:
             self._runtime.assembler.close(Reason.SHUTDOWN)
             snapshot = self._runtime.loop.snapshot()
-            path = await asyncio.to_thread(self._writer.finish, snapshot, STOP_TIMEOUT_S)
+            path = await asyncio.to_thread(self._writer.finish, snapshot)
         except AioseedError as error:
             failures.append(error)
             return ""

@@ -321,6 +321,11 @@ class Leases:
         if (self._table.owner[slots] >= 0).any():
             session.tell(Bye(code="replaced", reason="the slots were leased to another actor; connect again"))
             return
+        try:
+            check_environments(session, self._by_token.values(), slots.size)
+        except RefusedError as refusal:
+            session.tell(Bye(code="replaced", reason=clip(str(refusal))))
+            return
         self._table.renew(slots, session.number, now_s)
         session.lost = np.setdiff1d(session.lost, slots)
         self._by_token[session.resume_token] = session

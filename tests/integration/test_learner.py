@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import cast
 
@@ -16,9 +17,11 @@ from aioseed.errors import CheckpointError, ConfigError, RefusedError, RunDirect
 from aioseed.host.config import RunConfig
 from aioseed.host.events import Finished, Listening, Progress, Ready
 from aioseed.host.learner import Learner
+from aioseed.host.rundir import open_run
 from aioseed.host.train import train
 from aioseed.plugins import environment_plugin
 from aioseed.presets import apply_overrides, read
+from aioseed.transport.channel import DialOptions
 from aioseed.transport.memory import MemoryTransport
 from aioseed.types import BatchEnvironment, StepColumns
 from aioseed.validation import validate
@@ -214,6 +217,46 @@ async def test_leaving_early_saves_and_a_cancelled_consumer_ends_the_run(tmp_pat
     assert list((tmp_path / "run" / "checkpoints").iterdir())
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert "run/env_steps" in json.dumps(json.loads(lines[-1]))
+
+
+async def test_a_cancellation_while_the_learner_leaves_costs_no_checkpoint(tmp_path: Path) -> None:
+    memory = MemoryTransport()
+
+    async def leave() -> None:
+        async with Learner(small(), listen=["memory://a"], run_dir=tmp_path / "run", transports=[memory]) as learner:
+            async for event in learner.events():
+                if isinstance(event, Ready):
+                    break
+            await memory.dial(learner.urls[0], DialOptions())  # somebody who says nothing: leaving takes a while
+            asyncio.get_running_loop().call_soon(task.cancel)
+
+    task = asyncio.create_task(leave())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+    assert not [thread for thread in threading.enumerate() if thread.name == "aioseed-inference"]
+
+
+async def test_a_cancellation_while_the_run_directory_is_opened_leaves_it_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slowly(*args: object) -> object:
+        loop.call_soon_threadsafe(opening.set)
+        go_on.wait()
+        return open_run(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("aioseed.host.learner.open_run", slowly)
+    task = asyncio.create_task(Learner(small(), listen=["memory://a"], run_dir=tmp_path / "run").__aenter__())
+    await opening.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert left_in(tmp_path) == []
 
 
 def test_box_actions_travel_and_are_trained_on(tmp_path: Path) -> None:

@@ -34,6 +34,24 @@ def test_neither_side_waits_for_ever_and_the_ratio_holds(ratio, insert, sample, 
             assert abs(owed) <= slack + ratio * insert + 1e-3
 
 
+@given(before=st.none() | ratios, after=ratios, inserted=st.integers(0, 100_000), minimum=numbers)
+def test_a_run_that_goes_on_under_another_ratio_has_nothing_to_catch_up(before, after, inserted, minimum) -> None:
+    sampled = int((before or 17.0) * max(inserted - minimum, 0))
+    limiter = SamplesPerInsert(after, min_unrolls=minimum, insert_unrolls=16, sample_unrolls=64)
+    limiter.resume(inserted, sampled)
+    assert limiter.sampled == sampled or before != after, "what is in order is kept"
+    turns = 0
+    while not (limiter.inserted >= minimum and limiter.may_sample()):
+        limiter.insert()
+        turns += 1
+    assert turns <= minimum / 16 + 2 * limiter._slack / after / 16e6 + 2
+    turns = 0
+    while not limiter.may_insert():
+        limiter.sample()
+        turns += 1
+    assert turns <= 2 * limiter._slack / 64e6 + 2
+
+
 @given(ratio=ratios, insert=numbers, sample=numbers)
 def test_settings_that_would_deadlock_are_refused(ratio, insert, sample) -> None:
     too_little = (ratio * insert + sample) / 2 * 0.99

@@ -9,7 +9,7 @@ import pytest
 from aioseed.errors import ChannelClosed
 from aioseed.transport.keyring import Credential
 from aioseed.transport.token import Secret
-from aioseed.wire.messages import Bye, Error, Ping, Pong, Refused
+from aioseed.wire.messages import Bye, Error, Ping, Pong, Refused, Revoke, Welcome
 
 pytestmark = pytest.mark.virtual_time
 
@@ -21,11 +21,11 @@ def give(table, credential: Credential) -> None:
             session.channel.credential = credential
 
 
-async def joined(table, credential: Credential, environments: int):
+async def joined(table, credential: Credential, environments: int, **fields: str):
     peer = await table.dial()
     await asyncio.sleep(0.001)  # until its session is there
     give(table, credential)
-    peer.greet(environments)
+    peer.greet(environments, **fields)
     return peer
 
 
@@ -48,6 +48,18 @@ async def test_more_than_the_token_ever_allows_is_not_worth_asking_again(desk):
     table = await desk()
     refused = await (await joined(table, MINE, 4)).hears_a(Refused)
     assert not refused.retry
+
+
+async def test_slots_that_were_revoked_are_not_given_again_beyond_what_the_token_allows(desk):
+    table = await desk(step_deadline_s=5.0, ping_timeout_s=600.0)
+    first = await joined(table, MINE, 2)
+    first.welcome = await first.hears_a(Welcome)
+    await first.hears_a(Revoke)
+    second = await joined(table, MINE, 3, role="evaluate")
+    assert (await second.hears()).kind == "welcome"
+    first.step(0)
+    assert "lab-7 allows 3" in (await first.hears_a(Bye)).reason
+    assert table.table.leased == 3
 
 
 async def test_a_flood_of_messages_that_are_no_steps_ends_its_session_alone(desk):
