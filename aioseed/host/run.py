@@ -149,7 +149,7 @@ class LiveRun:
             self._runtime.assembler.close(Reason.SHUTDOWN)
             snapshot = self._runtime.loop.snapshot()
             path = await asyncio.to_thread(self._writer.finish, snapshot)
-        except AioseedError as error:
+        except Exception as error:  # of whatever kind: a device that failed under an update fails here again
             failures.append(error)
             return ""
         log.info("saved %s", path)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from aioseed import load_policy, run_actor
-from aioseed.errors import CheckpointError, ConfigError, RefusedError, RunDirectoryInUse, SpaceError
+from aioseed.errors import CheckpointError, ConfigError, RefusedError, RunDirectoryInUse, SpaceError, TrainingFailed
 from aioseed.host.config import RunConfig
 from aioseed.host.events import Finished, Listening, Progress, Ready
 from aioseed.host.learner import Learner
@@ -21,6 +21,7 @@ from aioseed.host.rundir import open_run
 from aioseed.host.train import train
 from aioseed.plugins import environment_plugin
 from aioseed.presets import apply_overrides, read
+from aioseed.training.loop import TrainingLoop
 from aioseed.transport.channel import DialOptions
 from aioseed.transport.memory import MemoryTransport
 from aioseed.types import BatchEnvironment, StepColumns
@@ -235,6 +236,20 @@ async def test_a_cancellation_while_the_learner_leaves_costs_no_checkpoint(tmp_p
         await task
     assert list((tmp_path / "run" / "checkpoints").iterdir())
     assert not [thread for thread in threading.enumerate() if thread.name == "aioseed-inference"]
+
+
+async def test_a_device_that_fails_at_the_last_save_is_a_failure_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(loop: TrainingLoop) -> None:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(TrainingLoop, "snapshot", fail)
+    with pytest.raises(TrainingFailed, match="RuntimeError: the device is gone"):
+        async with Learner(small(), listen=["memory://a"], run_dir=tmp_path / "run") as learner:
+            async for event in learner.events():
+                if isinstance(event, Ready):
+                    break
 
 
 async def test_a_cancellation_while_the_run_directory_is_opened_leaves_it_free(
