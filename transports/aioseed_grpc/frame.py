@@ -14,6 +14,9 @@ CLOSING: Final = b"\x10\x01"
 MAX_ENVELOPE_BYTES: Final = 16
 """More than the envelope of any payload up to 2**63 bytes."""
 
+MAX_BESIDE_BYTES: Final = 4096
+"""Of a Frame beside its payload, in fields that are not known here: each is looked at by the event loop."""
+
 KEPT_SIZES: Final = 1024
 """Sizes for which the head of a Frame is kept: a run has messages of few sizes."""
 
@@ -69,15 +72,21 @@ def _size_named(head: bytes) -> int:
 
 def _decode_fields(data: bytes) -> bytes:
     payload = b""
-    position = 0
+    position, left = 0, MAX_BESIDE_BYTES
     while position < len(data):
-        tag, position = _varint(data, position)
+        if left <= 0:
+            raise FrameError(f"more than {MAX_BESIDE_BYTES} bytes stand beside the payload")
+        beside = data[position : position + left]
+        tag, used = _varint(beside, 0)
         if tag == _PAYLOAD_TAG:
-            size, position = _varint(data, position)
-            payload = data[position : position + size]
-            position = _skip(position, size, len(data))
+            size, used = _varint(beside, used)
+            begin = position + used
+            position = _skip(begin, size, len(data))
+            payload = data[begin:position]
         else:
-            position = _skip_field(data, tag, position, 0)
+            used = _skip_field(beside, tag, used, 0)
+            position += used
+        left -= used
     return payload
 
 

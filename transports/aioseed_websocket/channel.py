@@ -193,7 +193,12 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
                 self._break_off(error)
 
     def eof_received(self) -> None:
-        """Let the connection close: a peer says goodbye before it ends its side, or it has broken off."""
+        """Let the connection close: a peer says goodbye before it ends its side, or it has broken off.
+
+        What is unsent goes out first, but a peer that no longer reads either is not waited for.
+        """
+        self._inbox.end(ChannelClosed("the connection broke", clean=False))
+        self._end_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the channel as broken, if it has not ended before."""
@@ -288,11 +293,15 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         if self._said_close:
             return
         self._said_close = True
-        if self._transport.is_closing():
-            return
-        self._frame(CLOSE, close_payload(code, words))
-        self._read_or_rest()
-        self._too_late = self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
+        self._end_soon()
+        if not self._transport.is_closing():
+            self._frame(CLOSE, close_payload(code, words))
+            self._read_or_rest()
+
+    def _end_soon(self) -> None:
+        """See that the connection ends within a while, whatever the peer does."""
+        if self._too_late is None and not self._lost.done():
+            self._too_late = self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -24,6 +24,8 @@ COPIED_BYTES = 16 * 2**10
 PLACED_BYTES = 128 * 2**10
 """Messages from this size on are read to a place of their receiver's choice, if it has one."""
 MAX_CONTROL_BYTES = 125
+MAX_PARTS = 1024
+"""Of one message: each is looked at by the event loop, however small it is."""
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, UNSUPPORTED, TOO_BIG = 1000, 1001, 1002, 1003, 1009
@@ -113,7 +115,8 @@ class FrameReader:
         self._buffer, self._view = _shared_buffer()
         self._next = self._view  # where the next frame is read to: less, if its end is to go elsewhere
         self._begun = b""  # of a frame whose head is not there yet
-        self._fragments: list[bytes] | None = None  # of a message that comes in several frames
+        self._fragments: bytearray | None = None  # of a message that comes in several frames
+        self._parts = 0  # so many of them were there
         self._filling: memoryview | None = None  # the payload that is being read
         self._have = 0  # bytes of it
         self._first = 0  # its frame's first byte
@@ -134,7 +137,7 @@ class FrameReader:
             kind, size, key = self._usual(self._buffer)
             begin = count - size
             usual = kind == self._usual_kind and key == self._usual_key and begin == self._usual_begin
-            if usual and size <= COPIED_BYTES and size <= self._max_bytes and self._fragments is None:
+            if usual and 126 <= size <= COPIED_BYTES and size <= self._max_bytes and self._fragments is None:
                 self.received_bytes += size
                 self._message(self._view[begin:count].tobytes())
             else:
@@ -175,6 +178,8 @@ class FrameReader:
                     break
                 (size,) = form.unpack_from(data, begin)
                 begin += form.size
+                if size < (126 if form is _SIZE_16 else 2**16):
+                    raise FrameError(PROTOCOL_ERROR, "the peer sent a frame whose size could be written shorter")
             usual = first == _WHOLE_BINARY and second & _MASKED == self._mask_bit and self._fragments is None
             if not usual or size > self._max_bytes:
                 self._check(first, second, size)
@@ -201,7 +206,7 @@ class FrameReader:
             stop = begin + size
             if kind != self._usual_kind or key != self._usual_key:
                 break
-            if stop > end or size > self._max_bytes:
+            if stop > end or not 126 <= size <= self._max_bytes:
                 break
             at = stop
             self._hand_over(view[begin:stop])
@@ -271,11 +276,14 @@ class FrameReader:
 
     def _collect(self, first: int, payload: memoryview) -> None:
         if self._fragments is None:
-            self._fragments = []
+            self._fragments, self._parts = bytearray(), 0
         self.received_bytes += len(payload)
-        self._fragments.append(payload.tobytes())
+        self._fragments += payload
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise FrameError(TOO_BIG, f"the peer sent a message in more than {MAX_PARTS} parts")
         if first & _FINAL:
-            whole, self._fragments = b"".join(self._fragments), None
+            whole, self._fragments = bytes(self._fragments), None
             self._message(whole)
 
     def _check(self, first: int, second: int, size: int) -> None:
@@ -295,7 +303,7 @@ class FrameReader:
             raise FrameError(PROTOCOL_ERROR, f"the peer sent a frame of the unknown type {opcode}")
         if (opcode == CONTINUATION) == (self._fragments is None):
             raise FrameError(PROTOCOL_ERROR, "the peer sent a part of a message where none belongs")
-        size += sum(map(len, self._fragments or ()))
+        size += len(self._fragments or b"")
         if size > self._max_bytes:
             raise FrameError(TOO_BIG, f"the peer sent a message of at least {size} bytes, which is too large")
 

@@ -78,6 +78,14 @@ def test_payload_is_found_among_any_unknown_fields(before: list[bytes], after: l
     assert decode(b"".join(before) + payload_field(payload) + b"".join(after)) == payload
 
 
+@pytest.mark.parametrize("field_bytes", [b"\x10\x00", b"\x0a\x00", b"\x1b" + 4000 * b"\x10\x00" + b"\x1c"])
+def test_what_stands_beside_the_payload_is_bounded(field_bytes: bytes) -> None:
+    few = field_bytes * (4000 // len(field_bytes))
+    assert decode(few + payload_field(b"x" * 100_000)) == b"x" * 100_000
+    with pytest.raises(FrameError):
+        decode(field_bytes * 3000)
+
+
 @given(unknown_fields)
 def test_truncated_field_is_malformed(data: bytes) -> None:
     with pytest.raises(FrameError):

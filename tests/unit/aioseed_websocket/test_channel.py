@@ -290,3 +290,29 @@ async def test_mask_hides_nothing_where_nobody_looks_in_between(unseen: bool, mo
     key, body = bytes(seen[2:6]), bytes(seen[6:])
     assert (key == bytes(4)) is unseen
     assert bytes(byte ^ key[at % 4] for at, byte in enumerate(body)) == b"hello"
+
+
+async def test_a_peer_that_ends_its_side_and_reads_no_more_is_not_waited_for(
+    accept: Accept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioseed_websocket.channel.CLOSE_TIMEOUT_S", 0.05)
+    async with accept() as (listener, accepted):
+        host, port = listener.url.removeprefix("ws://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = "GET / HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n"
+        writer.write(head.format(host, base64.b64encode(bytes(16)).decode()).encode())
+        await reader.readuntil(b"\r\n\r\n")
+        channel = await accepted.get()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        while not channel.backlog_bytes:  # until the system takes no more
+            channel.send_nowait(bytes(2**20))
+            await asyncio.sleep(0)
+        writer.write_eof()
+        assert not (await closed(channel)).clean
+        assert channel.backlog_bytes, "it is told at once"
+        async with asyncio.timeout(1.0):
+            while channel.backlog_bytes:
+                await asyncio.sleep(0.01)
+            await channel.close()
+        writer.transport.abort()

@@ -14,6 +14,7 @@ from aioseed_websocket.frames import (
     CLOSE,
     CONTINUATION,
     COPIED_BYTES,
+    MAX_PARTS,
     PING,
     PLACED_BYTES,
     PONG,
@@ -138,6 +139,16 @@ def test_a_message_in_parts_is_one_and_control_frames_may_come_between() -> None
     assert heard.messages == [b"one two three", b"next"]
 
 
+def test_a_message_comes_in_so_many_parts_and_no_more() -> None:
+    heard = Heard()
+    heard.read(frame(b"x", final=False) + (MAX_PARTS - 2) * frame(b"", CONTINUATION, final=False))
+    heard.read(frame(b"y", CONTINUATION) + frame(b"x", final=False))
+    assert heard.messages == [b"xy"]
+    with pytest.raises(FrameError, match="more than 1024 parts") as caught:
+        heard.read(MAX_PARTS * frame(b"", CONTINUATION, final=False))
+    assert caught.value.code == 1009
+
+
 @pytest.mark.parametrize(
     ("data", "code", "words"),
     [
@@ -152,6 +163,10 @@ def test_a_message_in_parts_is_one_and_control_frames_may_come_between() -> None
         (frame(b"x", PING, final=False), 1002, "control frame"),
         (frame(b"x" * 126, PING), 1002, "control frame"),
         (b"\xc2" + frame(b"x")[1:], 1002, "reserved bit"),
+        (struct.pack("!BBH", 0x82, 0xFE, 1) + KEY + b"x", 1002, "shorter"),
+        (struct.pack("!BBH", 0x82, 0xFE, 1) + bytes(4) + b"x", 1002, "shorter"),
+        (2 * (struct.pack("!BBH", 0x82, 0xFE, 1) + bytes(4) + b"x"), 1002, "shorter"),
+        (struct.pack("!BBQ", 0x82, 0xFF, 126) + KEY + bytes(126), 1002, "shorter"),
         (frame_head(1) + b"x", 1002, "without a mask"),
     ],
 )
