@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import FrameType
+from typing import NamedTuple, TypeAlias
 
 from aioseed import presets
 from aioseed.actor.config import ActorConfig, EnvironmentConfig
@@ -28,6 +29,8 @@ from aioseed.transport.client_tls import ClientTls, parse_fingerprint
 from aioseed.transport.token import Secret
 from aioseed.validation import validate
 from aioseed.wire.messages import Task
+
+SignalHandler: TypeAlias = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 LIFELINE_S = 6.0
 """Longest time between the end of standard input and the end of the process."""
@@ -182,7 +185,8 @@ class _Teller:
 class _Interrupt:
     """End the command in order on Ctrl-C, on SIGTERM (SIGBREAK on Windows), or when standard input closes.
 
-    A second Ctrl-C ends it at once: that is `asyncio.Runner`'s habit.
+    A second Ctrl-C ends it at once: that is `asyncio.Runner`'s habit. Processes that environments fork end on SIGTERM
+    as if this were not there.
     """
 
     def __init__(self) -> None:
@@ -192,6 +196,7 @@ class _Interrupt:
     def run(self, actor: Coroutine[object, object, object]) -> int:
         """Run `actor` to its end and return the exit code; its errors are raised."""
         handlers = {number: signal.getsignal(number) for number in _ending_signals()}
+        self._spare_forked(handlers)
         try:
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._cancellable(actor))
@@ -202,6 +207,21 @@ class _Interrupt:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         return 0
+
+    def _spare_forked(self, handlers: Mapping[signal.Signals, SignalHandler]) -> None:
+        """Give what is forked until the end of the run `handlers` back.
+
+        With ours they would ignore the SIGTERM by which multiprocessing ends its children, and their parent would wait
+        for them for ever. A Ctrl-C they do ignore: it goes to their parent too, which closes its environments in order.
+        """
+
+        def restore() -> None:
+            if not self._ended.is_set():
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=restore)
 
     def watch_stdin(self) -> None:
         """End when standard input closes; a parent that dies closes it, however it dies."""
