@@ -101,12 +101,12 @@ async def test_what_a_child_started_ends_with_it(own, crashes):
     config = EnvironmentConfig(name="own:launches", options={"kwargs": {"crashes": crashes}})
     task = asyncio.create_task(probe(config))
     if not crashes:
-        while not (own / "launched").exists():
+        while not (own / "launched").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         task.cancel()
     with pytest.raises(EnvironmentFailed if crashes else asyncio.CancelledError):
         await task
     simulator = int((own / "launched").read_text())
     async with asyncio.timeout(5.0):
-        while is_running(simulator):
+        while is_running(simulator):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
