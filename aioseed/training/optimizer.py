@@ -36,10 +36,10 @@ def make_optimizer(config: TrainingConfig, unroll_steps: int, samples_per_insert
     if length is None and config.total_steps is not None:
         length = max(1, int(config.total_steps * samples_per_insert / (config.batch_unrolls * unroll_steps)))
     schedule = _schedule(config.optimizer, min(length or 1, MOST_UPDATES))
-    rule = _rule(config.optimizer, schedule)
-    if config.optimizer.clip_norm is not None:
-        rule = optax.chain(optax.clip_by_global_norm(config.optimizer.clip_norm), rule)
-    return Optimizer(rule, schedule)
+    norm = config.optimizer.clip_norm
+    clip = optax.identity() if norm is None else optax.clip_by_global_norm(norm)
+    # A link that does nothing, where nothing is clipped: a checkpoint then fits whether or not it was.
+    return Optimizer(optax.chain(clip, _rule(config.optimizer, schedule)), schedule)
 
 
 def _schedule(config: OptimizerConfig, length: int) -> Callable[[jax.Array], jax.Array]:

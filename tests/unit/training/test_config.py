@@ -5,13 +5,15 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from pydantic import ValidationError
 
 from aioseed.errors import ConfigError
-from aioseed.training.config import TrainingConfig
+from aioseed.training.config import OptimizerConfig, TrainingConfig
 from aioseed.training.device import find_device, find_devices, processor_beside
 from aioseed.training.optimizer import make_optimizer
+from aioseed.training.trees import flatten_arrays, restore_arrays
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,16 @@ def test_a_schedule_may_be_longer_than_steps_are_counted(own: dict[str, int]):
         }
     )
     assert float(make_optimizer(config, unroll_steps=2).learning_rate(jnp.int32(7))) == pytest.approx(1.0)
+
+
+def test_a_run_that_goes_on_may_clip_or_no_longer_clip():
+    def state(clip_norm: float | None) -> optax.OptState:
+        config = TrainingConfig(optimizer=OptimizerConfig(clip_norm=clip_norm))
+        return make_optimizer(config, unroll_steps=20).transformation.init({"place": jnp.ones(2)})
+
+    for before, after in ((None, 0.5), (0.5, None)):
+        restored = restore_arrays(state(after), flatten_arrays(state(before)))
+        assert jax.tree.structure(restored) == jax.tree.structure(state(after))
 
 
 def test_a_device_that_is_not_there_is_named_with_those_that_are():
