@@ -53,6 +53,16 @@ def test_a_linear_schedule_ends_after_total_steps():
     assert [float(often(jnp.int32(step))) for step in (0, 20, 40, 99)] == [1.0, 0.75, 0.5, 0.5], "out of replay"
 
 
+def test_a_schedule_that_falls_until_nobody_knows_when_is_refused():
+    values = {"total_steps": 2000, "optimizer": {"schedule": {"kind": "linear"}}}
+    with pytest.raises(ConfigError, match=r"schedule\.updates is null: .* replay\.samples_per_insert") as caught:
+        make_optimizer(TrainingConfig.model_validate(values), unroll_steps=20, samples_per_insert=None)
+    assert caught.value.path == "training.optimizer.schedule.updates"
+    values["optimizer"]["schedule"]["updates"] = 5
+    make_optimizer(TrainingConfig.model_validate(values), unroll_steps=20, samples_per_insert=None)
+    make_optimizer(TrainingConfig(), unroll_steps=20, samples_per_insert=None)
+
+
 def test_a_polynomial_schedule_has_its_own_length_and_power():
     config = TrainingConfig.model_validate(
         {"optimizer": {"learning_rate": 1.0, "schedule": {"kind": "polynomial", "power": 2, "updates": 4}}}
