@@ -18,6 +18,7 @@ from aioseed import presets
 from aioseed.actor.config import ActorConfig, EnvironmentConfig
 from aioseed.actor.run import run_actor
 from aioseed.actor.session import ActorEvent
+from aioseed.actor.task import task_of
 from aioseed.actor.token import is_loopback, read_token, token_of_environment, token_path
 from aioseed.cli import collector
 from aioseed.cli.common import Parser, add_overrides, guarded, loop_factory, split_overrides
@@ -96,7 +97,7 @@ def _settings(words: argparse.Namespace) -> Settings:
     task = None
     if words.preset is not None:
         config = environment_plugin(environment.plugin).task(environment.name, environment.options)
-        task = Task(name=environment.name, config=config)
+        task = task_of(environment.name, config)
     if words.envs is None:
         return Settings(environment, task, actor, actor.groups * actor.envs_per_group, actor.groups)
     # Few environments make fewer groups, unless so many groups were asked for.

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from aioseed import __version__
+from aioseed.actor.task import task_of
 from aioseed.errors import AioseedError, EnvironmentFailed, TrainingFailed
 from aioseed.experience.layout import aligned_zeros
 from aioseed.host.accelerator import default_cache, prepare
@@ -42,7 +43,6 @@ from aioseed.transport.token import Secret
 from aioseed.types import FIRST, ActColumns, BeginsState, Episodes, Loan, Policy, StepColumns
 from aioseed.validation import validate
 from aioseed.wire.columns import ActionLayout, StepLayout
-from aioseed.wire.messages import Task
 
 
 class Evaluation(NamedTuple):
@@ -240,7 +240,7 @@ def _serving(
     )
     engine.compile()
     thread = InferenceThread(engine, failed, in_loop_s=config.inference_in_loop_s)
-    task = Task(name=run.config.environment.name, config=run.described.task)
+    task = task_of(run.config.environment.name, run.described.task)
     contract = Contract(spec, task, run.described.metrics, frozenset({"evaluate"}), config.allow_mixed_environments)
     return thread, Serving(contract, table, intake, thread.submit)
 

@@ -40,8 +40,8 @@ def make_optimizer(config: TrainingConfig, unroll_steps: int, samples_per_insert
     length = config.optimizer.schedule.updates
     if length is None and config.optimizer.schedule.kind != "constant" and samples_per_insert is None:
         raise ConfigError(
-            "training.optimizer.schedule.updates is null: a schedule that falls needs it, or replay.samples_per_insert, "
-            "to know its length",
+            "training.optimizer.schedule.updates is null: a schedule that falls needs it, or "
+            "replay.samples_per_insert, to know its length",
             path="training.optimizer.schedule.updates",
             expected="a number of optimiser steps",
         )
