@@ -5,7 +5,6 @@ Reading gives plain data (dicts, lists, numbers, strings); `validate` makes a mo
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import re
@@ -85,12 +84,14 @@ def read(source: str) -> Data:
 def apply_overrides(data: Data, overrides: Sequence[str]) -> Data:
     """Return a copy of `data` in which each ``dotted.path=value`` is set.
 
-    Values are read as YAML; a number in a path is an item of a list. Sections that are not there are made.
+    Values are read as YAML; a number in a path is an item of a list. Sections that are not there are made. A section
+    that YAML's anchors put into several places changes in the one that is named.
 
     Raises:
-        ConfigError: An override without ``=``, with a value that is not YAML, or through something that is no section.
+        ConfigError: An override without ``=``, with a value that is not YAML, or through something that is no section;
+            or a section that holds itself.
     """
-    result = copy.deepcopy(data)
+    result = {key: _unshared(value, (data,)) for key, value in data.items()}
     for override in overrides:
         path, equals, text = override.partition("=")
         keys = path.strip().split(".")
@@ -100,6 +101,18 @@ def apply_overrides(data: Data, overrides: Sequence[str]) -> Data:
             )
         _set(result, keys, _parse_value(path.strip(), text))
     return result
+
+
+def _unshared(data: object, above: tuple[object, ...]) -> object:
+    """Return a copy in which each place has an object of its own; `copy.deepcopy` keeps what is shared shared."""
+    if not isinstance(data, dict | list):
+        return data
+    if any(data is one for one in above):
+        raise ConfigError("a section of the configuration holds itself: an anchor is used within what it names")
+    above = (*above, data)
+    if isinstance(data, dict):
+        return {key: _unshared(value, above) for key, value in data.items()}
+    return [_unshared(value, above) for value in data]
 
 
 def _set(data: object, keys: list[str], value: object) -> None:

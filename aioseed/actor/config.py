@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 
 class EnvironmentConfig(BaseModel):
@@ -16,11 +18,27 @@ class EnvironmentConfig(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=256, description="Name of the environment in its plugin.")]
     options: Annotated[dict[str, JsonValue], Field(description="What the plugin makes it with.")] = {}
 
+    @field_validator("options")
+    @classmethod
+    def _is_json(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        # JSON, as which options go into the run directory, to actors and to learners, would make null of it.
+        for path, number in _nonfinite(options, "options"):
+            raise ValueError(f"finite numbers, and {path} is {number}")
+        return options
+
+
+def _nonfinite(value: JsonValue, path: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from _nonfinite(inner, f"{path}.{key}")
+
 
 class ActorConfig(BaseModel):
     """Size and bound the actor processes of a run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     processes: Annotated[int, Field(ge=1, le=4096, description="Local actor processes of `aioseed train`.")] = 2
     groups: Annotated[int, Field(ge=1, le=256, description="Groups of a process; they step in turns.")] = 2

@@ -79,17 +79,26 @@ def describe(config: EnvironmentConfig) -> Description:
 
 
 def main() -> int:
-    """Describe the environment on standard input; errors go to standard output too, as ``{"error", "exit_code"}``."""
+    """Describe the environment on standard input; errors go to standard output too, as ``{"error", "exit_code"}``.
+
+    Nothing else does: what environments print there, from Python or from C, goes nowhere.
+    """
+    answer = os.dup(1)
+    # Not to standard error, whose last line tells why a child crashed: what C holds back is printed at the very end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     line = sys.stdin.buffer.readline()
     threading.Thread(target=_end_with_stdin, name="aioseed-lifeline", daemon=True).start()
+    code, form = _answer(line)
+    with os.fdopen(answer, "w") as out:
+        out.write(json.dumps(form) + "\n")
+    return code
+
+
+def _answer(line: bytes) -> tuple[int, dict[str, Json]]:
     try:
-        description = describe(EnvironmentConfig.model_validate_json(line))
+        return 0, describe(EnvironmentConfig.model_validate_json(line)).to_json()
     except AioseedError as error:
-        form: dict[str, Json] = {"error": str(error), "exit_code": error.exit_code, "kind": type(error).__name__}
-        sys.stdout.write(json.dumps(form) + "\n")
-        return error.exit_code
-    sys.stdout.write(json.dumps(description.to_json()) + "\n")
-    return 0
+        return error.exit_code, {"error": str(error), "exit_code": error.exit_code, "kind": type(error).__name__}
 
 
 def _end_with_stdin() -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from aioseed.actor.task import task_of
 from aioseed.host.accelerator import default_cache, prepare
 from aioseed.host.config import RunConfig
 from aioseed.host.probe import probe
@@ -23,7 +24,6 @@ from aioseed.serving.thread import Leased
 from aioseed.telemetry.counters import Metrics
 from aioseed.types import FIRST, BatchEnvironment, StepColumns
 from aioseed.wire.columns import flat_columns
-from aioseed.wire.messages import Task
 
 MIN_CALLS = 3
 """Calls of a stage that are measured at least, however long they take."""
@@ -126,7 +126,7 @@ async def contract_of(config: RunConfig) -> Contract:
     """
     described = await probe(config.environment)
     await asyncio.to_thread(prepare, default_cache(), described.spec.observation)
-    task = Task(name=config.environment.name, config=described.task)
+    task = task_of(config.environment.name, described.task)
     return Contract(described.spec, task, described.metrics, frozenset({"train", "evaluate"}))
 
 

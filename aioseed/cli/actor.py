@@ -9,14 +9,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import FrameType
+from typing import NamedTuple, TypeAlias
 
 from aioseed import presets
 from aioseed.actor.config import ActorConfig, EnvironmentConfig
 from aioseed.actor.run import run_actor
 from aioseed.actor.session import ActorEvent
+from aioseed.actor.task import task_of
 from aioseed.actor.token import is_loopback, read_token, token_of_environment, token_path
 from aioseed.cli import collector
 from aioseed.cli.common import Parser, add_overrides, guarded, loop_factory, split_overrides
@@ -28,6 +30,8 @@ from aioseed.transport.client_tls import ClientTls, parse_fingerprint
 from aioseed.transport.token import Secret
 from aioseed.validation import validate
 from aioseed.wire.messages import Task
+
+SignalHandler: TypeAlias = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 LIFELINE_S = 6.0
 """Longest time between the end of standard input and the end of the process."""
@@ -93,7 +97,7 @@ def _settings(words: argparse.Namespace) -> Settings:
     task = None
     if words.preset is not None:
         config = environment_plugin(environment.plugin).task(environment.name, environment.options)
-        task = Task(name=environment.name, config=config)
+        task = task_of(environment.name, config)
     if words.envs is None:
         return Settings(environment, task, actor, actor.groups * actor.envs_per_group, actor.groups)
     # Few environments make fewer groups, unless so many groups were asked for.
@@ -182,7 +186,8 @@ class _Teller:
 class _Interrupt:
     """End the command in order on Ctrl-C, on SIGTERM (SIGBREAK on Windows), or when standard input closes.
 
-    A second Ctrl-C ends it at once: that is `asyncio.Runner`'s habit.
+    A second Ctrl-C ends it at once: that is `asyncio.Runner`'s habit. Processes that environments fork end on SIGTERM
+    as if this were not there.
     """
 
     def __init__(self) -> None:
@@ -192,6 +197,7 @@ class _Interrupt:
     def run(self, actor: Coroutine[object, object, object]) -> int:
         """Run `actor` to its end and return the exit code; its errors are raised."""
         handlers = {number: signal.getsignal(number) for number in _ending_signals()}
+        self._spare_forked(handlers)
         try:
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._cancellable(actor))
@@ -202,6 +208,21 @@ class _Interrupt:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         return 0
+
+    def _spare_forked(self, handlers: Mapping[signal.Signals, SignalHandler]) -> None:
+        """Give what is forked until the end of the run `handlers` back.
+
+        With ours they would ignore the SIGTERM by which multiprocessing ends its children, and their parent would wait
+        for them for ever. A Ctrl-C they do ignore: it goes to their parent too, which closes its environments in order.
+        """
+
+        def restore() -> None:
+            if not self._ended.is_set():
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=restore)
 
     def watch_stdin(self) -> None:
         """End when standard input closes; a parent that dies closes it, however it dies."""

@@ -29,6 +29,8 @@ MAX_RESTARTS = 5
 AT_ONCE_S = 60.0
 """An actor that dies twice of the same cause, the second time sooner than this, would do so again."""
 _STOP_S = 5.0
+_LAST_WORDS_S = 2.0
+"""Longest wait for the end of a dead actor's output: a process that left its group may hold it open for ever."""
 _PREFIX = "aioseed actor: "
 
 
@@ -116,7 +118,7 @@ class LocalActors:
             child.kill()
         words = _Words(child)
         code = child.wait()
-        _end_group(child)
+        end_group(child)
         _close_lifeline(child)
         return _Ending(words.cause(code), code, time.monotonic() - began_s)
 
@@ -166,8 +168,8 @@ class _Words:
         self._thread.start()
 
     def cause(self, code: int) -> str:
-        """Return what the actor died of, in its own words where it said any. Waits until all were read."""
-        self._thread.join()
+        """Return what the actor died of, in its own words where it said any. Waits a while until all were read."""
+        self._thread.join(_LAST_WORDS_S)
         if code < 0:
             return f"killed by {_signal_name(-code)}"
         return self._last.removeprefix(_PREFIX) or f"it ended with code {code}"
@@ -196,8 +198,10 @@ def _close_lifeline(child: subprocess.Popen[bytes]) -> None:
         child.stdin.close()
 
 
-def _end_group(child: subprocess.Popen[bytes]) -> None:
-    """End what the environments of a dead actor left running (a game, say), which may also hold its output open."""
-    if os.name == "posix":
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """End a child that leads a process group and what its environments left running (a game, say). Idempotent."""
+    if os.name != "posix":
+        child.kill()
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)

@@ -2,7 +2,8 @@
 
 The first 100 episodes to *finish* are the short ones (a true mean of 275 reads 75 with 100 environments). Here an
 episode counts from the moment it begins, however long it takes: the first `episodes` to begin are measured, all of them
-to their end.
+to their end. One that its environment did not bring to an end (it was lost, or broke and was built anew) is no
+measurement of the policy: another is dealt in its place.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 
 from aioseed import __version__
+from aioseed.actor.task import task_of
 from aioseed.errors import AioseedError, EnvironmentFailed, TrainingFailed
 from aioseed.experience.layout import aligned_zeros
 from aioseed.host.accelerator import default_cache, prepare
@@ -41,7 +43,6 @@ from aioseed.transport.token import Secret
 from aioseed.types import FIRST, ActColumns, BeginsState, Episodes, Loan, Policy, StepColumns
 from aioseed.validation import validate
 from aioseed.wire.columns import ActionLayout, StepLayout
-from aioseed.wire.messages import Task
 
 
 class Evaluation(NamedTuple):
@@ -76,12 +77,13 @@ class EpisodeDealer:
 
     def append(self, steps: StepColumns, acts: ActColumns, count: int, begins_state: BeginsState, loan: Loan) -> None:
         """Collect the dealt episodes that end with these rows, then deal to those that begin."""
+        begun = steps.slot[:count][(steps.flags[:count] & FIRST) != 0]
+        # Dealt and not ended, yet it begins: the environment was built anew. What the tracker reports of it is cut off.
+        self._take_back(begun)
         ended = self._tracker.append(steps, count)
         if ended.slot.size:
             self._collect(ended)
-        slots = steps.slot[:count][(steps.flags[:count] & FIRST) != 0]
-        # An environment that was built anew before its first step goes on with the episode it was dealt.
-        begin = slots[~self._dealt[slots]][: self._left]
+        begin = begun[: self._left]
         self._dealt[begin] = True
         self._left -= int(begin.size)
         loan.release()
@@ -92,8 +94,7 @@ class EpisodeDealer:
 
     def drop(self, slots: np.ndarray, reason: str, arrived: int = 0) -> None:
         """Take the episodes of environments that were lost back, to be dealt again."""
-        self._left += int(np.count_nonzero(self._dealt[slots]))
-        self._dealt[slots] = False
+        self._take_back(slots)
 
     def has_room(self, slots: np.ndarray) -> bool:
         """Return True: nothing is kept here."""
@@ -103,6 +104,10 @@ class EpisodeDealer:
     def batches_finished(self) -> int:
         """Return 0: nothing is trained here."""
         return 0
+
+    def _take_back(self, slots: np.ndarray) -> None:
+        self._left += int(np.count_nonzero(self._dealt[slots]))
+        self._dealt[slots] = False
 
     def _collect(self, ended: Episodes) -> None:
         if len(self.returns) >= self._wanted:
@@ -235,7 +240,7 @@ def _serving(
     )
     engine.compile()
     thread = InferenceThread(engine, failed, in_loop_s=config.inference_in_loop_s)
-    task = Task(name=run.config.environment.name, config=run.described.task)
+    task = task_of(run.config.environment.name, run.described.task)
     contract = Contract(spec, task, run.described.metrics, frozenset({"evaluate"}), config.allow_mixed_environments)
     return thread, Serving(contract, table, intake, thread.submit)
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from aioseed import __version__
+from aioseed.actor.task import task_of
 from aioseed.errors import AioseedError
 from aioseed.host.accelerator import default_cache, prepare
 from aioseed.host.config import RunConfig, load_config
@@ -28,7 +29,6 @@ from aioseed.training.writer import CheckpointReport, CheckpointWriter, checkpoi
 from aioseed.transport.channel import Transport
 from aioseed.transport.token import Secret
 from aioseed.validation import validate
-from aioseed.wire.messages import Task
 
 log = logging.getLogger("aioseed.learner")
 
@@ -240,7 +240,7 @@ class Learner:
         self._described = described.to_json()
         contract = Contract(
             described.spec,
-            Task(name=self.config.environment.name, config=described.task),
+            task_of(self.config.environment.name, described.task),
             described.metrics,
             frozenset({"train", "evaluate"}),
             self.config.serving.allow_mixed_environments,

@@ -14,6 +14,7 @@ from aioseed import errors
 from aioseed.actor.config import EnvironmentConfig
 from aioseed.actor.probe import Description
 from aioseed.errors import AioseedError, EnvironmentFailed
+from aioseed.host.actors import end_group
 
 PROBE_TIMEOUT_S = 120.0
 
@@ -51,8 +52,8 @@ class _Child:
     """Run ``python -m aioseed.actor.probe``.
 
     `subprocess` never runs fork handlers of other libraries, which a loop's own way may. The child has a process group
-    of its own, so that a Ctrl-C does not reach it, and ends when its standard input closes, so that it does not outlive
-    this process.
+    of its own, so that a Ctrl-C does not reach it and its simulators end with it, and ends when its standard input
+    closes, so that it does not outlive this process.
     """
 
     def __init__(self, config: EnvironmentConfig) -> None:
@@ -70,10 +71,10 @@ class _Child:
             return out.read(), err.read(), code
 
     def end(self) -> None:
-        """End the child. Idempotent. Thread: any."""
+        """End the child and what it started. Idempotent. Thread: any."""
         self._ending = True
         if self._process is not None:
-            self._process.kill()
+            end_group(self._process)
 
     def _wait(self, out: BinaryIO, err: BinaryIO) -> int:
         try:
@@ -88,14 +89,15 @@ class _Child:
             raise EnvironmentFailed(f"no process could be started to build {self._config.name}: {error}") from error
         with process:
             if self._ending:
-                process.kill()
+                end_group(process)
             try:
                 self._tell(process)
                 return process.wait(PROBE_TIMEOUT_S)
             except subprocess.TimeoutExpired as error:
-                process.kill()
                 message = f"environment {self._config.name} was not built within {PROBE_TIMEOUT_S:.0f} s"
                 raise EnvironmentFailed(message) from error
+            finally:
+                end_group(process)
 
     def _tell(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None

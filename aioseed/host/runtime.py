@@ -163,7 +163,7 @@ def _optimizer(config: RunConfig) -> Optimizer:
     steps, replay = config.experience.unroll_steps, config.replay
     if replay is None:
         return make_optimizer(config.training, steps)
-    return make_optimizer(config.training, replay.stored_steps(steps), replay.samples_per_insert or 1.0)
+    return make_optimizer(config.training, replay.stored_steps(steps), replay.samples_per_insert)
 
 
 def _section(checkpoint: Checkpoint, name: str) -> dict[str, Json]:

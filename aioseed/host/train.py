@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aioseed.actor.config import EnvironmentConfig
 from aioseed.actor.run import run_actor
+from aioseed.actor.task import task_of
 from aioseed.errors import AioseedError, ConfigError
 from aioseed.host.actors import LocalActors
 from aioseed.host.config import RunConfig
@@ -93,7 +94,7 @@ async def _actor_in_process(config: RunConfig, learner: Learner, memory: MemoryT
 
 def _task(environment: EnvironmentConfig) -> Task:
     plugin = environment_plugin(environment.plugin)
-    return Task(name=environment.name, config=plugin.task(environment.name, environment.options))
+    return task_of(environment.name, plugin.task(environment.name, environment.options))
 
 
 def _listen_url(transport: str) -> str:

@@ -22,7 +22,11 @@ class ScheduleConfig(BaseModel):
     power: float = Field(default=1.0, gt=0, description="Exponent of a polynomial schedule; 1 is linear.")
     updates: PositiveInt | None = Field(
         default=None,
-        description="Optimiser steps until the end; null: as many as `training.total_steps` environment steps fill.",
+        description=(
+            "Optimiser steps until the end; null: as many as `training.total_steps` environment steps fill, as if "
+            "episodes never ended. The first row of each episode fills a place in an unroll and is no step, so with "
+            "episodes of n steps a run makes (n + 1) / n times as many, the last of them at `end_value`."
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import optax
 
+from aioseed.errors import ConfigError
 from aioseed.training.config import OptimizerConfig, TrainingConfig
 
 MOST_UPDATES = 2**31 - 1
@@ -21,25 +22,36 @@ class Optimizer(NamedTuple):
     learning_rate: Callable[[jax.Array], jax.Array]  # int32[] optimiser steps made -> float32[]
 
 
-def make_optimizer(config: TrainingConfig, unroll_steps: int, samples_per_insert: float = 1.0) -> Optimizer:
+def make_optimizer(config: TrainingConfig, unroll_steps: int, samples_per_insert: float | None = 1.0) -> Optimizer:
     """Return the optimiser: clipping by global norm, then the named rule.
 
     The schedule counts optimiser steps that were applied. Where its length comes from `total_steps`, one optimiser step
-    stands for ``batch_unrolls * unroll_steps / samples_per_insert`` environment steps.
+    stands for ``batch_unrolls * unroll_steps / samples_per_insert`` rows. A run ends by its transitions, which are the
+    rows without the first of each episode, so that it makes somewhat more steps than the schedule has.
 
     Args:
         config: The section `training`.
         unroll_steps: Steps that an unroll adds to the one before it.
-        samples_per_insert: How often each unroll is learned from; 1 where that is once.
+        samples_per_insert: How often each unroll is learned from; 1 where that is once, None where nobody knows.
+
+    Raises:
+        ConfigError: The learning rate falls, but until when nobody knows.
     """
     length = config.optimizer.schedule.updates
-    if length is None and config.total_steps is not None:
+    if length is None and config.optimizer.schedule.kind != "constant" and samples_per_insert is None:
+        raise ConfigError(
+            "training.optimizer.schedule.updates is null: a schedule that falls needs it, or "
+            "replay.samples_per_insert, to know its length",
+            path="training.optimizer.schedule.updates",
+            expected="a number of optimiser steps",
+        )
+    if length is None and config.total_steps is not None and samples_per_insert is not None:
         length = max(1, int(config.total_steps * samples_per_insert / (config.batch_unrolls * unroll_steps)))
     schedule = _schedule(config.optimizer, min(length or 1, MOST_UPDATES))
-    rule = _rule(config.optimizer, schedule)
-    if config.optimizer.clip_norm is not None:
-        rule = optax.chain(optax.clip_by_global_norm(config.optimizer.clip_norm), rule)
-    return Optimizer(rule, schedule)
+    norm = config.optimizer.clip_norm
+    clip = optax.identity() if norm is None else optax.clip_by_global_norm(norm)
+    # A link that does nothing, where nothing is clipped: a checkpoint then fits whether or not it was.
+    return Optimizer(optax.chain(clip, _rule(config.optimizer, schedule)), schedule)
 
 
 def _schedule(config: OptimizerConfig, length: int) -> Callable[[jax.Array], jax.Array]:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,16 @@ from aioseed.wire.columns import HEADER, STEP_TYPE, ActionLayout
 from aioseed.wire.messages import Bye, Hello, Welcome, decode_control
 
 STEPS_BEFORE_THE_RUN_IS_OVER = 50
+
+WITH_A_HELPER = """
+import multiprocessing, time
+import gymnasium
+
+def make():
+    # Ended by multiprocessing with a SIGTERM when its parent ends, and waited for.
+    multiprocessing.get_context("fork").Process(target=time.sleep, args=(20,), daemon=True).start()
+    return gymnasium.make("CartPole-v1")
+"""
 
 
 class TinyLearner:
@@ -136,6 +147,21 @@ async def test_a_signal_takes_leave_of_the_learner_and_ends_with_130(
     await learner.ended.wait()
     assert isinstance(learner.heard[-1], Bye) and learner.heard[-1].code == "leaving"
     assert "Traceback" not in await said(child)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("how", ["the run is over", "a signal"])
+async def test_helpers_that_an_environment_forked_do_not_keep_the_actor_from_ending(
+    learner: TinyLearner, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    (tmp_path / "own.py").write_text(WITH_A_HELPER)
+    monkeypatch.chdir(tmp_path)
+    learner.ends_run = how == "the run is over"
+    child = await start("--env", "own:make")
+    await learner.stepping.wait()
+    if not learner.ends_run:
+        child.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(child.wait(), 10.0) == (0 if learner.ends_run else 130), await said(child)
 
 
 async def test_closing_standard_input_ends_an_actor_on_a_lifeline(learner: TinyLearner, start: Start) -> None:

@@ -142,6 +142,23 @@ def test_overrides_reach_into_sections_and_lists_and_leave_the_original_alone():
     assert data == {"a": {"b": 1, "c": [{"d": 1}, {"d": 2}]}, "e": None}
 
 
+def test_an_override_changes_the_section_that_it_names_and_none_that_shares_an_anchor_with_it(tmp_path):
+    (tmp_path / "c.yaml").write_text("a: &a {b: 1, c: [{d: 1}]}\nsame: *a\nmerged: {<<: *a}\n")
+    result = presets.apply_overrides(presets.read(str(tmp_path / "c.yaml")), ["same.b=2", "merged.c.0.d=3"])
+    assert result == {
+        "a": {"b": 1, "c": [{"d": 1}]},
+        "same": {"b": 2, "c": [{"d": 1}]},
+        "merged": {"b": 1, "c": [{"d": 3}]},
+    }
+
+
+@pytest.mark.parametrize("text", ["a: &a {b: [*a]}\n", "a: &a [*a]\n", "&top\na: {b: *top}\n"])
+def test_a_section_that_holds_itself_is_refused(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="a section of the configuration holds itself"):
+        presets.apply_overrides(presets.read(str(tmp_path / "c.yaml")), [])
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [

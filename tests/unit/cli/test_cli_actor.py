@@ -149,6 +149,16 @@ def test_a_wrong_request_is_one_sentence(
     assert not calls
 
 
+def test_options_that_no_hello_could_carry_are_one_sentence(
+    calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert actor.main([URL, "--preset", "cartpole", f"environment.options.kwargs={{text: {'x' * 20_000}}}"]) == 2
+    assert capsys.readouterr().err == (
+        "aioseed actor: environment.options: the task configuration is larger than 16384 bytes\n"
+    )
+    assert not calls
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

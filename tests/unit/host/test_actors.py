@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -126,3 +127,18 @@ async def test_what_a_dead_actor_left_running_is_ended_too(actors: Callable[...,
     """Its child holds the output open, so that waiting for the end of the output would take as long as the child."""
     child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', {WAITS_FOR_ITS_LIFELINE!r}])"
     await actors(f"{child}; sys.exit(0)").run()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sessions")
+async def test_what_left_the_group_of_a_dead_actor_with_its_output_is_not_waited_for(
+    actors: Callable[..., Scripted], troubles: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioseed.host.actors._LAST_WORDS_S", 0.5)
+    script = "import subprocess, sys\nif sys.argv[1] == '2': sys.exit(0)\n"
+    script += "left = subprocess.Popen(['sleep', '20'], stdin=subprocess.DEVNULL, start_new_session=True)\n"
+    script += f"open({str(tmp_path / 'left')!r}, 'w').write(str(left.pid)); sys.exit('the wheel came off')"
+    try:
+        await asyncio.wait_for(actors(script).run(), 10.0)
+    finally:
+        os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
+    assert troubles == ["actor 0 died (the wheel came off) and is started again"]

@@ -97,12 +97,22 @@ def test_an_episode_of_a_lost_environment_is_dealt_again(dealer: EpisodeDealer, 
     assert dealer.returns == [2.0, 7.0] and done == [True]
 
 
-def test_an_environment_that_was_rebuilt_ends_its_episode_there(dealer: EpisodeDealer, done: list[bool]) -> None:
+def test_an_episode_in_which_an_environment_broke_is_dealt_again(dealer: EpisodeDealer, done: list[bool]) -> None:
     play(dealer, ((0, FIRST, 0),), ((0, 0, 3),), ((0, FIRST, 0),), ((0, TERMINATED, 4),))
-    assert dealer.returns == [3.0, 4.0] and done == [True]
+    assert dealer.returns == [4.0] and not done
+    play(dealer, ((0, FIRST, 0),), ((0, TERMINATED, 5),))
+    assert dealer.returns == [4.0, 5.0] and done == [True]
 
 
-def test_an_environment_that_was_rebuilt_before_its_first_step_keeps_its_episode(
+def test_an_episode_in_which_an_environment_broke_may_go_to_another(dealer: EpisodeDealer, done: list[bool]) -> None:
+    play(dealer, ((0, FIRST, 0), (1, FIRST, 0), (2, FIRST, 0)), ((0, 0, 1), (1, 0, 1), (2, TERMINATED, 9)))
+    play(dealer, ((2, FIRST, 0), (0, FIRST, 0), (1, 0, 1)), ((2, TERMINATED, 6), (0, TERMINATED, 9)))
+    assert dealer.returns == [6.0] and not done
+    play(dealer, ((1, TERMINATED, 1),))
+    assert dealer.returns == [6.0, 3.0] and done == [True]
+
+
+def test_an_environment_that_was_rebuilt_before_its_first_step_is_dealt_one_episode(
     dealer: EpisodeDealer, done: list[bool]
 ) -> None:
     play(dealer, ((0, FIRST, 0),), ((0, FIRST, 0),), ((0, TERMINATED, 4),), ((0, FIRST, 0),), ((0, TERMINATED, 5),))

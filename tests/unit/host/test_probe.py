@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,23 @@ def crashes():
     print("about to crash")
     os._exit(3)
 
+def mutters():
+    import ctypes
+    print("loading ... ", end="")
+    if os.name == "posix":
+        ctypes.CDLL(None).printf(b"simulator 1.2")
+    return gymnasium.make("CartPole-v1")
+
+def launches(crashes=False):
+    import subprocess
+    simulator = subprocess.Popen(["sleep", "20"])
+    with open("launching", "w") as file:
+        file.write(str(simulator.pid))
+    os.replace("launching", "launched")
+    if crashes:
+        os._exit(3)
+    simulator.wait()
+
 def hangs():
     open("hanging", "w").close()
     import time
@@ -39,8 +57,9 @@ def own(tmp_path, monkeypatch):
     return tmp_path
 
 
-async def test_specs_and_task_come_back_whatever_the_environment_prints(own):
-    described = await probe(EnvironmentConfig(name="own:chatty", options={"max_episode_steps": 9}))
+@pytest.mark.parametrize("make", ["chatty", "mutters"])
+async def test_specs_and_task_come_back_whatever_the_environment_prints(own, make):
+    described = await probe(EnvironmentConfig(name=f"own:{make}", options={"max_episode_steps": 9}))
     assert described.spec == (ArraySpec("float32", (4,)), discrete(2))
     assert described.task["max_episode_steps"] == 9
 
@@ -66,3 +85,28 @@ async def test_cancelling_ends_a_child_that_hangs(own):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def is_running(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("crashes", [True, False])
+async def test_what_a_child_started_ends_with_it(own, crashes):
+    config = EnvironmentConfig(name="own:launches", options={"kwargs": {"crashes": crashes}})
+    task = asyncio.create_task(probe(config))
+    if not crashes:
+        while not (own / "launched").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        task.cancel()
+    with pytest.raises(EnvironmentFailed if crashes else asyncio.CancelledError):
+        await task
+    simulator = int((own / "launched").read_text())
+    async with asyncio.timeout(5.0):
+        while is_running(simulator):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

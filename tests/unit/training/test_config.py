@@ -5,13 +5,15 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from pydantic import ValidationError
 
 from aioseed.errors import ConfigError
-from aioseed.training.config import TrainingConfig
+from aioseed.training.config import OptimizerConfig, TrainingConfig
 from aioseed.training.device import find_device, find_devices, processor_beside
 from aioseed.training.optimizer import make_optimizer
+from aioseed.training.trees import flatten_arrays, restore_arrays
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,16 @@ def test_a_linear_schedule_ends_after_total_steps():
     assert [float(often(jnp.int32(step))) for step in (0, 20, 40, 99)] == [1.0, 0.75, 0.5, 0.5], "out of replay"
 
 
+def test_a_schedule_that_falls_until_nobody_knows_when_is_refused():
+    values = {"total_steps": 2000, "optimizer": {"schedule": {"kind": "linear"}}}
+    with pytest.raises(ConfigError, match=r"schedule\.updates is null: .* replay\.samples_per_insert") as caught:
+        make_optimizer(TrainingConfig.model_validate(values), unroll_steps=20, samples_per_insert=None)
+    assert caught.value.path == "training.optimizer.schedule.updates"
+    values["optimizer"]["schedule"]["updates"] = 5
+    make_optimizer(TrainingConfig.model_validate(values), unroll_steps=20, samples_per_insert=None)
+    make_optimizer(TrainingConfig(), unroll_steps=20, samples_per_insert=None)
+
+
 def test_a_polynomial_schedule_has_its_own_length_and_power():
     config = TrainingConfig.model_validate(
         {"optimizer": {"learning_rate": 1.0, "schedule": {"kind": "polynomial", "power": 2, "updates": 4}}}
@@ -70,6 +82,16 @@ def test_a_schedule_may_be_longer_than_steps_are_counted(own: dict[str, int]):
         }
     )
     assert float(make_optimizer(config, unroll_steps=2).learning_rate(jnp.int32(7))) == pytest.approx(1.0)
+
+
+def test_a_run_that_goes_on_may_clip_or_no_longer_clip():
+    def state(clip_norm: float | None) -> optax.OptState:
+        config = TrainingConfig(optimizer=OptimizerConfig(clip_norm=clip_norm))
+        return make_optimizer(config, unroll_steps=20).transformation.init({"place": jnp.ones(2)})
+
+    for before, after in ((None, 0.5), (0.5, None)):
+        restored = restore_arrays(state(after), flatten_arrays(state(before)))
+        assert jax.tree.structure(restored) == jax.tree.structure(state(after))
 
 
 def test_a_device_that_is_not_there_is_named_with_those_that_are():
