@@ -148,8 +148,7 @@ async def run_suite(
         begins: Told about each task and its place, from 1, before it is run.
 
     Raises:
-        UsageError: A task cannot be run as it was asked for; the others could not either.
-        RunDirectoryError: The end of a task cannot be noted.
+        RunDirectoryError: The end of a task cannot be noted, so that it would be run again.
     """
     finished: list[str] = []
     failed: dict[str, AioseedError] = {}
@@ -162,8 +161,6 @@ async def run_suite(
         begins(planned, place)
         try:
             end = await run(planned, stop)
-        except (UsageError, RunDirectoryError):
-            raise
         except AioseedError as error:
             failed[planned.task.name] = error
             continue
