@@ -6,14 +6,15 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from aioseed.errors import CheckpointError, RunDirectoryError
+from aioseed.errors import CheckpointError, RunDirectoryError, UsageError
 from aioseed.host.config import RunConfig
 from aioseed.training.rundir import CONFIG, GENERATION, LOCK, RunDirectory
 from aioseed.training.store import Checkpoint, CheckpointStore
 
 Resume = Literal["never", "auto", "require"]
+_WAYS = get_args(Resume)
 
 
 class OpenedRun(NamedTuple):
@@ -48,10 +49,13 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
     save.
 
     Raises:
+        UsageError: `resume` is none of the three.
         RunDirectoryInUse: Another learner owns it.
         RunDirectoryError: It cannot be made or written.
         CheckpointError: As above, or none of its checkpoints is sound.
     """
+    if resume not in _WAYS:
+        raise UsageError(f"resume is {resume!r}: expected {', '.join(map(repr, _WAYS[:-1]))} or {_WAYS[-1]!r}")
     if resume == "require" and not (path / CONFIG).exists():
         raise CheckpointError(f"{path} holds no run to resume", path=str(path))
     made = _missing_folders(path)
