@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, get_args
 
 from aioseed.errors import CheckpointError, RunDirectoryError, UsageError
 from aioseed.host.config import RunConfig
+from aioseed.host.options import resolved
 from aioseed.training.rundir import CONFIG, GENERATION, LOCK, RunDirectory
 from aioseed.training.store import Checkpoint, CheckpointStore
 
@@ -50,6 +51,7 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
 
     Raises:
         UsageError: `resume` is none of the three.
+        ConfigError, PluginError: An option of a plug-in is wrong, or there is no such plug-in.
         RunDirectoryInUse: Another learner owns it.
         RunDirectoryError: It cannot be made or written.
         CheckpointError: As above, or none of its checkpoints is sound.
@@ -58,6 +60,7 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
         raise UsageError(f"resume is {resume!r}: expected {', '.join(map(repr, _WAYS[:-1]))} or {_WAYS[-1]!r}")
     if resume == "require" and not (path / CONFIG).exists():
         raise CheckpointError(f"{path} holds no run to resume", path=str(path))
+    said = resolved(config, lambda error: None)  # what cannot be imported stops the run when it is built
     made = _missing_folders(path)
     directory = RunDirectory.open(path)
     try:
@@ -72,7 +75,7 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
         if resume == "require" and restored is None:
             raise CheckpointError(f"{path} never completed a save: there is nothing to resume", path=str(path))
         generation = directory.next_generation(0 if restored is None else restored.manifest.generation)
-        directory.save_config(config.model_dump_json(indent=1))
+        directory.save_config(said.model_dump_json(indent=1))
     except BaseException:
         directory.close()
         raise

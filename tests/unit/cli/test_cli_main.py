@@ -89,6 +89,21 @@ def test_config_show_prints_what_a_run_would_use(capsys):
     assert shown["seed"] == 7 and shown["environment"]["name"] == "CartPole-v1"
 
 
+def test_config_show_checks_plugins_and_shows_their_defaults(capsys):
+    assert main(["config", "show", "cartpole"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["agent"]["lambda_"] == 1.0
+    assert main(["config", "show", "cartpole", "agent.discont=0.5"]) == 2
+    said = capsys.readouterr()
+    assert said.err == 'aioseed config: agent.discont is not a known key (did you mean "discount"?)\n' and not said.out
+
+
+def test_config_show_says_what_cannot_be_checked_here(capsys):
+    assert main(["config", "show", "cartpole", "network={name: 'not_here:net', width: 3}"]) == 0
+    said = capsys.readouterr()
+    assert yaml.safe_load(said.out)["network"] == {"name": "not_here:net", "width": 3}
+    assert said.err.startswith('aioseed config: not checked, and shown without defaults: there is no module "not_here"')
+
+
 def test_config_schema_is_a_json_schema(capsys):
     assert main(["config", "schema"]) == 0
     assert "environment" in json.loads(capsys.readouterr().out)["properties"]

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from aioseed.errors import CheckpointError, RunDirectoryError, RunDirectoryInUse, UsageError
+from aioseed.errors import CheckpointError, ConfigError, RunDirectoryError, RunDirectoryInUse, UsageError
 from aioseed.host.rundir import discard, new_run_path, open_run
 from aioseed.training.store import Snapshot
 
@@ -32,6 +32,17 @@ def test_a_run_begins_with_its_configuration_and_generation_1(opened, tmp_path):
     run = opened("never", "seed=5")
     assert (run.generation, run.restored, run.config_before) == (1, None, None)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 5
+
+
+def test_the_configuration_of_a_run_holds_the_defaults_of_its_plugins(opened, tmp_path):
+    opened()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["agent"]["lambda_"] == 1.0
+
+
+def test_a_wrong_option_of_a_plugin_makes_no_directory(opened, tmp_path):
+    with pytest.raises(ConfigError, match=r"agent\.discont is not a known key"):
+        opened("never", "agent.discont=0.5")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_is_never_begun_anew_in_silence(opened):

@@ -76,6 +76,8 @@ def test_single_tasks_may_be_picked(plan):
     [
         (("stop.return_mean=null",), "letters_suite:letters", UsageError, "has no end: give --steps"),
         (("trainig.seed=1",), "letters_suite:letters", ConfigError, "trainig is not a known key"),
+        (("agent.discont=1",), "letters_suite:letters", ConfigError, r"agent\.discont is not a known key"),
+        (("transport.name=pigeon",), "letters_suite:letters", PluginError, 'there is no transport "pigeon"'),
         ((), "letters_suite:not_a_suite", PluginError, "is a int, not a Suite"),
         ((), "leters", PluginError, 'there is no suite "leters"'),
     ],
