@@ -16,10 +16,23 @@ __all__ = ["EnvironmentConfig", "Learner", "RunConfig", "__version__", "load_con
 
 
 def __getattr__(name: str) -> object:
-    """Import the public names when they are asked for: an actor's machine has no learner to import."""
+    """Import the public names when they are asked for: an actor's machine has no learner to import.
+
+    Raises:
+        PluginError: The name needs a learner's packages, which are not installed.
+    """
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'aioseed' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(module), name)
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        from aioseed.errors import PluginError
+        from aioseed.lookup import without_learner
+
+        remedy = without_learner(error)
+        if not remedy:
+            raise
+        raise PluginError(f"aioseed.{name}: {remedy}", name=name, extra="learner") from error

@@ -12,7 +12,20 @@ from collections.abc import Iterable
 
 from aioseed.errors import PluginError
 
-__all__ = ["did_you_mean", "import_attribute", "is_reference", "near_names", "sentence_of"]
+__all__ = [
+    "LEARNER_PACKAGES",
+    "did_you_mean",
+    "import_attribute",
+    "is_reference",
+    "near_names",
+    "sentence_of",
+    "without_learner",
+]
+
+LEARNER_PACKAGES = frozenset(
+    {"ml_dtypes", "jax", "jaxlib", "flax", "optax", "safetensors", "rich", "tensorboardX", "cryptography"}
+)
+"""Modules that the extra ``learner`` brings and an actor does without."""
 
 
 def near_names(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
@@ -67,6 +80,14 @@ def import_attribute(reference: str, *, group: str = "") -> object:
             raise PluginError(message, group=group, name=reference)
         found = getattr(found, part)
     return found
+
+
+def without_learner(error: ModuleNotFoundError) -> str:
+    """Return what to install where one of a learner's packages is missing; an empty string where it is another's."""
+    missing = (error.name or "").partition(".")[0]
+    if missing not in LEARNER_PACKAGES:
+        return ""
+    return f'this needs a learner\'s packages ({missing} is missing): pip install "aioseed[learner]"'
 
 
 def _missing_module(module_name: str, error: ModuleNotFoundError) -> str:

@@ -43,20 +43,22 @@ def names(group: Group) -> list[str]:
 def load(group: Group, name: str) -> object:
     """Import a plugin by its name, or an object as ``package.module:attribute`` from a local file.
 
+    A transport must be installed: whoever dials looks for it by the scheme of an address, in a process of its own.
+
     Raises:
         PluginError: Nothing has that name (the message lists what there is), two packages claim it, or it cannot be
             imported; then the message names the extra that brings what is missing.
     """
-    if is_reference(name):
+    if is_reference(name) and group != "aioseed.transports":
         return import_attribute(name, group=group)
     points = {point.value: point for point in entry_points(group=group) if point.name == name}
     kind = _KINDS[group]
     if not points:
-        known = names(group)
+        known, own = names(group), "a local one is package.module:name"
+        if group == "aioseed.transports":
+            known, own = sorted([*known, "memory"]), f"one of your own needs an entry point of the group {group}"
         listed = f"installed: {', '.join(known)}" if known else "none is installed"
-        message = (
-            f'there is no {kind} "{name}"{did_you_mean(name, known)}: {listed}; a local one is package.module:name'
-        )
+        message = f'there is no {kind} "{name}"{did_you_mean(name, known)}: {listed}; {own}'
         raise PluginError(message, group=group, name=name)
     if len(points) > 1:
         claims = " and ".join(sorted(points))

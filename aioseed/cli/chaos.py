@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from aioseed.cli.common import (
     Parser,
     add_overrides,
     command_line,
+    given_flags,
     guarded,
     print_json,
     run_until_interrupted,
@@ -91,9 +93,14 @@ def _chaos(argv: Sequence[str]) -> int:
     if words.json:
         print_json(figures)
     else:
-        again = command_line("chaos", preset, "--minutes", words.minutes, "--seed", words.seed, *overrides)
-        sys.stdout.write(_told(outcome.faults, figures, again))
+        sys.stdout.write(_told(outcome.faults, figures, again(words, preset, overrides)))
     return VIOLATED if outcome.violations else 0
+
+
+def again(words: Namespace, preset: str, overrides: Sequence[str]) -> str:
+    """Return the command that does the same once more, in a folder of its own."""
+    flags = {"--minutes": words.minutes, "--seed": words.seed, "--checkpoint-s": words.checkpoint_s}
+    return command_line("chaos", preset, *given_flags(flags), *overrides)
 
 
 def _told(faults: dict[str, int], figures: dict[str, object], again: str) -> str:

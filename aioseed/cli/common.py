@@ -15,7 +15,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -205,6 +205,17 @@ def command_line(*words: object) -> str:
     else:
         program = f"{shlex.quote(sys.executable)} -m aioseed.cli.main"
     return " ".join([program, *(shlex.quote(str(word)) for word in words)])
+
+
+def given_flags(values: Mapping[str, object]) -> list[object]:
+    """Return the words of the flags that were given, to say them again; True stands for one without a value."""
+    said: list[object] = []
+    for flag, value in values.items():
+        if value is True:
+            said.append(flag)
+        elif value is not None and value is not False:
+            said += [flag, value]
+    return said
 
 
 def reachable(url: str) -> str:

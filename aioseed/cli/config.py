@@ -10,6 +10,7 @@ import yaml
 
 from aioseed.cli.common import Parser, add_overrides, guarded, split_overrides
 from aioseed.host.config import RunConfig, load_config
+from aioseed.host.options import resolved
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,5 +32,10 @@ def _config(argv: Sequence[str]) -> int:
         sys.stdout.write(json.dumps(RunConfig.model_json_schema(), indent=2) + "\n")
         return 0
     config = load_config(chosen.config, split_overrides(chosen.overrides))
+    config = resolved(config, lambda error: _say(f"aioseed config: not checked, and shown without defaults: {error}"))
     sys.stdout.write(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     return 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -23,9 +23,15 @@ from aioseed.cli.common import (
     split_overrides,
 )
 from aioseed.cli.interrupts import ends_at_once
-from aioseed.cli.listening import SECURE_SCHEMES, add_listen_arguments, joining_words, transport_overrides
+from aioseed.cli.listening import (
+    SECURE_SCHEMES,
+    add_listen_arguments,
+    joining_words,
+    listening_words,
+    transport_overrides,
+)
 from aioseed.cli.report import Spoken, as_json, farewell
-from aioseed.cli.train import add_run_arguments, follow, where
+from aioseed.cli.train import add_run_arguments, follow, shared_words, where
 from aioseed.cli.view import RunView
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Finished, Listening
@@ -102,7 +108,8 @@ def _learner(argv: Sequence[str]) -> int:
     if words.json:
         print_json(as_json(finished, total_s))
     else:
-        spoken = Spoken("learner", words.config, listen, words.overrides)
+        own = listening_words(words, listen)
+        spoken = Spoken("learner", argv, words.config, words.overrides, shared_words(words), own)
         sys.stdout.write(farewell(finished, config, spoken, total_s))
     return 0
 

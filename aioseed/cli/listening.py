@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aioseed.actor.token import read_keys
-from aioseed.cli.common import Parser
+from aioseed.cli.common import Parser, given_flags
 from aioseed.errors import UsageError
 
 SECURE_SCHEMES = ("wss", "grpcs")
@@ -58,6 +58,19 @@ def transport_overrides(words: Namespace) -> list[str]:
         "allow_insecure": True if words.insecure_listen else None,
     }
     return [f"transport.{path}={json.dumps(value)}" for path, value in values.items() if value is not None]
+
+
+def listening_words(words: Namespace, listen: Sequence[str]) -> list[object]:
+    """Return the flags of `add_listen_arguments` to say again, for the addresses `listen`."""
+    flags = {
+        "--token-file": words.token_file,
+        "--tls": words.tls,
+        "--tls-cert": words.tls_cert,
+        "--tls-key": words.tls_key,
+        "--client-ca": words.client_ca,
+        "--insecure-listen": words.insecure_listen,
+    }
+    return [*(word for url in listen for word in ("--listen", url)), *given_flags(flags)]
 
 
 def joining_words(token_file: Path | None, fingerprint: str | None) -> Sequence[object]:

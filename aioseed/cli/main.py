@@ -36,8 +36,6 @@ _COMMANDS = {
     "bench": _Command("aioseed.cli.bench", "measure serving, transports and training on this machine", True),
 }
 
-_LEARNER_PACKAGES = frozenset({"ml_dtypes", "jax", "jaxlib", "flax", "optax", "safetensors", "rich", "tensorboardX"})
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` names and return its exit code.
@@ -78,13 +76,12 @@ def _run(words: list[str]) -> int:
             module = import_module(command.module)
         code: int = module.main(words[1:])
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if not (command.learner_side and missing in _LEARNER_PACKAGES):
+        from aioseed.lookup import without_learner
+
+        remedy = without_learner(error) if command.learner_side else ""
+        if not remedy:
             raise
-        sys.stderr.write(
-            f"aioseed {words[0]}: this needs a learner's packages ({missing} is missing): "
-            'pip install "aioseed[learner]"\n'
-        )
+        sys.stderr.write(f"aioseed {words[0]}: {remedy}\n")
         return 2
     return code
 

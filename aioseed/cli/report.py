@@ -37,14 +37,19 @@ class Spoken(NamedTuple):
     """Hold what of a command its successors repeat."""
 
     command: str  # train or learner
+    said: Sequence[str]  # all of its words
     preset: str
-    listen: Sequence[str]  # addresses of a learner
     overrides: Sequence[str]
+    shared: Sequence[object] = ()  # flags that train and learner both have
+    own: Sequence[object] = ()  # flags that only this command has: where a learner listens and who may come
+
+    def anew(self) -> str:
+        """Return the command as it was said."""
+        return command_line(self.command, *self.said)
 
     def again(self, *more: object) -> str:
-        """Return the command itself, with `more` words."""
-        listen = [word for url in self.listen for word in ("--listen", url)]
-        return command_line(self.command, self.preset, *listen, *more, *self.overrides)
+        """Return the command for another run, or with `more` words to go on with this one."""
+        return command_line(self.command, self.preset, *self.own, *self.shared, *more, *self.overrides)
 
 
 def farewell(finished: Finished, config: RunConfig, spoken: Spoken, total_s: float) -> str:
@@ -55,7 +60,7 @@ def farewell(finished: Finished, config: RunConfig, spoken: Spoken, total_s: flo
     """
     if not finished.saved:
         said = ["", "Stopped before training began; nothing was there to save."]
-        commands = [spoken.again()]
+        commands = [spoken.anew()]
     else:
         said = _reached(finished, config, total_s)
         commands = _next(finished, config, spoken)
@@ -84,12 +89,12 @@ def _reached(finished: Finished, config: RunConfig, total_s: float) -> list[str]
 
 def _next(finished: Finished, config: RunConfig, spoken: Spoken) -> list[str]:
     evaluate = command_line("evaluate", finished.run_dir, "--episodes", 100, "--greedy")
-    learner = Spoken("learner", spoken.preset, spoken.listen or ["ws://127.0.0.1:8700"], spoken.overrides).again()
+    train = spoken if spoken.command == "train" else spoken._replace(command="train", own=())
+    listening = ("--listen", "ws://127.0.0.1:8700")
+    learner = spoken if spoken.command == "learner" else spoken._replace(command="learner", own=listening)
     if finished.reason == "solved":
         other = "websocket" if config.transport.name == "grpc" else "grpc"
-        return [evaluate, spoken._replace(command="train", listen=()).again("--transport", other), learner]
+        return [evaluate, train._replace(own=("--transport", other)).again(), learner.again()]
     more = ["--steps", 2 * config.training.total_steps] if config.training.total_steps is not None else []
     go_on = spoken.again("--resume", finished.run_dir, *more)
-    if spoken.command == "learner":
-        return [go_on, evaluate, spoken._replace(command="train", listen=()).again()]
-    return [go_on, evaluate, learner]
+    return [go_on, evaluate, train.again() if spoken.command == "learner" else learner.again()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from aioseed.cli.common import (
     Parser,
     RunLog,
     add_overrides,
+    given_flags,
     guarded,
     print_json,
     run_until_interrupted,
@@ -63,6 +65,11 @@ def add_run_arguments(words: Parser) -> None:
     words.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
 
+def shared_words(words: Namespace) -> list[object]:
+    """Return what of the flags of `add_run_arguments` another run is begun with."""
+    return given_flags({"--seed": words.seed})
+
+
 def _train(argv: Sequence[str]) -> int:
     words = parser().parse_intermixed_args(argv)
     overrides = split_overrides(words.overrides)
@@ -92,7 +99,9 @@ def _train(argv: Sequence[str]) -> int:
     if words.json:
         print_json(as_json(finished, total_s))
     else:
-        sys.stdout.write(farewell(finished, config, Spoken("train", words.config, (), words.overrides), total_s))
+        own = given_flags({"--transport": words.transport})
+        spoken = Spoken("train", argv, words.config, words.overrides, shared_words(words), own)
+        sys.stdout.write(farewell(finished, config, spoken, total_s))
     return 0
 
 

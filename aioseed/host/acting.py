@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from pydantic import BaseModel
 
 from aioseed.agents.agent import ActInput, Agent, AgentPlugin
 from aioseed.agents.transformed import transformed
@@ -41,22 +42,32 @@ def build_agent(
         PluginError: No such agent, network or transform.
         SpaceError: The agent cannot take these spaces.
     """
-    agent_name = str(agent_section["name"])
-    plugin = load("aioseed.agents", agent_name)
-    if not isinstance(plugin, AgentPlugin):
-        raise ConfigError(f"agent.name: {agent_name} is not an AgentPlugin", path="agent.name", value=agent_name)
-    options = {key: value for key, value in agent_section.items() if key != "name"}
-    config = validate(plugin.config_type, options, "agent")
-    network = maker("aioseed.nets", network_section, "network", Network, given=3)
+    plugin, config = agent_options(agent_section)
+    network = maker("aioseed.nets", network_section, "network", Network)
     if not transform_sections:
         return BuiltAgent(plugin.build(config, spec, network), spec)
     makers = [
-        maker("aioseed.transforms", section, f"transforms.{i}", Transform, given=1)
+        maker("aioseed.transforms", section, f"transforms.{i}", Transform)
         for i, section in enumerate(transform_sections)
     ]
     transform = chain(spec.observation, makers)
     agent = plugin.build(config, spec._replace(observation=transform.observation), network)
     return BuiltAgent(transformed(agent, transform), spec)
+
+
+def agent_options(section: Mapping[str, object]) -> tuple[AgentPlugin[BaseModel], BaseModel]:
+    """Return the agent that the section ``agent`` names, and its options, checked.
+
+    Raises:
+        ConfigError: An option is wrong.
+        PluginError: No such agent.
+    """
+    name = str(section["name"])
+    plugin = load("aioseed.agents", name)
+    if not isinstance(plugin, AgentPlugin):
+        raise ConfigError(f"agent.name: {name} is not an AgentPlugin", path="agent.name", value=name)
+    options = {key: value for key, value in section.items() if key != "name"}
+    return plugin, validate(plugin.config_type, options, "agent")
 
 
 def acting_of(built: BuiltAgent, *, greedy: bool) -> Acting:

@@ -14,8 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from aioseed.errors import CheckpointError, ConfigError, RunDirectoryError
+from aioseed.errors import CheckpointError, ConfigError, PluginError, RunDirectoryError
 from aioseed.host.config import RunConfig
+from aioseed.host.options import resolved
 from aioseed.specs import Json
 from aioseed.telemetry.ledger import Ledger
 from aioseed.training.progress import Progress
@@ -73,17 +74,22 @@ def _directory(run_dir: Path) -> Iterator[Found]:
 
 def _configuration(run_dir: Path) -> Iterator[Found]:
     path = run_dir / CONFIG
+    elsewhere: list[PluginError] = []
     try:
-        validate(RunConfig, json.loads(path.read_text()), "")
+        resolved(validate(RunConfig, json.loads(path.read_text()), ""), elsewhere.append)
     except FileNotFoundError:
         yield Found("trouble", CONFIG, "is missing: no learner takes this folder for a run", _COPY_CONFIG)
     except (OSError, ValueError, RecursionError) as error:
         yield Found("trouble", CONFIG, f"cannot be read: {error}", _COPY_CONFIG)
-    except ConfigError as error:
+    except (ConfigError, PluginError) as error:
         advice = "resume with the version of aioseed that wrote it, or change what the sentence names"
         yield Found("trouble", CONFIG, f"is not a configuration of this version: {error}", advice)
     else:
         yield Found("sound", CONFIG, "is a configuration that this version can use")
+        for missing in elsewhere:
+            yield Found(
+                "note", CONFIG, f"names what cannot be looked at here: {missing}", "look where the run was made"
+            )
 
 
 _COPY_CONFIG = 'name the preset again when you resume, or take it from the key "config" of a checkpoint\'s state.json'

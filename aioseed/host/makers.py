@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from aioseed.errors import ConfigError
@@ -13,9 +14,11 @@ from aioseed.plugins import Group, load
 Made = TypeVar("Made")
 
 
-def maker(
-    group: Group, section: Mapping[str, object], path: str, kind: type[Made], *, given: int
-) -> Callable[..., Made]:
+_GIVEN: Mapping[Group, int] = {"aioseed.nets": 3, "aioseed.transforms": 1}
+"""Number of the first arguments of a function that are no options: specs and heads."""
+
+
+def maker(group: Group, section: Mapping[str, object], path: str, kind: type[Made]) -> Callable[..., Made]:
     """Return the function that a section names, with the section's options bound to it.
 
     What it returns raises ConfigError where the function refuses an option or makes something else than `kind`.
@@ -25,20 +28,14 @@ def maker(
         section: Name and options; lists become tuples.
         path: Of the section in the configuration, for messages.
         kind: What the function makes.
-        given: Number of its first arguments that are no options.
 
     Raises:
         ConfigError: An option is not known, or what was named is no function.
         PluginError: Nothing has that name.
     """
     name = str(section["name"])
-    make = load(group, name)
-    if not callable(make):
-        raise ConfigError(f"{path}.name: {name} is not callable", path=f"{path}.name", value=name)
-    options = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in section.items() if key != "name"
-    }
-    _check_options(make, name, options, path, given)
+    make, given, _ = _checked(group, section, path)
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
 
     def made(*arguments: object) -> Made:
         try:
@@ -52,17 +49,53 @@ def maker(
     return made
 
 
+def resolved_options(group: Group, section: Mapping[str, object], path: str) -> dict[str, object]:
+    """Return the options of a section, and those defaults of its function that a configuration could say.
+
+    Raises:
+        ConfigError, PluginError: As `maker`.
+    """
+    _, options, known = _checked(group, section, path)
+    defaults = {
+        parameter.name: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        for parameter in known
+        if _is_plain(parameter.default)
+    }
+    return {**defaults, **options}
+
+
+def _is_plain(value: object) -> bool:
+    """Say whether `value` comes back as itself from a configuration: a number or a text, or a flat tuple of such."""
+    return all(
+        item is None or isinstance(item, bool | int | str) or (isinstance(item, float) and math.isfinite(item))
+        for item in (value if isinstance(value, tuple) else (value,))
+    )
+
+
+def _checked(
+    group: Group, section: Mapping[str, object], path: str
+) -> tuple[Callable[..., object], dict[str, object], list[inspect.Parameter]]:
+    """Return the function that a section names, its options, and the parameters that may be options."""
+    name = str(section["name"])
+    make = load(group, name)
+    if not callable(make):
+        raise ConfigError(f"{path}.name: {name} is not callable", path=f"{path}.name", value=name)
+    options = {key: value for key, value in section.items() if key != "name"}
+    try:
+        known = list(inspect.signature(make).parameters.values())[_GIVEN[group] :]
+    except ValueError:
+        return make, options, []  # written in C; what it makes of its options it says itself
+    _check_options(known, name, options, path)
+    return make, options, known
+
+
 def _check_options(
-    make: Callable[..., object], name: str, options: Mapping[str, object], path: str, given: int
+    parameters: Sequence[inspect.Parameter], name: str, options: Mapping[str, object], path: str
 ) -> None:
     """Raise ConfigError for an option that the function does not know."""
-    try:
-        parameters = list(inspect.signature(make).parameters.values())
-    except ValueError:
-        return  # written in C; what it makes of its options it says itself
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return
-    known = [parameter.name for parameter in parameters[given:]]
+    known = [parameter.name for parameter in parameters]
     for key, value in options.items():
         if key not in known:
             hint = did_you_mean(key, known) or f" (known to {name}: {', '.join(known) or 'none'})"

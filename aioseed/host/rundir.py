@@ -6,14 +6,16 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from aioseed.errors import CheckpointError, RunDirectoryError
+from aioseed.errors import CheckpointError, RunDirectoryError, UsageError
 from aioseed.host.config import RunConfig
+from aioseed.host.options import resolved
 from aioseed.training.rundir import CONFIG, GENERATION, LOCK, RunDirectory
 from aioseed.training.store import Checkpoint, CheckpointStore
 
 Resume = Literal["never", "auto", "require"]
+_WAYS = get_args(Resume)
 
 
 class OpenedRun(NamedTuple):
@@ -48,12 +50,17 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
     save.
 
     Raises:
+        UsageError: `resume` is none of the three.
+        ConfigError, PluginError: An option of a plug-in is wrong, or there is no such plug-in.
         RunDirectoryInUse: Another learner owns it.
         RunDirectoryError: It cannot be made or written.
         CheckpointError: As above, or none of its checkpoints is sound.
     """
+    if resume not in _WAYS:
+        raise UsageError(f"resume is {resume!r}: expected {', '.join(map(repr, _WAYS[:-1]))} or {_WAYS[-1]!r}")
     if resume == "require" and not (path / CONFIG).exists():
         raise CheckpointError(f"{path} holds no run to resume", path=str(path))
+    said = resolved(config, lambda error: None)  # what cannot be imported stops the run when it is built
     made = _missing_folders(path)
     directory = RunDirectory.open(path)
     try:
@@ -68,7 +75,7 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
         if resume == "require" and restored is None:
             raise CheckpointError(f"{path} never completed a save: there is nothing to resume", path=str(path))
         generation = directory.next_generation(0 if restored is None else restored.manifest.generation)
-        directory.save_config(config.model_dump_json(indent=1))
+        directory.save_config(said.model_dump_json(indent=1))
     except BaseException:
         directory.close()
         raise

@@ -21,6 +21,7 @@ from aioseed import plugins
 from aioseed.errors import AioseedError, RunDirectoryError, UsageError
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Finished
+from aioseed.host.options import resolved
 from aioseed.lookup import did_you_mean
 from aioseed.suites import SuiteTask
 
@@ -69,8 +70,8 @@ def plan_suite(name: str, preset: str, overrides: Sequence[str], folder: Path, o
 
     Raises:
         UsageError: No task has such a name, the runs would never end, or `folder` holds another plan.
-        PluginError: There is no such suite.
-        ConfigError: The preset or an override is wrong.
+        PluginError: There is no such suite, or a plug-in that a task names is not there.
+        ConfigError: The preset or an override is wrong, an option of a plug-in included.
         RunDirectoryError: `folder` cannot be read.
     """
     suite = plugins.suite(name)
@@ -94,6 +95,9 @@ def plan_suite(name: str, preset: str, overrides: Sequence[str], folder: Path, o
         config = load_config(preset, [*task.overrides, *overrides])
         if config.training.total_steps is None and config.stop.return_mean is None:
             raise UsageError(f"a run of {preset} has no end: give --steps, or set stop.return_mean")
+        resolved(config)
+        if config.transport.name != "memory":
+            plugins.load("aioseed.transports", config.transport.name)
         tasks.append(PlannedTask(task, config, folder / folder_name(task.name)))
     return SuitePlan(folder, now, tuple(tasks))
 
@@ -148,8 +152,7 @@ async def run_suite(
         begins: Told about each task and its place, from 1, before it is run.
 
     Raises:
-        UsageError: A task cannot be run as it was asked for; the others could not either.
-        RunDirectoryError: The end of a task cannot be noted.
+        RunDirectoryError: The end of a task cannot be noted, so that it would be run again.
     """
     finished: list[str] = []
     failed: dict[str, AioseedError] = {}
@@ -162,8 +165,6 @@ async def run_suite(
         begins(planned, place)
         try:
             end = await run(planned, stop)
-        except (UsageError, RunDirectoryError):
-            raise
         except AioseedError as error:
             failed[planned.task.name] = error
             continue

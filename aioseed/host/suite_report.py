@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,17 +136,27 @@ def _curve(path: Path, metric: str) -> Curve:
     steps: list[int] = []
     scores: list[float] = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open("rb") as lines:
             for line in lines:
-                values = json.loads(line) if line.endswith("\n") else {}  # a line that is being written
-                if values.get(metric) is not None:
-                    steps.append(int(values["step"]))
-                    scores.append(float(values[metric]))
+                values = _values(line)
+                step, score = values.get("step"), values.get(metric)
+                if step is not None and score is not None:
+                    steps.append(int(step))
+                    scores.append(float(score))
     except FileNotFoundError:
         return Curve((), ())
-    except (OSError, ValueError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}", path=str(path)) from error
     return Curve(tuple(steps), tuple(scores))
+
+
+def _values(line: bytes) -> Mapping[str, float | None]:
+    """Return the figures of a line; none where it is being written, or was cut short by a power cut or a full disk."""
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _row(result: TaskResult) -> str:

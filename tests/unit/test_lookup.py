@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from aioseed.errors import PluginError
-from aioseed.lookup import did_you_mean, import_attribute, is_reference, near_names, sentence_of
+from aioseed.lookup import LEARNER_PACKAGES, did_you_mean, import_attribute, is_reference, near_names, sentence_of
 
 
 @pytest.mark.parametrize(
@@ -78,3 +82,9 @@ def test_a_foreign_error_becomes_one_line():
     assert sentence_of(ValueError("first\nsecond")) == "ValueError: first"
     assert sentence_of(KeyError()) == "KeyError"
     assert len(sentence_of(ValueError("x" * 1000))) == 300
+
+
+def test_every_package_that_the_learners_extra_brings_is_known_as_one():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    brought = {re.split(r"[\[>=<]", line)[0] for line in project["optional-dependencies"]["learner"]} - {"aioseed"}
+    assert brought | {"jaxlib"} == LEARNER_PACKAGES

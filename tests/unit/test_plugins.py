@@ -56,6 +56,19 @@ def test_an_unknown_name_is_told_with_the_nearest_and_all_that_there_are():
     assert (caught.value.group, caught.value.name) == ("aioseed.envs", "gymnasum")
 
 
+@pytest.mark.parametrize("name", ["memry", "own_carrier:instance"])
+def test_a_transport_must_be_installed_and_no_reference_is_advised(name, tmp_path, monkeypatch):
+    (tmp_path / "own_carrier.py").write_text(CARRIER)
+    monkeypatch.syspath_prepend(tmp_path)
+    hint = ' (did you mean "memory"?)' if name == "memry" else ""
+    with pytest.raises(PluginError) as caught:
+        load("aioseed.transports", name)
+    assert str(caught.value) == (
+        f'there is no transport "{name}"{hint}: installed: grpc, memory, websocket; '
+        "one of your own needs an entry point of the group aioseed.transports"
+    )
+
+
 def test_a_local_object_is_named_by_module_and_attribute(tmp_path, monkeypatch):
     (tmp_path / "my_local_nets.py").write_text("def tiny(): return 7\n")
     monkeypatch.syspath_prepend(tmp_path)

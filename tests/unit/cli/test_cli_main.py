@@ -8,8 +8,10 @@ import sys
 import pytest
 import yaml
 
+import aioseed
 from aioseed import __version__
 from aioseed.cli.main import main
+from aioseed.errors import PluginError
 
 
 def test_help_lists_every_command(capsys):
@@ -30,20 +32,50 @@ def test_an_unknown_command_is_said_so(capsys):
     assert capsys.readouterr().err == 'aioseed: there is no command "trian" (did you mean "train"?)\n'
 
 
-def test_a_learner_command_without_its_packages_says_what_to_install(capsys, monkeypatch):
+@pytest.fixture
+def missing(monkeypatch):
+    """Return a function that makes a package one that is not installed."""
     genuine = builtins.__import__
 
-    def without_rich(name, *rest, **more):
-        if name.partition(".")[0] == "rich":
-            raise ModuleNotFoundError("No module named 'rich'", name="rich")
-        return genuine(name, *rest, **more)
+    def missing(package):
+        def without(name, *rest, **more):
+            if name.partition(".")[0] == package:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return genuine(name, *rest, **more)
 
-    monkeypatch.setattr(builtins, "__import__", without_rich)
-    for module in ("aioseed.cli.train", "aioseed.cli.view"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.setattr(builtins, "__import__", without)
+        for module in ("aioseed.cli.train", "aioseed.cli.view", "aioseed.host.policy"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+
+    return missing
+
+
+def test_a_learner_command_without_its_packages_says_what_to_install(capsys, missing):
+    missing("rich")
     assert main(["train", "cartpole"]) == 2
     said = capsys.readouterr().err
     assert said == 'aioseed train: this needs a learner\'s packages (rich is missing): pip install "aioseed[learner]"\n'
+
+
+def test_a_certificate_cannot_be_made_without_its_package(capsys, missing, tmp_path):
+    missing("cryptography")
+    words = ["--listen", "wss://127.0.0.1:0", "--tls", "self-signed", "--run-dir", str(tmp_path / "run")]
+    assert main(["learner", "cartpole", *words]) == 2
+    assert 'cryptography is missing): pip install "aioseed[learner]"' in capsys.readouterr().err
+
+
+def test_a_public_name_without_its_packages_says_what_to_install(missing):
+    missing("jax")
+    with pytest.raises(PluginError) as caught:
+        getattr(aioseed, "load_policy")  # noqa: B009 - reading it is what is tried
+    said = 'aioseed.load_policy: this needs a learner\'s packages (jax is missing): pip install "aioseed[learner]"'
+    assert (str(caught.value), caught.value.extra) == (said, "learner")
+
+
+def test_another_module_that_is_missing_is_no_matter_of_a_learners_packages(missing):
+    missing("numpy")
+    with pytest.raises(ModuleNotFoundError, match="numpy"):
+        getattr(aioseed, "load_policy")  # noqa: B009 - as above
 
 
 def test_presets_are_listed_with_a_summary(capsys):
@@ -55,6 +87,21 @@ def test_config_show_prints_what_a_run_would_use(capsys):
     assert main(["config", "show", "cartpole", "seed=7"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["seed"] == 7 and shown["environment"]["name"] == "CartPole-v1"
+
+
+def test_config_show_checks_plugins_and_shows_their_defaults(capsys):
+    assert main(["config", "show", "cartpole"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["agent"]["lambda_"] == 1.0
+    assert main(["config", "show", "cartpole", "agent.discont=0.5"]) == 2
+    said = capsys.readouterr()
+    assert said.err == 'aioseed config: agent.discont is not a known key (did you mean "discount"?)\n' and not said.out
+
+
+def test_config_show_says_what_cannot_be_checked_here(capsys):
+    assert main(["config", "show", "cartpole", "network={name: 'not_here:net', width: 3}"]) == 0
+    said = capsys.readouterr()
+    assert yaml.safe_load(said.out)["network"] == {"name": "not_here:net", "width": 3}
+    assert said.err.startswith('aioseed config: not checked, and shown without defaults: there is no module "not_here"')
 
 
 def test_config_schema_is_a_json_schema(capsys):

@@ -4,8 +4,11 @@ import math
 
 import pytest
 
+from aioseed.cli.common import given_flags
+from aioseed.cli.learner import parser as learner_parser
+from aioseed.cli.listening import listening_words
 from aioseed.cli.report import Spoken, as_json, farewell
-from aioseed.cli.train import parser, where
+from aioseed.cli.train import parser, shared_words, where
 from aioseed.errors import UsageError
 from aioseed.host.config import load_config
 from aioseed.host.events import Finished
@@ -34,6 +37,17 @@ def config():
     return load_config("cartpole")
 
 
+def spoken(command, *words):
+    """Return what `command` with these words leaves to say again."""
+    if command == "train":
+        parsed = parser().parse_intermixed_args(words)
+        own = given_flags({"--transport": parsed.transport})
+    else:
+        parsed = learner_parser().parse_intermixed_args(words)
+        own = listening_words(parsed, parsed.listen)
+    return Spoken(command, words, parsed.config, parsed.overrides, shared_words(parsed), own)
+
+
 def commands(text):
     return [line.strip().partition(" ")[2] for line in text.partition("Next:\n")[2].splitlines() if line]
 
@@ -52,7 +66,7 @@ def test_the_json_fields_are_those_that_were_promised():
 
 
 def test_a_solved_run_says_what_was_reached_and_what_to_try(config):
-    text = farewell(DONE, config, Spoken("train", "cartpole", (), ["seed=3"]), 3.5)
+    text = farewell(DONE, config, spoken("train", "cartpole", "seed=3"), 3.5)
     assert "Solved: mean return 481.2 over the last 100 episodes." in text
     assert "500 steps/s for 2.0 s of training, 3.5 s in all" in text
     assert "1,010 steps accepted = 1,000 trained + 10 dropped (shutdown)" in text
@@ -64,19 +78,47 @@ def test_a_solved_run_says_what_was_reached_and_what_to_try(config):
 
 
 def test_a_run_that_was_stopped_offers_to_go_on(config):
-    text = farewell(
-        DONE._replace(reason="stopped", return_mean_100=math.nan), config, Spoken("train", "cartpole", (), []), 3.5
-    )
+    text = farewell(DONE._replace(reason="stopped", return_mean_100=math.nan), config, spoken("train", "cartpole"), 3.5)
     assert "Stopped and saved: no episode has ended yet." in text
     assert commands(text)[0] == "'train' 'cartpole' '--resume' 'runs/my run'"
 
 
 def test_a_learner_that_was_stopped_offers_to_go_on_listening(config):
-    spoken = Spoken("learner", "cartpole", ["ws://a:1", "grpc://a:2"], ["seed=3"])
-    assert commands(farewell(DONE._replace(reason="stopped"), config, spoken, 3.5)) == [
+    words = ("cartpole", "--listen", "ws://a:1", "--listen", "grpc://a:2", "seed=3")
+    assert commands(farewell(DONE._replace(reason="stopped"), config, spoken("learner", *words), 3.5)) == [
         "'learner' 'cartpole' '--listen' 'ws://a:1' '--listen' 'grpc://a:2' '--resume' 'runs/my run' 'seed=3'",
         "'evaluate' 'runs/my run' '--episodes' 100 '--greedy'",
         "'train' 'cartpole' 'seed=3'",
+    ]
+
+
+DOOR = (
+    ["--token-file", "tokens", "--tls", "self-signed"],
+    ["--tls-cert", "a.pem", "--tls-key", "b.pem", "--client-ca", "ca.pem"],
+    ["--insecure-listen"],
+)
+
+
+@pytest.mark.parametrize("door", DOOR, ids=lambda words: words[0])
+@pytest.mark.parametrize("reason", ["stopped", "solved"])
+def test_a_learner_that_listens_again_lets_in_whom_it_let_in_before(config, monkeypatch, door, reason):
+    monkeypatch.setattr("aioseed.cli.report.command_line", lambda *words: "aioseed " + " ".join(map(str, words)))
+    words = ["cartpole", "--listen", "wss://a:1", *door, "--seed", "0"]
+    said = commands(farewell(DONE._replace(reason=reason, run_dir="x"), config, spoken("learner", *words), 3.5))
+    [again] = [command for command in said if command.startswith("learner ")]
+    parsed = vars(learner_parser().parse_intermixed_args(again.split()[1:]))
+    before = vars(learner_parser().parse_intermixed_args(words))
+    assert parsed == {**before, "resume": "x" if reason == "stopped" else None}
+    [train] = [command for command in said if command.startswith("train ")]
+    assert train == f"train cartpole {'--transport grpc ' if reason == 'solved' else ''}--seed 0"
+
+
+def test_flags_of_train_are_repeated_where_they_hold(config):
+    said = spoken("train", "cartpole", "--transport", "memory", "--seed", "7")
+    assert commands(farewell(DONE._replace(reason="stopped"), config, said, 3.5)) == [
+        "'train' 'cartpole' '--transport' 'memory' '--seed' 7 '--resume' 'runs/my run'",
+        "'evaluate' 'runs/my run' '--episodes' 100 '--greedy'",
+        "'learner' 'cartpole' '--listen' 'ws://127.0.0.1:8700' '--seed' 7",
     ]
 
 
@@ -85,7 +127,7 @@ def test_a_run_that_trained_all_its_steps_offers_more(config):
     text = farewell(
         DONE._replace(reason="total_steps", evaluated_steps=3, held_steps=4),
         limited,
-        Spoken("train", "x.yaml", (), []),
+        spoken("train", "x.yaml"),
         3.5,
     )
     assert "+ 3 evaluated + 4 held" in text
@@ -93,9 +135,10 @@ def test_a_run_that_trained_all_its_steps_offers_more(config):
 
 
 def test_a_run_that_never_began_promises_no_checkpoint(config):
-    text = farewell(finished_before_training("runs/x"), config, Spoken("train", "cartpole", (), []), 1.0)
+    words = ("cartpole", "--run-dir", "x", "--resume", "auto", "--steps", "9")
+    text = farewell(finished_before_training("runs/x"), config, spoken("train", *words), 1.0)
     assert "Stopped before training began" in text and "runs/x" not in text
-    assert commands(text) == ["'train' 'cartpole'"]
+    assert commands(text) == ["'train' 'cartpole' '--run-dir' 'x' '--resume' 'auto' '--steps' '9'"]
 
 
 def test_where_a_run_lives_and_how_it_is_opened(tmp_path):

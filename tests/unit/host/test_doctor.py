@@ -112,6 +112,16 @@ def test_a_configuration_that_is_no_configuration_is_trouble(run_dir, text):
     assert [sentence.split(":")[0] for sentence in trouble_in(run_dir)] == ["config.json"]
 
 
+def test_options_that_no_plugin_knows_are_trouble_and_a_plugin_that_is_elsewhere_is_a_note(run_dir, small):
+    path = run_dir / "config.json"
+    path.write_text(small("agent.discont=0.5").model_dump_json())
+    [sentence] = trouble_in(run_dir)
+    assert sentence.startswith("config.json: is not a configuration of this version: agent.discont is not a known key")
+    path.write_text(small("network={name: 'not_here:net'}").model_dump_json())
+    assert trouble_in(run_dir) == []
+    assert 'config.json: names what cannot be looked at here: there is no module "not_here"' in notes_in(run_dir)
+
+
 def test_a_damaged_or_missing_generation_is_trouble(run_dir):
     path = run_dir / "generation"
     path.write_bytes(path.read_bytes().replace(b"1", b"7", 1))

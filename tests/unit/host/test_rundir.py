@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from aioseed.errors import CheckpointError, RunDirectoryError, RunDirectoryInUse
+from aioseed.errors import CheckpointError, ConfigError, RunDirectoryError, RunDirectoryInUse, UsageError
 from aioseed.host.rundir import discard, new_run_path, open_run
 from aioseed.training.store import Snapshot
 
@@ -34,6 +34,17 @@ def test_a_run_begins_with_its_configuration_and_generation_1(opened, tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 5
 
 
+def test_the_configuration_of_a_run_holds_the_defaults_of_its_plugins(opened, tmp_path):
+    opened()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["agent"]["lambda_"] == 1.0
+
+
+def test_a_wrong_option_of_a_plugin_makes_no_directory(opened, tmp_path):
+    with pytest.raises(ConfigError, match=r"agent\.discont is not a known key"):
+        opened("never", "agent.discont=0.5")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_is_never_begun_anew_in_silence(opened):
     opened().directory.close()
     with pytest.raises(CheckpointError, match="holds a run already: go on with --resume"):
@@ -45,6 +56,14 @@ def test_a_saved_run_goes_on_with_the_next_generation(opened, resume):
     opened(save=7).directory.close()
     run = opened(resume)
     assert run.generation == 2 and run.restored.manifest.step == 7
+
+
+@pytest.mark.parametrize("resume", ["Never", True, None])
+def test_a_way_to_open_that_is_misspelt_opens_nothing(opened, tmp_path, resume):
+    opened("never", "seed=5", save=7).directory.close()
+    with pytest.raises(UsageError, match=f"resume is {resume!r}: expected 'never', 'auto' or 'require'"):
+        opened(resume, "seed=6")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 5
 
 
 def test_auto_begins_where_nothing_is_and_again_where_no_save_was_completed(opened):

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from aioseed.errors import ConfigError, EnvironmentFailed, PluginError, RunDirectoryError, UsageError
+from aioseed.errors import CheckpointError, ConfigError, EnvironmentFailed, PluginError, RunDirectoryError, UsageError
 from aioseed.host.events import Finished
 from aioseed.host.suite import FINISHED, PLAN, folder_name, plan_suite, read_plan, run_suite, save_plan
 
@@ -76,6 +76,8 @@ def test_single_tasks_may_be_picked(plan):
     [
         (("stop.return_mean=null",), "letters_suite:letters", UsageError, "has no end: give --steps"),
         (("trainig.seed=1",), "letters_suite:letters", ConfigError, "trainig is not a known key"),
+        (("agent.discont=1",), "letters_suite:letters", ConfigError, r"agent\.discont is not a known key"),
+        (("transport.name=pigeon",), "letters_suite:letters", PluginError, 'there is no transport "pigeon"'),
         ((), "letters_suite:not_a_suite", PluginError, "is a int, not a Suite"),
         ((), "leters", PluginError, 'there is no suite "leters"'),
     ],
@@ -124,8 +126,16 @@ async def test_a_stopped_task_is_left_for_another_time_and_begins_no_other(plan)
 
 
 @pytest.mark.may_block("plans are made, and run directories too, by the test itself")
-async def test_a_task_that_fails_leaves_the_others_their_turn(plan):
-    error = EnvironmentFailed("the engine broke")
+@pytest.mark.parametrize(
+    "error",
+    [
+        EnvironmentFailed("the engine broke"),
+        CheckpointError("none of its checkpoints is sound", path="task-a"),
+        ConfigError("there is no environment CartPol-v1"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_task_that_fails_leaves_the_others_their_turn(plan, error):
     runs = Runs(a=error)
     outcome = await runs.of(plan())
     assert runs.seen == ["a", "b", "c"]
@@ -133,10 +143,12 @@ async def test_a_task_that_fails_leaves_the_others_their_turn(plan):
 
 
 @pytest.mark.may_block("plans are made, and run directories too, by the test itself")
-async def test_a_mistake_of_the_user_ends_it_at_once(plan):
-    runs = Runs(a=PluginError("the engine is not installed"))
-    with pytest.raises(PluginError):
-        await runs.of(plan())
+async def test_an_end_that_cannot_be_noted_ends_it_at_once(plan):
+    planned = plan()
+    (planned.tasks[0].run_dir / f"{FINISHED}.tmp").mkdir(parents=True)
+    runs = Runs()
+    with pytest.raises(RunDirectoryError, match="cannot be written"):
+        await runs.of(planned)
     assert runs.seen == ["a"]
 
 

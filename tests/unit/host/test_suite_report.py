@@ -77,10 +77,19 @@ def test_nothing_yet_is_no_error(folder):
     assert "0 of 4 tasks have a score" in as_markdown(report)
 
 
+@pytest.mark.parametrize("torn", [b'{"step": 250, "environ', b"\0" * 40, b"{}\xff", b"7"])
+def test_a_line_that_a_power_cut_tore_is_passed_over(folder, torn):
+    path = folder / "weak" / METRICS
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([first, torn + b"\n", *rest]))
+    assert read_report(folder).results[0].curve == ((200, 300), (1.0, 4.5))
+
+
 def test_what_cannot_be_read_is_one_sentence(folder, tmp_path):
     with pytest.raises(UsageError, match="holds no suite"):
         read_report(tmp_path / "weak")
-    (folder / "weak" / METRICS).write_text("nonsense\n")
+    (folder / "weak" / METRICS).unlink()
+    (folder / "weak" / METRICS).mkdir()
     with pytest.raises(RunDirectoryError, match=r"metrics\.jsonl cannot be read"):
         read_report(folder)
 
