@@ -68,6 +68,11 @@ def scale(observation: ObservationSpec, *, factor: float = 1 / 255, only: tuple[
     return transform_leaves(observation, only, make)
 
 
+MOST_DEVIATIONS = 100.0
+MOST = 1e15
+"""Of the first rows, of which nothing is known yet: larger squares would outgrow float32."""
+
+
 class Moments(NamedTuple):
     """Hold what a normaliser knows of one leaf."""
 
@@ -121,13 +126,19 @@ def _normalize(epsilon: float, clip: float, leaf: ArraySpec) -> Transform:
 def with_rows(moments: Moments, numbers: jax.Array, fresh: jax.Array) -> Moments:
     """Return the moments of the rows before and these together (Chan, Golub and LeVeque 1983, equation 2.1).
 
-    Mean and variance are kept instead of sums, which would outgrow float32.
+    Mean and variance are kept instead of sums, which would outgrow float32. Numbers are taken for at most
+    `MOST_DEVIATIONS` from the mean of the rows before: one wild row (the largest float32 as a mark for "nothing there")
+    would else make the numbers of all others 0 for ever. What has really grown is reached within a few batches.
 
     Args:
         moments: Of the rows before.
         numbers: float32[T+1, B, *shape].
         fresh: bool[T+1, B]; the other rows do not count.
     """
+    away = MOST_DEVIATIONS * jnp.maximum(jnp.sqrt(moments.variance), 1.0)
+    away = jnp.where(moments.rows > 0, away, MOST)[None, None]
+    middle = moments.mean[None, None]
+    numbers = jnp.clip(numbers, middle - away, middle + away)
     weight = fresh.astype(jnp.float32).reshape(fresh.shape + (1,) * (numbers.ndim - fresh.ndim))
     added = jnp.sum(fresh, dtype=jnp.float32)
     divisor = jnp.maximum(added, 1.0)

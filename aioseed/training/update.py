@@ -100,7 +100,8 @@ def init_state(agent: Agent, optimizer: Optimizer, key: jax.Array, placement: Pl
 class Update:
     """Make the optimiser steps of one call; a pure function of (state, columns), to be compiled.
 
-    A step whose loss or gradient norm is not finite changes nothing but the count of skipped steps.
+    A step whose loss or gradient norm is not finite, or which would leave a number in the state that is not, changes
+    nothing but the count of skipped steps.
     """
 
     def __init__(
@@ -138,7 +139,6 @@ class Update:
         weight = jnp.where(sums.weight > 0, sums.weight, 1.0)
         gradient = jax.tree.map(lambda leaf: (leaf / weight).astype(leaf.dtype), sums.gradients)
         norm = _global_norm(gradient)
-        finite = jnp.isfinite(sums.total) & jnp.isfinite(norm)
 
         learner = state.learner
         updates, opt_state = self._optimizer.transformation.update(gradient, state.opt_state, learner.params)
@@ -147,6 +147,8 @@ class Update:
             self._agent.after_update(moved, state.step + 1),
             self._unroll(columns, first, self._unrolls // self._piece),
         )
+        # The whole state: a finite loss may leave statistics or moments of the optimiser that are not.
+        finite = jnp.isfinite(sums.total) & jnp.isfinite(norm) & _is_finite((moved, opt_state))
         new = (moved, opt_state, state.step + 1)
         old = (learner, state.opt_state, state.step)
         learner, opt_state, step = jax.tree.map(lambda ours, theirs: jnp.where(finite, ours, theirs), new, old)
@@ -295,6 +297,12 @@ def _report(steps: _StepOutput) -> UpdateOutput:
     metrics["gradient_norm"] = mean(steps.gradient_norm, ones)
     metrics["learning_rate"] = mean(steps.learning_rate, ones)
     return UpdateOutput(Figures.of(metrics), steps.finite, _join_leading_axes(steps.aux))
+
+
+def _is_finite(state: PyTree) -> jax.Array:
+    """Say whether all real numbers of `state` are finite, bool[]."""
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def _unroll_keys(key: jax.Array, unrolls: int) -> jax.Array:

@@ -107,7 +107,7 @@ def test_pixels_become_numbers():
 
 @FEW
 @given(
-    arrays.arrays(np.float32, (3, 4, 2, 2), elements=st.floats(-100, 100, width=32)),
+    arrays.arrays(np.float32, (3, 4, 2, 2), elements=st.floats(-50, 50, width=32)),  # none is wild
     arrays.arrays(np.bool_, (3, 4, 2)),
 )
 def test_statistics_of_batches_are_those_of_all_rows_at_once(batches, counted):
@@ -125,6 +125,36 @@ def test_statistics_of_batches_are_those_of_all_rows_at_once(batches, counted):
     used = np.sqrt(np.asarray(moments.variance, np.float64)) + 1e-3
     literal = np.clip((batches[0, 0] - np.asarray(moments.mean, np.float64)) / used, -3, 3)
     np.testing.assert_allclose(found, literal, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("wild", [3.4e38, -1e20])
+@pytest.mark.parametrize("at", [0, 50])
+def test_one_wild_row_makes_nothing_else_nought_for_ever(wild, at):
+    transform, rng = normalize(ArraySpec("float32", (1,))), np.random.default_rng(0)
+    params = transform.init()
+    for number in range(100):
+        rows = rng.normal(3.0, 2.0, (33, 32, 1)).astype(np.float32)
+        if number == at:
+            rows[3, 4] = wild
+        params = transform.observe(
+            params, ((),), jnp.asarray(rows), jnp.zeros((33, 32), bool), jnp.ones((33, 32), bool)
+        )
+    (moments,) = params
+    assert np.isfinite(moments.variance).all()
+    if at:
+        np.testing.assert_allclose(moments.variance, 4.0, rtol=0.5)
+
+
+def test_what_has_really_grown_is_reached_within_a_few_batches():
+    transform, rng = normalize(ArraySpec("float32", (1,))), np.random.default_rng(0)
+    params = transform.init()
+    for scale_now in [0.0] * 20 + [1e4] * 20:
+        rows = rng.normal(0.0, scale_now, (33, 32, 1)).astype(np.float32)
+        params = transform.observe(
+            params, ((),), jnp.asarray(rows), jnp.zeros((33, 32), bool), jnp.ones((33, 32), bool)
+        )
+    (moments,) = params
+    np.testing.assert_allclose(np.sqrt(moments.variance), 1e4 / np.sqrt(2), rtol=0.1)
 
 
 def test_a_chain_feeds_each_transform_with_what_the_one_before_gave():

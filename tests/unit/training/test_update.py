@@ -196,11 +196,16 @@ def test_the_learning_rate_follows_applied_steps(kit):
     assert [rates[0], *rates[2:]] == [1.0, 0.75, 0.5]
 
 
-def test_statistics_are_written_once_a_step_and_never_by_one_that_is_skipped(kit):
-    """An agent that counts rewards: whole batches, after `after_update`, whatever the pieces; nothing when skipped."""
+@pytest.mark.parametrize("wrong", [np.nan, 200.0], ids=["loss", "statistics"])
+def test_statistics_are_written_once_a_step_and_never_by_one_that_is_skipped(kit, wrong):
+    """An agent that counts rewards: whole batches, after `after_update`, whatever the pieces; nothing when skipped.
+
+    Skipped is a step whose loss is not finite, and one whose statistics alone would not be.
+    """
 
     def observe(state: LearnerState, unroll: Unroll) -> LearnerState:
-        return LearnerState(state.params, {**state.extra, "sum": state.extra["sum"] + unroll.reward.sum()})
+        found = jnp.where(unroll.reward.max() > 100, jnp.inf, unroll.reward.sum())
+        return LearnerState(state.params, {**state.extra, "sum": state.extra["sum"] + found})
 
     plain = kit.agent()
     agent = plain._replace(
@@ -215,7 +220,7 @@ def test_statistics_are_written_once_a_step_and_never_by_one_that_is_skipped(kit
     state = init_state(agent, optimizer, jax.random.key(0), kit.here)
     update = Update(agent, optimizer, kit.environment.observation, config)
     columns = kit.columns(5, 8)
-    columns.reward[1:, 4:] = np.nan  # the second step is not finite
+    columns.reward[1:, 4:] = wrong  # in the second step
     state, output = compile_update(update, state, kit.layout, config, kit.here)(state, columns)
     assert output.finite.tolist() == [True, False]
     np.testing.assert_allclose(state.learner.extra["sum"], columns.reward[:, :4].sum(), rtol=1e-5)
