@@ -114,6 +114,22 @@ async def test_reason_travels_from_the_listener_alone(channels: tuple[Channel, C
     assert (await closed(far)).reason == "enough"
 
 
+async def test_a_write_that_has_just_begun_is_no_backlog_and_one_that_lasts_is(
+    plain: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioseed_grpc.channel.LONG_WRITE_S", 0.02)
+    for _ in range(30):  # soon it is more than the peer takes without reading
+        plain.channel.send_nowait(bytes(2**20))
+        assert plain.channel.backlog_bytes == 0
+        await asyncio.sleep(0.1)
+        if plain.channel.backlog_bytes:
+            break
+    assert plain.channel.backlog_bytes == 1
+    plain.channel.send_nowait(b"waits")
+    assert plain.channel.backlog_bytes > 1
+    plain.call.cancel()
+
+
 async def test_reader_that_waits_does_not_hold_up_a_close(channels: tuple[Channel, Channel]) -> None:
     near, far = channels
     receiving = asyncio.create_task(closed(near))
