@@ -10,7 +10,6 @@ import secrets
 import socket
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
-from urllib.parse import urlsplit
 
 from aioseed import __version__
 from aioseed.actor.config import EnvironmentConfig
@@ -111,8 +110,7 @@ async def run_actor(
         jitter: Uniform numbers in [0, 1) from which the pauses between attempts follow; random if None.
 
     Raises:
-        UsageError: The arguments are impossible, a plugin or the environment does not exist, or `tls` says whom to
-            trust and the URL is one without TLS.
+        UsageError: The arguments are impossible, or a plugin or the environment does not exist.
         ConnectError: No learner answered in time.
         AuthenticationError: The token was not accepted.
         CertificateError: The learner's certificate is not trusted, or it does not accept ours.
@@ -123,7 +121,6 @@ async def run_actor(
     sizes = group_sizes(environments, groups)
     # Plugins are files: they are found and imported off the loop.
     road = transport if transport is not None else await asyncio.to_thread(transport_for, url)
-    _refuse_unused(tls, url, road)
     make = _maker(make_env)
     tell = on_event if on_event is not None else _log
     workers = [make_worker(index, count, make) for index, count in enumerate(sizes)]
@@ -264,17 +261,6 @@ class _Actor:
 
 def _is_about_the_token(end: End) -> bool:
     return isinstance(end.error, RefusedError) and end.error.code == RefusalCode.RESUME_TOKEN
-
-
-def _refuse_unused(tls: ClientTls, url: str, road: Transport) -> None:
-    """Refuse to show a token to whoever answers, where the user has said whom to trust.
-
-    Raises:
-        UsageError: `tls` says something, and `url` is one without TLS.
-    """
-    if tls != NO_TLS and urlsplit(url).scheme not in road.secure_schemes:
-        secure = " or ".join(f"{scheme}://" for scheme in sorted(road.secure_schemes)) or "another transport"
-        raise UsageError(f"{url} is without TLS, so that no certificate can be looked at or shown: say {secure}")
 
 
 def _maker(make_env: MakeEnvironments | EnvironmentConfig) -> MakeEnvironments:

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aioseed.actor.run import run_actor
 from aioseed.errors import (
     AuthenticationError,
     ChannelClosed,
@@ -19,10 +17,8 @@ from aioseed.errors import (
     UsageError,
 )
 from aioseed.transport.channel import Channel, DialOptions
-from aioseed.transport.client_tls import ClientTls
 from aioseed.transport.memory import MemoryTransport
 from aioseed.transport.token import Secret
-from aioseed.types import BatchEnvironment
 from aioseed.wire.messages import Bye, Error, Ping, Refused
 
 
@@ -307,13 +303,3 @@ async def test_a_bye_that_crossed_a_step_is_heard_though_nothing_can_be_sent_any
     await peer.cut()
     assert (await task).sessions == 1
     assert stage.kinds() == ["welcomed", "over"]
-
-
-@pytest.mark.parametrize("tls", [ClientTls(fingerprint="00" * 32), ClientTls(ca=Path("ca.crt"))])
-@pytest.mark.parametrize(("url", "instead"), [("ws://127.0.0.1:1", "wss://"), ("grpc://127.0.0.1:1", "grpcs://")])
-async def test_whom_to_trust_is_not_said_in_vain(url: str, instead: str, tls: ClientTls) -> None:
-    def none(count: int) -> BatchEnvironment:
-        raise AssertionError("nothing is built for it")
-
-    with pytest.raises(UsageError, match=f"is without TLS.*say {instead}"):
-        await run_actor(url, none, environments=1, tls=tls)
