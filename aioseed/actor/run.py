@@ -230,8 +230,8 @@ class _Actor:
             options = self._options._replace(token=token, connect_timeout_s=patience_s)
             channel = await self._transport.dial(self._url, options)
         except CertificateError as error:
-            # A learner that was known before may be changing its certificate.
-            return End("retry" if contact.welcomed_once else "failed", error)
+            # A learner that was known before may be changing its certificate, and keeps the slots meanwhile.
+            return End("retry" if contact.welcomed_once else "failed", error, may_resume=True)
         except AuthenticationError as error:
             # A learner that was just restarted has a new token; it may have been written since we read it.
             return End("retry" if await self._read_token() != token else "failed", error)

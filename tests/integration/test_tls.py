@@ -136,6 +136,15 @@ async def test_a_fingerprint_at_an_address_without_tls_is_refused_before_anythin
     assert not came
 
 
+@pytest.mark.every_loop
+@pytest.mark.parametrize("tls", [ClientTls(), ClientTls("ab" * 32)], ids=["authority", "fingerprint"])
+async def test_who_hangs_up_before_the_handshake_says_nothing_about_certificates(kind, tls) -> None:
+    async with hanging_up(kind[0].schemes[1]) as (url, came):
+        with pytest.raises(ConnectError, match=url):
+            await kind[0].dial(url, DialOptions(TOKEN, tls=tls))
+    assert came
+
+
 async def test_an_expired_certificate_is_no_better_for_its_fingerprint(kind, authority) -> None:
     issued = authority.issue("127.0.0.1", days=-1)
     async with serving(kind, ServerTls(*issued)) as listener:
