@@ -20,8 +20,15 @@ MAX_FILE_BYTES = 2**20
 
 
 def is_loopback(url: str) -> bool:
-    """Return True when the host of `url` is this machine by name or number: ``localhost``, 127.0.0.0/8, ::1."""
-    parts = urlsplit(url)
+    """Return True when the host of `url` is this machine by name or number: ``localhost``, 127.0.0.0/8, ::1.
+
+    Raises:
+        UsageError: The URL cannot be read.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"{url!r} is not an address: {error}") from error
     return Address(parts.scheme, parts.hostname or "", 0).is_loopback
 
 

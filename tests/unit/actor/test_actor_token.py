@@ -49,6 +49,11 @@ def test_an_address_without_host_or_with_an_impossible_port_is_a_usage_error(url
         token_path(url)
 
 
+def test_an_address_that_cannot_be_read_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="is not an address"):
+        is_loopback("ws://[::1:1")
+
+
 def test_what_is_written_is_read_and_replaces_what_was_there() -> None:
     path = token_path("ws://127.0.0.1:8700")
     write_token(path, Secret("old"))

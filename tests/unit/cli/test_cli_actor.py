@@ -157,6 +157,9 @@ def test_a_wrong_request_is_one_sentence(
             4,
             "did not answer within 0.3 s",
         ),
+        (["ws://gpu-box", "--env", "CartPole-v1"], 2, "a host and a port are needed"),
+        (["ws://[::1:1", "--env", "CartPole-v1"], 2, "Invalid IPv6 URL"),
+        ([URL, "--env", "CartPole-v1", "--fingerprint", "ab" * 32], 2, "has no TLS"),
         ([URL, "--env", "CartPole-v1", "--envs", "0"], 2, "0 environments cannot be cut into 1 groups"),
     ],
 )
