@@ -98,7 +98,7 @@ async def run_actor(
         actor_index: Place among the actors of one command, which orders the slots in lockstep mode.
         role: ``train``, or ``evaluate`` for environments whose steps are not trained on.
         token: Secret to show, or a function that gives it for each attempt: a restarted learner may have a new one.
-        tls: How to know a learner whose URL asks for TLS.
+        tls: How to know a learner; only for a URL with TLS.
         task: Name and configuration of the environment, to equal the learner's; None to be judged by specs alone.
         transport: Opens the channel; that of the URL's scheme if None.
         wait_s: Longest wait for the first welcome, but for a learner that says that it is starting.
@@ -121,6 +121,7 @@ async def run_actor(
     sizes = group_sizes(environments, groups)
     # Plugins are files: they are found and imported off the loop.
     road = transport if transport is not None else await asyncio.to_thread(transport_for, url)
+    _check_tls(url, road, tls)
     make = _maker(make_env)
     tell = on_event if on_event is not None else _log
     workers = [make_worker(index, count, make) for index, count in enumerate(sizes)]
@@ -229,8 +230,8 @@ class _Actor:
             options = self._options._replace(token=token, connect_timeout_s=patience_s)
             channel = await self._transport.dial(self._url, options)
         except CertificateError as error:
-            # A learner that was known before may be changing its certificate.
-            return End("retry" if contact.welcomed_once else "failed", error)
+            # A learner that was known before may be changing its certificate, and keeps the slots meanwhile.
+            return End("retry" if contact.welcomed_once else "failed", error, may_resume=True)
         except AuthenticationError as error:
             # A learner that was just restarted has a new token; it may have been written since we read it.
             return End("retry" if await self._read_token() != token else "failed", error)
@@ -261,6 +262,17 @@ class _Actor:
 
 def _is_about_the_token(end: End) -> bool:
     return isinstance(end.error, RefusedError) and end.error.code == RefusalCode.RESUME_TOKEN
+
+
+def _check_tls(url: str, transport: Transport, tls: ClientTls) -> None:
+    """Refuse to look for a certificate where there is none: whoever wants one seen would send the token in clear."""
+    if tls == NO_TLS or url.partition(":")[0].lower() in transport.secure_schemes:
+        return
+    ways = " or ".join(f"{scheme}://" for scheme in sorted(transport.secure_schemes)) or "over another transport"
+    raise UsageError(
+        f"{url} has no TLS, so that no certificate would be looked at: dial {ways}, or give neither fingerprint nor"
+        " certificate files"
+    )
 
 
 def _maker(make_env: MakeEnvironments | EnvironmentConfig) -> MakeEnvironments:

@@ -20,8 +20,15 @@ MAX_FILE_BYTES = 2**20
 
 
 def is_loopback(url: str) -> bool:
-    """Return True when the host of `url` is this machine by name or number: ``localhost``, 127.0.0.0/8, ::1."""
-    parts = urlsplit(url)
+    """Return True when the host of `url` is this machine by name or number: ``localhost``, 127.0.0.0/8, ::1.
+
+    Raises:
+        UsageError: The URL cannot be read.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"{url!r} is not an address: {error}") from error
     return Address(parts.scheme, parts.hostname or "", 0).is_loopback
 
 
@@ -67,9 +74,9 @@ def read_token(path: Path) -> Secret:
     """Return the token to show: the first in `path`.
 
     Raises:
-        UsageError: The file is missing or empty, or (on POSIX) others than its owner can read it.
+        UsageError: The file is missing, empty or larger than 1 MiB, or (on POSIX) others than its owner can read it.
     """
-    words = re.sub("#.*", "", _read_private(path)).split()
+    words = re.sub("#[^\r\n]*", "", _read_private(path)).split()
     if not words:
         raise UsageError(f"the token file {path} is empty")
     return Secret(words[0])
@@ -95,10 +102,14 @@ def read_keys(path: Path) -> list[Credential]:
 
 def _read_private(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
                 raise UsageError(f"the token file {path} can be read by others: run chmod 600 {path}")
-            return file.read(MAX_FILE_BYTES)
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            # Not cut: half a line could be a token without the bounds behind it.
+            raise UsageError(f"the token file {path} cannot be used: it has more than {MAX_FILE_BYTES:,} bytes")
+        return content.decode()
     except UnicodeDecodeError:
         raise UsageError(f"the token file {path} cannot be read: it is not UTF-8") from None
     except OSError as error:

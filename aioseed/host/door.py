@@ -86,7 +86,8 @@ class Door:
         self._metrics = metrics
         self._throttle = Throttle()
         self._channels: dict[bytes, set[Channel]] = {}  # by the digest of their token
-        self._seen: tuple[int, int, int] | None = None  # the file is read once more at the first look
+        self._looked = False  # the file is read once more at the first look, which is no news
+        self._seen: tuple[int, int, int] | None = None
 
     def report(self, what: str, peer: str) -> None:
         """Count what a listener refused or cut, and log at most one line a second of each kind."""
@@ -143,9 +144,9 @@ class Door:
     def _read_keys(self) -> bool:
         """Read the token file if it changed. Thread: one of asyncio's."""
         signature = _signature(self._token_file)
-        if self.keys is None or self._token_file is None or signature == self._seen:
+        if self.keys is None or self._token_file is None or (self._looked and signature == self._seen):
             return False
-        news, self._seen = self._seen is not None, signature
+        news, self._looked, self._seen = self._looked, True, signature
         self.keys.replace(read_keys(self._token_file))
         return news
 

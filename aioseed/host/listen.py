@@ -88,14 +88,15 @@ class Listeners:
             self._watch = asyncio.get_running_loop().create_task(door.watch(), name="aioseed-door")
 
     async def close(self, grace_s: float = 2.0) -> None:
-        """Close every listener and remove the token files. Idempotent."""
-        listeners, self._listeners = self._listeners, []
-        for listener in listeners:
-            await listener.close(grace_s)
+        """Remove the token files and close every listener. Idempotent."""
+        # Before the port is free: whoever takes it next leaves a token file of the same name.
         paths, self._token_files = self._token_files, []
         for path in paths:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(os.unlink, path)
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            await listener.close(grace_s)
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.cancel()

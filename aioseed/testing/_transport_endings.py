@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from aioseed.errors import AuthenticationError, ConnectError, ListenError
+from aioseed.errors import AuthenticationError, ConnectError, ListenError, UsageError
 from aioseed.testing._transport_harness import TOKEN, check, ended, expect, open_pairs, refused, refuses_to_send
 from aioseed.transport.channel import Channel, DialOptions, ListenOptions, Transport
 from aioseed.transport.token import Secret
@@ -78,7 +78,7 @@ async def listener_close_ends_channels(transport: Transport, url: str) -> None:
 
 @check
 async def dial_to_nobody_fails(transport: Transport, url: str) -> None:
-    """An address at which nobody listens (any more) raises ConnectError in time."""
+    """An address at which nobody listens (any more) raises ConnectError in time, what is no address UsageError."""
 
     async def handler(channel: Channel) -> None:
         await channel.receive()
@@ -87,7 +87,7 @@ async def dial_to_nobody_fails(transport: Transport, url: str) -> None:
     await listener.close()
     async with asyncio.timeout(3.0):
         await refused(transport, listener.url, DialOptions(connect_timeout_s=2.0), ConnectError)
-    await refused(transport, "nonsense", DialOptions(), ConnectError)
+    await refused(transport, "nonsense", DialOptions(), UsageError)
 
 
 @check

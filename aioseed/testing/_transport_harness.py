@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NamedTuple, TypeAlias
 
-from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError
+from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError, UsageError
 from aioseed.transport.channel import Channel, DialOptions, Listener, ListenOptions, Transport
 from aioseed.transport.keyring import Keyring
 from aioseed.transport.token import Secret
@@ -81,7 +81,10 @@ async def refuses_to_send(channel: Channel) -> bool:
 
 
 async def refused(
-    transport: Transport, url: str, options: DialOptions, kind: type[ConnectError] | type[AuthenticationError]
+    transport: Transport,
+    url: str,
+    options: DialOptions,
+    kind: type[ConnectError] | type[AuthenticationError] | type[UsageError],
 ) -> None:
     """Expect that dialling raises `kind`."""
     try:

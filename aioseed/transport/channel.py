@@ -2,7 +2,7 @@
 
 Every transport, ours and a third party's, implements these classes and passes `aioseed.testing.transport_kit`. A
 message is `bytes`; what it means is `aioseed.wire`'s business. Foreign exceptions never cross: a transport raises only
-`ChannelClosed`, `ConnectError`, `AuthenticationError`, `CertificateError` and `ListenError`.
+`ChannelClosed`, `ConnectError`, `AuthenticationError`, `CertificateError`, `ListenError` and `UsageError`.
 """
 
 from __future__ import annotations
@@ -216,6 +216,7 @@ class Transport(ABC):
         """Open a channel to `url`. Safe to cancel.
 
         Raises:
+            UsageError: The URL can never be an address of this transport, so that there is no use in dialling again.
             ConnectError: Nobody answers, or not in time.
             AuthenticationError: The token was not accepted.
             CertificateError: The listener's certificate is not trusted, or it does not accept ours.

@@ -58,6 +58,10 @@ def parse_fingerprint(text: str) -> str:
     return digits
 
 
+class _HungUp(Exception):
+    """Say that the peer hung up after the handshake, without a word."""
+
+
 class Identity(NamedTuple):
     """Hold what a TLS library other than Python's needs, in PEM."""
 
@@ -108,9 +112,9 @@ async def why_refused(address: Address, tls: ClientTls) -> CertificateError | No
         await _greet(address, context)
     except CertificateError as error:
         return error
-    except (ConnectionResetError, EOFError):
+    except _HungUp:
         # Since TLS 1.3 a client's handshake is over before the server looks at its certificate, and not every library
-        # says why it then hangs up.
+        # says why it then hangs up. Who hangs up before that, a tunnel whose far end is away, says nothing about it.
         did = "did not accept our certificate" if tls.certificate is not None else "wants a certificate of ours"
         return CertificateError("client", f"{address.url} {did} (--tls-cert and --tls-key)", url=address.url)
     except OSError as error:
@@ -206,6 +210,10 @@ async def _greet(address: Address, context: ssl.SSLContext, *, answer: bool = Tr
 
     With `answer`, wait a moment for the first byte: since TLS 1.3 a server says after the handshake that it wants
     another certificate of a client.
+
+    Raises:
+        OSError: Nobody answers, or the handshake failed.
+        _HungUp: It did not, but no answer will come.
     """
     reader, writer = await asyncio.open_connection(
         address.host, address.port, ssl=context, ssl_handshake_timeout=10.0, server_hostname=address.host
@@ -216,7 +224,9 @@ async def _greet(address: Address, context: ssl.SSLContext, *, answer: bool = Tr
             try:
                 async with asyncio.timeout(_ANSWERS_WITHIN_S):
                     if not await reader.read(1):
-                        raise EOFError("the peer hung up after the handshake")
+                        raise _HungUp
+            except ConnectionResetError as error:
+                raise _HungUp from error
             except TimeoutError:
                 pass
         names = (connection.getpeercert() or {}).get("subjectAltName", ())

@@ -45,8 +45,8 @@ class Keyring:
     """
 
     def __init__(self, credentials: Sequence[Credential], clock: Callable[[], float] = time.time) -> None:
-        self._credentials = tuple(credentials)
         self._clock = clock
+        self.replace(credentials)
 
     @classmethod
     def of(cls, *tokens: Secret | str) -> Keyring:
@@ -58,19 +58,19 @@ class Keyring:
         """Return the credential of a peer that showed `shown`, None if it may not enter."""
         digest, found = digest_of(shown or ""), None
         # All are compared: the time must not tell which one was nearly right.
-        for credential in self._credentials:
+        for credential in self._by_digest.values():
             if hmac.compare_digest(digest, credential.digest):
                 found = credential
         return found if found is not None and shown is not None and self.holds(found) else None
 
     def holds(self, credential: Credential) -> bool:
         """Say whether the token behind `credential` is still in the ring and has not expired."""
-        now_s = self._clock()
-        return any(held.digest == credential.digest and now_s < held.expires_at_s for held in self._credentials)
+        held = self._by_digest.get(credential.digest)
+        return held is not None and self._clock() < held.expires_at_s
 
     def replace(self, credentials: Sequence[Credential]) -> None:
         """Take other credentials; whoever entered with one that is gone is to be sent away."""
-        self._credentials = tuple(credentials)
+        self._by_digest = {credential.digest: credential for credential in credentials}
 
 
 def parse_keys(text: str) -> list[Credential]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Self
 from urllib.parse import urlsplit
 
-from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError, ListenError
+from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError, ListenError, UsageError
 from aioseed.transport.channel import Channel, DialOptions, Handler, Listener, ListenOptions, Transport
 from aioseed.transport.handlers import HandlerSet
 from aioseed.transport.queue import MessageQueue, again, cut_reason
@@ -140,7 +140,9 @@ class MemoryTransport(Transport):
         """Open a channel to the listener at `url` in this instance; never waits."""
         try:
             listener = self._listeners[self._name(url)]
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
+            raise UsageError(f"cannot dial {url}: {error}") from error
+        except KeyError as error:
             raise ConnectError(f"nobody listens at {url}", url=url) from error
         return listener.accept(next(self._diallers), options)
 

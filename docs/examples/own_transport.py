@@ -6,7 +6,7 @@ from collections import Counter
 
 from aioseed_websocket import WebSocketTransport
 
-from aioseed.errors import AuthenticationError, ConnectError, ListenError
+from aioseed.errors import AuthenticationError, ConnectError, ListenError, UsageError
 from aioseed.transport import Channel, DialOptions, Handler, Listener, ListenOptions, Transport
 
 
@@ -89,7 +89,7 @@ class CountedTransport(Transport):
     async def dial(self, url: str, options: DialOptions) -> Channel:
         """Open a channel to `url`."""
         if not url.startswith("counted://"):
-            raise ConnectError(f"cannot dial {url}: it does not begin with counted://", url=url)
+            raise UsageError(f"cannot dial {url}: it does not begin with counted://")
         try:
             return CountedChannel(await self._inner.dial(_as_websocket(url), options), self.counts)
         except (AuthenticationError, ConnectError) as error:

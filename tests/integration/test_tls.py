@@ -14,6 +14,7 @@ import pytest
 from aioseed_grpc import GrpcTransport
 from aioseed_websocket import WebSocketTransport
 
+from aioseed.actor.run import run_actor
 from aioseed.errors import AuthenticationError, CertificateError, ChannelClosed, ConnectError, ListenError, UsageError
 from aioseed.testing.transport_kit import TRANSPORT_CHECKS
 from aioseed.transport import (
@@ -107,6 +108,41 @@ async def test_another_fingerprint_is_refused_before_the_token_is_sent(kind, aut
         with pytest.raises(CertificateError, match=f"not {wanted}") as caught:
             await echoed(kind, listener.url, ClientTls(wanted))
     assert caught.value.reason == "fingerprint"
+
+
+@asynccontextmanager
+async def hanging_up(scheme: str) -> AsyncIterator[tuple[str, list[str]]]:
+    """Accept connections and close them, as a tunnel does whose far end is away; give its URL and who came."""
+    came: list[str] = []
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(str(writer.get_extra_info("peername")))
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}", came
+
+
+def unmade(count: int) -> Any:
+    raise AssertionError("no environment is needed")
+
+
+async def test_a_fingerprint_at_an_address_without_tls_is_refused_before_anything_is_sent(kind) -> None:
+    plain, secure = kind[0].schemes
+    async with hanging_up(plain) as (url, came):
+        with pytest.raises(UsageError, match=f"{url} has no TLS.*dial {secure}://"):
+            await run_actor(url, unmade, environments=1, token="right", tls=ClientTls("ab" * 32), wait_s=1.0)
+    assert not came
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize("tls", [ClientTls(), ClientTls("ab" * 32)], ids=["authority", "fingerprint"])
+async def test_who_hangs_up_before_the_handshake_says_nothing_about_certificates(kind, tls) -> None:
+    async with hanging_up(kind[0].schemes[1]) as (url, came):
+        with pytest.raises(ConnectError, match=url):
+            await kind[0].dial(url, DialOptions(TOKEN, tls=tls))
+    assert came
 
 
 async def test_an_expired_certificate_is_no_better_for_its_fingerprint(kind, authority) -> None:

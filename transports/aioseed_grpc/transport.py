@@ -7,7 +7,7 @@ import functools
 
 import grpc
 
-from aioseed.errors import AuthenticationError, ConnectError, ListenError
+from aioseed.errors import AuthenticationError, ConnectError, ListenError, UsageError
 from aioseed.transport.address import Address, parse_url, resolve
 from aioseed.transport.channel import Channel, DialOptions, Handler, Listener, ListenOptions, Transport
 from aioseed.transport.client_tls import certificate_error, dial_identity, why_refused
@@ -50,7 +50,7 @@ class GrpcTransport(Transport):
         try:
             address = parse_url(url, self.schemes)
         except ValueError as error:
-            raise ConnectError(f"cannot dial {url}: {error}", url=url) from error
+            raise UsageError(f"cannot dial {url}: {error}") from error
         token = None if options.token is None else bearer(options.token)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise AuthenticationError("the token has characters that gRPC metadata cannot carry", url=url)

@@ -7,7 +7,7 @@ from functools import partial
 
 import aiohttp
 
-from aioseed.errors import ConnectError, ListenError
+from aioseed.errors import ListenError, UsageError
 from aioseed.transport.address import parse_url, resolve
 from aioseed.transport.channel import Channel, DialOptions, Handler, Listener, ListenOptions, Transport
 from aioseed.transport.client_tls import dial_context, why_refused
@@ -44,7 +44,7 @@ class WebSocketTransport(Transport):
         try:
             address = parse_url(url, self.schemes)
         except ValueError as error:
-            raise ConnectError(f"cannot dial {url}: {error}", url=url) from error
+            raise UsageError(f"cannot dial {url}: {error}") from error
         session = aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None), trust_env=False
         )

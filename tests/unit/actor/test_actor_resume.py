@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from aioseed.errors import EnvironmentFailed
+from aioseed.errors import CertificateError, EnvironmentFailed
+from aioseed.transport.channel import Channel, DialOptions
+from aioseed.transport.memory import MemoryTransport
 from aioseed.types import FIRST
 from aioseed.wire.messages import Refused
 
@@ -81,6 +83,30 @@ async def test_slots_that_were_lost_meanwhile_begin_anew_and_the_others_go_on(st
     step = await peer.step()
     assert (step.slots, step.epochs, step.sequences) == ([0, 7, 2], [1, 5, 1], [2, 0, 2])
     assert step.columns.flags.tolist() == [0, FIRST, 0]
+
+
+async def test_a_certificate_that_is_not_right_for_a_while_costs_no_session(stage: Any) -> None:
+    class ChangingItsCertificate(MemoryTransport):
+        dials = 0
+
+        async def dial(self, url: str, options: DialOptions) -> Channel:
+            self.dials += 1
+            if self.dials == 2:
+                raise CertificateError("expired", f"the certificate of {url} is not valid now", url=url)
+            return await super().dial(url, options)
+
+    stage.transport = ChangingItsCertificate()
+    await stage.listen()
+    stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    peer.act(await peer.step(), [0])
+    await peer.step()
+    await peer.cut()
+    peer = await stage.peer()
+    assert stage.transport.dials == 3
+    assert (await peer.greet([0], [1])).resume_token == "next"
+    assert (await peer.step()).sequences == [1]
 
 
 async def test_a_token_that_is_refused_is_left_out_at_once_and_environments_are_reset(stage: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aioseed.actor.token import is_loopback, read_token, token_path, write_token
+from aioseed.actor.token import MAX_FILE_BYTES, is_loopback, read_keys, read_token, token_path, write_token
 from aioseed.errors import UsageError
 from aioseed.transport.token import Secret
 
@@ -49,6 +49,11 @@ def test_an_address_without_host_or_with_an_impossible_port_is_a_usage_error(url
         token_path(url)
 
 
+def test_an_address_that_cannot_be_read_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="is not an address"):
+        is_loopback("ws://[::1:1")
+
+
 def test_what_is_written_is_read_and_replaces_what_was_there() -> None:
     path = token_path("ws://127.0.0.1:8700")
     write_token(path, Secret("old"))
@@ -85,6 +90,28 @@ def test_a_missing_or_empty_file_is_a_usage_error(runtime: Path) -> None:
     write_token(runtime / "empty", Secret(""))
     with pytest.raises(UsageError, match="is empty"):
         read_token(runtime / "empty")
+
+
+def test_a_file_that_is_too_large_is_a_usage_error_and_never_cut(runtime: Path) -> None:
+    file, line = runtime / "tokens", b"canary actor=lab environments=64\n"
+    file.touch(mode=0o600)
+    file.write_bytes(b"#" * (MAX_FILE_BYTES - len(line) - 1) + b"\n" + line)
+    [bounded] = read_keys(file)
+    assert (bounded.actor, bounded.max_environments) == ("lab", 64)
+    file.write_bytes(b"#" + file.read_bytes())
+    for read in (read_keys, read_token):
+        with pytest.raises(UsageError, match="more than 1,048,576 bytes") as caught:
+            read(file)
+        assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_lines_end_as_each_system_ends_them(runtime: Path, end: bytes) -> None:
+    file = runtime / "tokens"
+    file.touch(mode=0o600)
+    file.write_bytes(end.join([b"# ours", b"first", b"second actor=lab", b""]))
+    assert read_token(file) == Secret("first")
+    assert [credential.actor for credential in read_keys(file)] == ["", "lab"]
 
 
 def test_a_file_that_cannot_be_written_is_a_usage_error(runtime: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from aioseed.errors import (
     UsageError,
 )
 from aioseed.transport.channel import Channel, DialOptions
+from aioseed.transport.client_tls import ClientTls
 from aioseed.transport.memory import MemoryTransport
 from aioseed.transport.token import Secret
 from aioseed.wire.messages import Bye, Error, Ping, Refused
@@ -249,6 +251,24 @@ async def test_groups_larger_than_the_learner_takes_are_a_usage_error(stage: Any
 async def test_impossible_groups_are_a_usage_error(stage: Any, environments: int, groups: int) -> None:
     with pytest.raises(UsageError, match="cannot be cut"):
         await stage.start(environments, groups=groups)
+
+
+@pytest.mark.parametrize(
+    "tls",
+    [
+        ClientTls(fingerprint="ab" * 32),
+        ClientTls(ca=Path("ca")),
+        ClientTls(certificate=Path("mine")),
+        ClientTls(key=Path("key")),
+    ],
+)
+async def test_a_certificate_for_an_address_without_tls_is_a_usage_error_before_anything_is_made(
+    stage: Any, tls: ClientTls
+) -> None:
+    await stage.listen()
+    with pytest.raises(UsageError, match="memory://learner has no TLS"):
+        await stage.start(1, tls=tls)
+    assert stage.peers.empty() and not stage.environments
 
 
 @pytest.mark.parametrize("length", [0, 129])

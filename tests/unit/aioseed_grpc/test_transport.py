@@ -11,7 +11,7 @@ import pytest
 from aioseed_grpc import GrpcTransport
 from aioseed_grpc.stream import ACCEPTED_KEY, CLOSE_REASON_KEY, METHOD
 
-from aioseed.errors import AuthenticationError, ConnectError, ListenError, PluginError
+from aioseed.errors import AuthenticationError, ConnectError, ListenError, PluginError, UsageError
 from aioseed.transport import Channel, DialOptions, ListenOptions, Secret
 
 
@@ -27,6 +27,12 @@ async def test_address_that_is_not_ours_is_one_sentence(url: str) -> None:
         await GrpcTransport().listen(url, ignore, ListenOptions())
     assert caught.value.url == url
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["grpc://gpu-box", "grpc://:8701", "grpc://127.0.0.1:99999", "ws://127.0.0.1:1"])
+async def test_url_that_is_no_address_is_a_usage_error(url: str) -> None:
+    with pytest.raises(UsageError, match="cannot dial"):
+        await GrpcTransport().dial(url, DialOptions())
 
 
 async def test_token_that_metadata_cannot_carry_is_refused_before_dialling() -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from aioseed_websocket import WebSocketTransport
 
-from aioseed.errors import ConnectError, ListenError
+from aioseed.errors import ConnectError, ListenError, UsageError
 from aioseed.transport import Channel, DialOptions, ListenOptions, Secret
 
 
@@ -39,9 +39,20 @@ async def test_listener_on_a_name_is_dialled_by_it() -> None:
     await listener.close()
 
 
-@pytest.mark.parametrize("url", ["ws://user@127.0.0.1:1", "ws://127.0.0.1:1/x", "http://127.0.0.1:1"])
-async def test_url_with_more_than_an_address_is_not_dialled(url: str) -> None:
-    with pytest.raises(ConnectError):
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ws://user@127.0.0.1:1",
+        "ws://127.0.0.1:1/x",
+        "http://127.0.0.1:1",
+        "ws://gpu-box",
+        "ws://:8700",
+        "ws://127.0.0.1:99999",
+        "ws://[::1:1",
+    ],
+)
+async def test_url_that_is_no_address_is_a_usage_error(url: str) -> None:
+    with pytest.raises(UsageError, match="cannot dial"):
         await WebSocketTransport().dial(url, DialOptions())
 
 

@@ -167,6 +167,9 @@ def test_options_that_no_hello_could_carry_are_one_sentence(
             4,
             "did not answer within 0.3 s",
         ),
+        (["ws://gpu-box", "--env", "CartPole-v1"], 2, "a host and a port are needed"),
+        (["ws://[::1:1", "--env", "CartPole-v1"], 2, "Invalid IPv6 URL"),
+        ([URL, "--env", "CartPole-v1", "--fingerprint", "ab" * 32], 2, "has no TLS"),
         ([URL, "--env", "CartPole-v1", "--envs", "0"], 2, "0 environments cannot be cut into 1 groups"),
     ],
 )

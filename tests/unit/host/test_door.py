@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aioseed.errors import AuthenticationError, ChannelClosed
+from aioseed.errors import AuthenticationError, ChannelClosed, UsageError
 from aioseed.host.door import Door, Throttle
 from aioseed.telemetry.counters import Metrics
 from aioseed.transport.channel import Channel, DialOptions, ListenOptions
@@ -29,6 +29,12 @@ def write(path: Path, text: str) -> None:
     draft.write_text(text)
     draft.chmod(0o600)
     draft.replace(path)
+
+
+async def counted(metrics: Metrics, name: str, times: int = 1) -> None:
+    async with asyncio.timeout(30):
+        while metrics.counter(name).value < times:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -65,11 +71,29 @@ async def test_a_token_that_is_removed_closes_its_sessions_and_no_others(opened)
 async def test_a_token_file_that_cannot_be_used_changes_nothing(opened, caplog):
     file, metrics, dial = opened
     await asyncio.to_thread(write, file, "")
-    async with asyncio.timeout(30):
-        while not metrics.counter("transport/reloads_failed").value:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await counted(metrics, "transport/reloads_failed")
     await (await dial(ONE)).send(b"x")
     assert "what was there before stays" in caplog.text and "canary" not in caplog.text
+
+
+async def test_a_token_file_that_is_gone_and_comes_back_is_told_and_counted(opened, caplog):
+    file, metrics, dial = opened
+    caplog.set_level(logging.INFO)
+    await asyncio.to_thread(write, file, "")  # what is told of it shows that the first look is over
+    await counted(metrics, "transport/reloads_failed")
+    await asyncio.to_thread(file.unlink)
+    await counted(metrics, "transport/reloads_failed", 2)
+    assert not metrics.counter("transport/reloads").value
+    await asyncio.to_thread(write, file, "new-canary")
+    await counted(metrics, "transport/reloads")
+    assert "the tokens were read again" in caplog.text and "canary" not in caplog.text
+    await (await dial(Secret("new-canary"))).send(b"x")
+
+
+def test_a_token_file_that_is_gone_at_the_first_look_is_told(tmp_path):
+    door = Door(Keyring.of(ONE), tmp_path / "none", None, 9, Metrics())
+    with pytest.raises(UsageError, match="cannot be read"):
+        door._read_keys()
 
 
 async def test_one_token_opens_so_many_channels_and_a_closed_one_makes_room(opened):

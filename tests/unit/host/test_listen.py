@@ -13,7 +13,7 @@ from aioseed.actor.token import read_token, token_path, write_token
 from aioseed.errors import ListenError, PluginError, UsageError
 from aioseed.host.listen import Listeners
 from aioseed.telemetry.counters import Metrics
-from aioseed.transport.channel import Channel
+from aioseed.transport.channel import Channel, Listener
 from aioseed.transport.config import TransportConfig
 from aioseed.transport.memory import MemoryTransport
 from aioseed.transport.token import Secret
@@ -63,6 +63,36 @@ async def test_closing_takes_the_token_away_and_is_idempotent(listeners):
     await listeners.close(0.1)
     await listeners.close(0.1)
     assert not path.exists() and listeners.urls == ()
+
+
+async def test_a_token_file_is_gone_before_another_learner_can_take_the_port_and_leave_its_own(made):
+    class Successor(MemoryTransport):
+        """Let the next learner in while a listener that has freed its port waits for its sessions."""
+
+        schemes = ("ws",)
+
+        async def listen(self, url, handler, options):
+            return Slow(url)
+
+    class Slow(Listener):
+        def __init__(self, url: str) -> None:
+            self._url = url
+
+        @property
+        def url(self) -> str:
+            return self._url
+
+        async def close(self, grace_s: float = 2.0) -> None:
+            if successors:
+                await successors.pop().open([self._url], handle, [Successor()])
+
+    url, first, second = "ws://127.0.0.1:8700", made(), made()
+    successors = [second]
+    await first.open([url], handle, [Successor()])
+    await first.close(0.1)
+    assert await asyncio.to_thread(read_token, token_path(url)) == second.token
+    await second.close(0.1)
+    assert not token_path(url).exists()
 
 
 @pytest.mark.parametrize("url", ["ws://0.0.0.0:0", "grpc://10.0.0.1:8701", "ws://[::]:0"])

@@ -30,7 +30,7 @@ def test_either_of_two_tokens_opens_while_one_replaces_the_other() -> None:
     ring = Keyring.of("old", "new")
     old, new = ring.admit("old"), ring.admit("new")
     assert old is not None and new is not None and old != new
-    ring.replace(Keyring.of("new")._credentials)
+    ring.replace(parse_keys("new"))
     assert ring.admit("old") is None and not ring.holds(old) and ring.holds(new)
 
 
@@ -49,6 +49,21 @@ def test_a_token_ends_at_its_moment() -> None:
     assert held is not None
     now_s[0] = 60.0
     assert ring.admit("t") is None and not ring.holds(held)
+
+
+def test_whether_a_token_is_still_held_is_not_looked_for_in_all_of_them() -> None:
+    class Counted(bytes):
+        __hash__ = bytes.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            compared.append(other)
+            return bytes.__eq__(self, other)
+
+    compared: list[object] = []
+    ring = Keyring([Credential(Counted(digest.to_bytes(32, "big"))) for digest in range(4096)])
+    last = Credential((4095).to_bytes(32, "big"))
+    compared.clear()  # the making of a dictionary may compare
+    assert ring.holds(last) and len(compared) < 10
 
 
 @pytest.mark.parametrize(
