@@ -132,6 +132,10 @@ class Replay:
             numbers, priorities = numbers[kept], priorities[kept]
         self._tree.set(numbers % self._all_places, self._weight(priorities))
 
+    def demote(self, numbers: np.ndarray) -> None:
+        """Give unrolls the lowest priority; those that have gone are passed over."""
+        self.update(numbers, np.zeros(len(numbers)))
+
     def priorities(self) -> np.ndarray:
         """Return the weights of all unrolls held, oldest first: priorities raised to the exponent."""
         return self._tree.get(self._places())
