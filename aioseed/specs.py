@@ -247,9 +247,10 @@ def zeros(spec: ArraySpec, leading: tuple[int, ...]) -> np.ndarray:
 
 
 def wire_dtype(dtype: np.dtype[np.generic]) -> str:
-    """Return the dtype in which an array travels: float64 becomes float32, int64 int32, bool uint8, all else stays."""
+    """Return the dtype in which an array travels: float64 becomes float32, int64 int32, bool int8, all else stays."""
     name = np.dtype(dtype).name
-    return {"float64": "float32", "int64": "int32", "uint64": "uint32", "bool": "uint8"}.get(name, name)
+    # Not uint8: networks take that for pixels and divide it by 255, which would make 1 as good as 0.
+    return {"float64": "float32", "int64": "int32", "uint64": "uint32", "bool": "int8"}.get(name, name)
 
 
 def _array_from_json(form: Mapping[str, Json]) -> ArraySpec:

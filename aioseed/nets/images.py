@@ -82,7 +82,7 @@ def r2d2(
     Args:
         observation: One image [H, W, C].
         action: Its one-hot form is an input where `include_previous`.
-        heads: Outputs, each ``value + advantages - mean(advantages)``.
+        heads: Outputs, each ``value + advantages - mean(advantages)``; none may take the action.
         hidden_units: Units of the dense layer below the memory.
         lstm_units: Units of the LSTM layer.
         dueling_units: Units of the hidden layer below a head's value, and of the one below its advantages.
@@ -91,7 +91,7 @@ def r2d2(
         kernel_init: How its kernels begin: glorot_uniform, lecun_normal or fan_in_uniform.
 
     Raises:
-        ValueError: An option is not one of those above, or the observation is no such image.
+        ValueError: An option is not one of those above, the observation is no such image, or a head takes the action.
     """
     check_layers("relu", hidden_units=hidden_units, lstm_units=lstm_units, dueling_units=dueling_units)
     torso = NatureTorso(hidden_units, *_precision(dtype, kernel_init))

@@ -72,7 +72,10 @@ def with_action(features: jax.Array, action: jax.Array | None) -> jax.Array:
 
 
 class DuelingOutputs(nn.Module):
-    """Split every head into a value and advantages whose mean is 0 (Wang et al. 2016, arXiv:1511.06581, eq. 9)."""
+    """Split every head into a value and advantages whose mean is 0 (Wang et al. 2016, arXiv:1511.06581, eq. 9).
+
+    None may take the action: the advantage of a single number, Q(x, a), would cancel.
+    """
 
     heads: Heads
     units: int

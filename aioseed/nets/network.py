@@ -72,6 +72,16 @@ NetworkFactory: TypeAlias = Callable[[ObservationSpec, ActionSpec, Heads], Netwo
 """Make a network; what agents get, with the options of the preset already bound."""
 
 
+def refuse_action_heads(heads: Heads) -> None:
+    """Raise ValueError if a head takes the action; for networks that would give it an output of the observation alone.
+
+    Nothing else would show: such a critic learns to say how good it is to be somewhere, whatever is done there.
+    """
+    taking = sorted(name for name, head in heads.items() if head.takes_action)
+    if taking:
+        raise ValueError(f"the agent's head {taking[0]!r} takes the action, which this network gives to no head")
+
+
 def previous_action_size(action: ActionSpec) -> int:
     """Return A, the width of `action_features`."""
     return action.array.size if action.kind == "box" else sum(action.sizes)

@@ -20,6 +20,7 @@ from aioseed.nets.network import (
     PyTree,
     example_inputs,
     flatten_observation,
+    refuse_action_heads,
 )
 from aioseed.specs import ActionSpec, ObservationSpec, Tree
 
@@ -76,7 +77,8 @@ def mlp_dueling_lstm(
     Args:
         observation: As in `mlp_lstm`.
         action: As in `mlp_lstm`.
-        heads: Outputs, each ``value + advantages - mean(advantages)`` (equation 9 there).
+        heads: Outputs, each ``value + advantages - mean(advantages)`` (equation 9 there); none may take the
+            action.
         hidden: As in `mlp_lstm`.
         activation: As in `mlp_lstm`.
         lstm_units: As in `mlp_lstm`.
@@ -85,7 +87,7 @@ def mlp_dueling_lstm(
         include_previous: As in `mlp_lstm`.
 
     Raises:
-        ValueError: An option is not one of those above.
+        ValueError: An option is not one of those above, or a head takes the action.
     """
     hidden = tuple(hidden)
     check_layers(activation, hidden=hidden, lstm_units=lstm_units, layers=max(layers, 1), dueling_units=dueling_units)
@@ -111,7 +113,12 @@ def recurrent(
         layers: Number of LSTM layers; 0 makes a network without memory.
         include_previous: Append the previous action and its reward to what the torso gives.
         read: Makes the one array that the torso takes of an observation, with any leading axes.
+
+    Raises:
+        ValueError: Heads are dueling, and one takes the action.
     """
+    if module.dueling_units:
+        refuse_action_heads(module.heads)
 
     def initial_state() -> State:
         def zeros() -> jax.Array:

@@ -19,6 +19,7 @@ from aioseed.nets.network import (
     example_inputs,
     feed_forward,
     flatten_observation,
+    refuse_action_heads,
 )
 from aioseed.specs import ActionSpec, ObservationSpec
 
@@ -39,6 +40,7 @@ class NormalisedMlp(nn.Module):
 
 def normalised_mlp(observation: ObservationSpec, action: ActionSpec, heads: Heads, *, units: int = 64) -> Network:
     """Return the network for an environment and the outputs that an agent wants."""
+    refuse_action_heads(heads)
     module = NormalisedMlp(heads, units)
     example = flatten_observation(observation, example_inputs(observation, action).observation)
 

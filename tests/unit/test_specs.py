@@ -233,7 +233,7 @@ def test_actions_that_the_wire_cannot_say_are_space_errors(action: ActionSpec, w
 @pytest.mark.parametrize(
     ("dtype", "travels"),
     [
-        ("float64", "float32"), ("int64", "int32"), ("uint64", "uint32"), ("bool", "uint8"), ("uint8", "uint8"),
+        ("float64", "float32"), ("int64", "int32"), ("uint64", "uint32"), ("bool", "int8"), ("uint8", "uint8"),
         (">f4", "float32"), ("float16", "float16"), (">i8", "int32"),
     ],
 )  # fmt: skip

@@ -23,6 +23,7 @@ from aioseed.types import UnrollLayout
 MIN_PRIORITY = 1e-6
 """What a smaller priority is taken for: no unroll may become impossible to draw."""
 _LOWEST = np.array(MIN_PRIORITY)
+_FIRST_WEIGHT = 1.0  # p_1 of Schaul et al. 2016, algorithm 1: beside the errors that follow, not far below them
 SPARE_BLOCKS = 3
 """Blocks beyond the capacity, where blocks that have gone may still be read."""
 SPARE_SHARE = SPARE_BLOCKS / BLOCKS
@@ -66,7 +67,7 @@ class Replay:
         self._importance_exponent = np.array(config.importance_exponent, np.float64)
         self._all_places = np.array(self.blocks.places)
         self._tree = SumTree(self.blocks.places)
-        self._tree.highest = MIN_PRIORITY**config.priority_exponent
+        self._tree.highest = _FIRST_WEIGHT
         self._draws = np.zeros(self.blocks.places, np.int64)
         self._gone: list[int] = []  # physical blocks that may not be used again yet
         self.pins = pins or Pins()
@@ -79,7 +80,7 @@ class Replay:
 
         Args:
             source: Finished unrolls.
-            priorities: float32[B]; None gives each the highest that was ever seen.
+            priorities: float32[B]; None gives each the highest that was ever seen, and at least 1.
         """
         done, gone = 0, 0
         while done < source.batch.count:
@@ -130,6 +131,10 @@ class Replay:
             kept = (numbers >= self.blocks.oldest) & np.isfinite(priorities)
             numbers, priorities = numbers[kept], priorities[kept]
         self._tree.set(numbers % self._all_places, self._weight(priorities))
+
+    def demote(self, numbers: np.ndarray) -> None:
+        """Give unrolls the lowest priority; those that have gone are passed over."""
+        self.update(numbers, np.zeros(len(numbers)))
 
     def priorities(self) -> np.ndarray:
         """Return the weights of all unrolls held, oldest first: priorities raised to the exponent."""

@@ -96,13 +96,16 @@ class ReplaySource:
     def settle(self, batch: UnrollBatch, finite: np.ndarray | None, priorities: np.ndarray | None) -> Settled:
         """Give the drawn unrolls their new priorities; count what was inserted since the last call as trained on.
 
-        Unrolls of a skipped step keep the priorities that they had.
+        Unrolls of a skipped step get the lowest priority: one that no step survives would otherwise be drawn for ever.
         """
         if finite is None:
             return Settled(0, 0)
-        if priorities is not None and batch.entries is not None:
+        if batch.entries is not None:
             learned = np.repeat(finite, batch.count // len(finite))
-            self.replay.update(batch.entries[learned], priorities[learned])
+            # First, so that an unroll that another step of this batch did survive keeps what that step said.
+            self.replay.demote(batch.entries[~learned])
+            if priorities is not None:
+                self.replay.update(batch.entries[learned], priorities[learned])
         new, self._new_transitions = self._new_transitions, 0
         return Settled(new, 0)
 

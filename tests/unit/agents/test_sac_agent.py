@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from aioseed.agents.agent import LearnerState
 from aioseed.agents.sac import SacConfig, agent
 from aioseed.errors import SpaceError
+from aioseed.nets.images import r2d2
 from aioseed.nets.mlp import mlp
 from aioseed.nets.network import Network, reset_where_first
-from aioseed.nets.recurrent import mlp_lstm
+from aioseed.nets.recurrent import mlp_dueling_lstm, mlp_lstm
 from aioseed.specs import ActionSpec, ArraySpec, discrete
 from aioseed.testing.agent_kit import CHECKS, AgentUnderTest
 from aioseed.types import EnvironmentSpec
@@ -35,6 +36,15 @@ def subject(name: str) -> AgentUnderTest:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_agent_keeps_the_contract(name: str, check: Callable[[AgentUnderTest], None]) -> None:
     check(subject(name))
+
+
+@pytest.mark.parametrize(
+    ("network", "observation"),
+    [(mlp_dueling_lstm, SPEC.observation), (r2d2, ArraySpec("uint8", (84, 84, 4)))],
+)
+def test_networks_that_would_not_show_the_critics_the_action_are_refused(network, observation) -> None:
+    with pytest.raises(ValueError, match="head 'critic' takes the action"):
+        agent.build(SacConfig(), EnvironmentSpec(observation, BOX), network)
 
 
 def remembering(observation, action, heads) -> Network:

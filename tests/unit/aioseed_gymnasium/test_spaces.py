@@ -25,7 +25,7 @@ def read(space, **options):
         (spaces.Box(-1, 1, (), np.float64), ArraySpec("float32", ())),
         (spaces.Box(0, 255, (4, 4, 3), np.uint8), ArraySpec("uint8", (4, 4, 3))),
         (spaces.Box(0, 9, (2,), np.int64), ArraySpec("int32", (2,))),
-        (spaces.Box(0, 1, (2,), np.bool_), ArraySpec("uint8", (2,))),
+        (spaces.Box(0, 1, (2,), np.bool_), ArraySpec("int8", (2,))),
         (spaces.Discrete(7), ArraySpec("int32", ())),
         (spaces.MultiDiscrete([2, 3, 4]), ArraySpec("int32", (3,))),
         (spaces.MultiBinary((2, 2)), ArraySpec("int8", (2, 2))),

@@ -96,6 +96,19 @@ def test_without_a_first_priority_the_highest_seen_is_taken() -> None:
     np.testing.assert_allclose(held.priorities()[2], 5**0.9)
 
 
+def test_the_first_without_a_priority_are_drawn_beside_those_that_have_one() -> None:
+    """They weigh 1 (Schaul et al. 2016, algorithm 1), so that a few updates do not hide all that was never drawn."""
+    held = replay(capacity_unrolls=2000)
+    held.insert(unrolls(0, 1000), None)
+    np.testing.assert_array_equal(held.priorities(), np.ones(1000))
+    seen: set[int] = set()
+    for _ in range(100):
+        drawn = held.draw(64)
+        seen |= set(drawn.numbers.tolist())
+        held.update(drawn.numbers, np.full(64, 0.5))
+    assert len(seen) > 950
+
+
 def test_equal_priorities_weigh_1() -> None:
     held = replay()
     held.insert(unrolls(0, 2), np.ones(2))

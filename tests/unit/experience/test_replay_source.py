@@ -10,7 +10,7 @@ import pytest
 from aioseed.errors import AioseedError
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.limiter import SamplesPerInsert
-from aioseed.experience.replay.replay import Replay
+from aioseed.experience.replay.replay import MIN_PRIORITY, Replay
 from aioseed.experience.replay.source import ReplaySource
 from aioseed.telemetry.counters import Metrics
 from aioseed.types import FIRST
@@ -93,15 +93,42 @@ def test_what_was_inserted_counts_as_trained_once(line) -> None:
     assert made.source.settle(batch, np.array([True]), None) == (0, 0)
 
 
-def test_new_priorities_go_to_the_unrolls_that_were_drawn_but_not_those_of_a_skipped_step(line) -> None:
+@pytest.mark.parametrize(
+    ("entries", "finite", "weights"),
+    [
+        ([0, 0, 1, 1], [True, False], [4**0.9, MIN_PRIORITY**0.9]),
+        ([0, 0, 1, 1], [False, True], [MIN_PRIORITY**0.9, 9**0.9]),
+        ([0, 1, 1, 1], [True, False], [4**0.9, 4**0.9]),  # a step with unroll 1 in it was finite
+    ],
+)
+def test_new_priorities_go_to_what_was_learned_from_and_the_lowest_to_a_skipped_step(
+    line, entries: list[int], finite: list[bool], weights: list[float]
+) -> None:
     made = line()
     made.steps(0, 4)
     batch = made.source.take(0.0)
-    batch = type(batch)(batch.columns, batch.identity, 4, None, np.array([0, 0, 1, 1]))
-    before = made.source.replay.priorities()
-    made.source.settle(batch, np.array([True, False]), np.array([4.0, 4.0, 9.0, 9.0]))
-    np.testing.assert_allclose(made.source.replay.priorities(), [4**0.9, before[1]])
+    batch = type(batch)(batch.columns, batch.identity, 4, None, np.array(entries))
+    made.source.settle(batch, np.array(finite), np.array([4.0, 4.0, 9.0, 9.0]))
+    np.testing.assert_allclose(made.source.replay.priorities(), weights)
     made.source.settle(batch, None, None)
+    np.testing.assert_allclose(made.source.replay.priorities(), weights, err_msg="one that broke off says nothing")
+
+
+@pytest.mark.parametrize("priorities", [None, np.full(4, np.nan)])
+def test_an_unroll_that_no_step_survives_is_not_drawn_again_and_again(line, priorities: np.ndarray | None) -> None:
+    """One extreme reward has nearly all of the weight, and every step with it would be skipped."""
+    made = line(ratio=None)
+    made.steps(0, 7)
+    made.source.give_back(made.source.take(0.0))
+    made.source.replay.update(np.array([2]), np.array([1e20]))
+    skipped = 0
+    for _ in range(20):
+        batch = made.source.take(0.0)
+        bad = bool(np.any(batch.entries == 2))
+        skipped += bad
+        made.source.settle(batch, np.array([not bad]), priorities)
+        made.source.give_back(batch)
+    assert skipped == 1
 
 
 def test_training_that_is_behind_leaves_the_queue_full(line) -> None:

@@ -15,7 +15,7 @@ from aioseed.nets.network import (
     previous_action_size,
     reset_where_first,
 )
-from aioseed.specs import ActionSpec, ArraySpec, discrete, multi_discrete
+from aioseed.specs import ActionSpec, ArraySpec, discrete, multi_discrete, wire_dtype
 from aioseed.types import FIRST, TERMINATED
 
 FLAGS = jnp.array([FIRST, 0, TERMINATED], jnp.uint8)
@@ -65,6 +65,12 @@ def test_a_tree_becomes_one_vector_in_the_order_of_the_wire() -> None:
     np.testing.assert_allclose(found, [[0, 1, 300, 1, 0], [0.2, 0, -1, 1, 1]], rtol=1e-6)
     timed = jax.tree.map(lambda leaf: leaf[None], observation)
     np.testing.assert_array_equal(flatten_observation(spec, timed), found[None])
+
+
+def test_a_boolean_as_it_travels_is_0_or_1_to_a_network() -> None:
+    spec = ArraySpec(wire_dtype(np.dtype(bool)), (2,))
+    seen = flatten_observation(spec, jnp.array([[False, True]]).astype(spec.dtype))
+    np.testing.assert_array_equal(seen, [[0, 1]])
 
 
 def test_only_first_rows_are_reset() -> None:

@@ -98,6 +98,11 @@ def test_dueling_advantages_have_mean_0_so_that_the_value_is_the_mean_of_the_out
     np.testing.assert_allclose(levelled, np.broadcast_to(found.mean(-1, keepdims=True), found.shape), atol=1e-5)
 
 
+def test_dueling_heads_refuse_to_take_the_action() -> None:
+    with pytest.raises(ValueError, match="head 'q' takes the action"):
+        mlp_dueling_lstm(SPEC, ACTION, {"policy": Head(2), "q": Head(1, takes_action=True)})
+
+
 def test_without_lstm_layers_there_is_no_state_and_no_memory() -> None:
     net, params, _, unroll = dueling(0)
     assert net.initial_state() == ()
