@@ -22,6 +22,8 @@ from aioseed.types import UnrollLayout
 
 MIN_PRIORITY = 1e-6
 """What a smaller priority is taken for: no unroll may become impossible to draw."""
+MAX_PRIORITY = 1e18
+"""What no error is above whose square is a float32, with room for sums: what is, nothing can be learned from."""
 _LOWEST = np.array(MIN_PRIORITY)
 _FIRST_WEIGHT = 1.0  # p_1 of Schaul et al. 2016, algorithm 1: beside the errors that follow, not far below them
 SPARE_BLOCKS = 3
@@ -80,7 +82,8 @@ class Replay:
 
         Args:
             source: Finished unrolls.
-            priorities: float32[B]; None gives each the highest that was ever seen, and at least 1.
+            priorities: float32[B]; None gives each the highest that was ever seen, and at least 1. One that is not
+                finite or above `MAX_PRIORITY` counts as the lowest.
         """
         done, gone = 0, 0
         while done < source.batch.count:
@@ -215,4 +218,4 @@ class Replay:
 
 
 def _sound(priorities: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(priorities), priorities, 0.0)
+    return np.where(priorities <= MAX_PRIORITY, priorities, 0.0)

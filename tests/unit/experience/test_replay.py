@@ -83,8 +83,9 @@ def test_a_priority_for_one_that_has_gone_finds_nobody() -> None:
 
 def test_a_priority_that_is_not_finite_changes_nothing_and_a_small_one_stays_possible() -> None:
     held = replay()
-    held.insert(unrolls(0, 3), np.array([2.0, np.nan, 0.0]))
-    np.testing.assert_allclose(held.priorities(), np.array([2.0, MIN_PRIORITY, MIN_PRIORITY]) ** 0.9)
+    held.insert(unrolls(0, 5), np.array([2.0, np.nan, 0.0, np.inf, 1e22]))
+    np.testing.assert_allclose(held.priorities(), np.array([2.0, *[MIN_PRIORITY] * 4]) ** 0.9)
+    assert held.state()["highest"] < 2
     held.update(np.array([0]), np.array([np.inf]))
     np.testing.assert_allclose(held.priorities()[0], 2**0.9)
 
