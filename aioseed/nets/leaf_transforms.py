@@ -68,9 +68,9 @@ def scale(observation: ObservationSpec, *, factor: float = 1 / 255, only: tuple[
     return transform_leaves(observation, only, make)
 
 
-MOST_DEVIATIONS = 100.0
+MOST_SPREADS = 100.0
 MOST = 1e15
-"""Of the first rows, of which nothing is known yet: larger squares would outgrow float32."""
+"""The squares of some ten million such numbers still add up in float32."""
 
 
 class Moments(NamedTuple):
@@ -118,7 +118,9 @@ def _normalize(epsilon: float, clip: float, leaf: ArraySpec) -> Transform:
         return jnp.clip(centred, -clip, clip), state
 
     def observe(params: PyTree, state: PyTree, observation: Observation, first: jax.Array, fresh: jax.Array) -> PyTree:
-        return with_rows(params, cast("jax.Array", observation).astype(jnp.float32), fresh)
+        numbers = cast("jax.Array", observation).astype(jnp.float32)
+        # Pixels are never wild, and there are many of them.
+        return with_rows(params, numbers if leaf.dtype == "uint8" else tame(params, numbers, fresh), fresh)
 
     return Transform(ArraySpec("float32", leaf.shape), init, lambda: (), apply, apply, observe)
 
@@ -126,20 +128,14 @@ def _normalize(epsilon: float, clip: float, leaf: ArraySpec) -> Transform:
 def with_rows(moments: Moments, numbers: jax.Array, fresh: jax.Array) -> Moments:
     """Return the moments of the rows before and these together (Chan, Golub and LeVeque 1983, equation 2.1).
 
-    Mean and variance are kept instead of sums, which would outgrow float32. Numbers are taken for at most
-    `MOST_DEVIATIONS` from the mean of the rows before: one wild row (the largest float32 as a mark for "nothing there")
-    would else make the numbers of all others 0 for ever. What has really grown is reached within a few batches.
+    Mean and variance are kept instead of sums, which would outgrow float32.
 
     Args:
         moments: Of the rows before.
         numbers: float32[T+1, B, *shape].
         fresh: bool[T+1, B]; the other rows do not count.
     """
-    away = MOST_DEVIATIONS * jnp.maximum(jnp.sqrt(moments.variance), 1.0)
-    away = jnp.where(moments.rows > 0, away, MOST)[None, None]
-    middle = moments.mean[None, None]
-    numbers = jnp.clip(numbers, middle - away, middle + away)
-    weight = fresh.astype(jnp.float32).reshape(fresh.shape + (1,) * (numbers.ndim - fresh.ndim))
+    weight = _weight(numbers, fresh)
     added = jnp.sum(fresh, dtype=jnp.float32)
     divisor = jnp.maximum(added, 1.0)
     mean = jnp.sum(numbers * weight, axis=(0, 1)) / divisor
@@ -152,3 +148,26 @@ def with_rows(moments: Moments, numbers: jax.Array, fresh: jax.Array) -> Moments
         moments.mean + share * apart,
         (1 - share) * moments.variance + share * variance + share * (1 - share) * jnp.square(apart),
     )
+
+
+def tame(moments: Moments, numbers: jax.Array, fresh: jax.Array) -> jax.Array:
+    """Return the numbers, at most `MOST`, and at most 100 times the deviation and their usual distance from the mean.
+
+    One wild row (the largest float32 as a mark for "nothing there") would else make the numbers of all others 0 for
+    ever. What is usual is a geometric mean over these rows, on which a wild one has hardly a say: so the first batch is
+    tamed too, and rows that are all of another scale than those before count as they are.
+
+    Args:
+        moments: Of the rows before.
+        numbers: float32[T+1, B, *shape].
+        fresh: bool[T+1, B]; the other rows have no say.
+    """
+    numbers, mean = jnp.clip(numbers, -MOST, MOST), moments.mean[None, None]
+    logarithms = jnp.sum(jnp.log1p(jnp.abs(numbers - mean)) * _weight(numbers, fresh), axis=(0, 1))
+    usual = jnp.exp(logarithms / jnp.maximum(jnp.sum(fresh, dtype=jnp.float32), 1.0))
+    away = MOST_SPREADS * (jnp.sqrt(moments.variance) + usual)[None, None]
+    return jnp.clip(numbers, mean - away, mean + away)
+
+
+def _weight(numbers: jax.Array, fresh: jax.Array) -> jax.Array:
+    return fresh.astype(jnp.float32).reshape(fresh.shape + (1,) * (numbers.ndim - fresh.ndim))

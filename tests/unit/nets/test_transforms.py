@@ -140,21 +140,30 @@ def test_one_wild_row_makes_nothing_else_nought_for_ever(wild, at):
             params, ((),), jnp.asarray(rows), jnp.zeros((33, 32), bool), jnp.ones((33, 32), bool)
         )
     (moments,) = params
-    assert np.isfinite(moments.variance).all()
-    if at:
-        np.testing.assert_allclose(moments.variance, 4.0, rtol=0.5)
+    np.testing.assert_allclose(moments.variance, 4.0, rtol=0.6)
 
 
-def test_what_has_really_grown_is_reached_within_a_few_batches():
-    transform, rng = normalize(ArraySpec("float32", (1,))), np.random.default_rng(0)
-    params = transform.init()
-    for scale_now in [0.0] * 20 + [1e4] * 20:
-        rows = rng.normal(0.0, scale_now, (33, 32, 1)).astype(np.float32)
-        params = transform.observe(
-            params, ((),), jnp.asarray(rows), jnp.zeros((33, 32), bool), jnp.ones((33, 32), bool)
-        )
-    (moments,) = params
-    np.testing.assert_allclose(np.sqrt(moments.variance), 1e4 / np.sqrt(2), rtol=0.1)
+def test_a_mark_in_many_rows_of_every_batch_leaves_statistics_finite():
+    transform, rng = normalize(ArraySpec("float32", ())), np.random.default_rng(0)
+    params, observe = transform.init(), jax.jit(transform.observe)
+    no, yes = jnp.zeros((33, 32), bool), jnp.ones((33, 32), bool)
+    for _ in range(60):
+        rows = rng.normal(size=(33, 32)).astype(np.float32)
+        rows[:, ::10] = 3.4e38
+        params = observe(params, ((),), jnp.asarray(rows), no, yes)
+    assert np.isfinite(params[0].mean) and np.isfinite(params[0].variance)
+
+
+@pytest.mark.parametrize("middle", [0.0, 1e6])
+def test_what_has_really_grown_counts_as_it_is(middle):
+    transform, rng = normalize(ArraySpec("float32", ())), np.random.default_rng(0)
+    no, yes = jnp.zeros((33, 32), bool), jnp.ones((33, 32), bool)
+    before, after = np.zeros((33, 32), np.float32), rng.normal(middle, 1e4, (33, 32)).astype(np.float32)
+    params = transform.observe(transform.init(), ((),), jnp.asarray(before), no, yes)
+    (moments,) = transform.observe(params, ((),), jnp.asarray(after), no, yes)
+    both = np.concatenate([before, after]).astype(np.float64)
+    np.testing.assert_allclose(moments.mean, both.mean(), rtol=1e-4, atol=1.0)
+    np.testing.assert_allclose(moments.variance, both.var(), rtol=1e-3)
 
 
 def test_a_chain_feeds_each_transform_with_what_the_one_before_gave():
