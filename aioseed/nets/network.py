@@ -82,6 +82,26 @@ def refuse_action_heads(heads: Heads) -> None:
         raise ValueError(f"the agent's head {taking[0]!r} takes the action, which this network gives to no head")
 
 
+def depends_on_action(network: Network, observation: ObservationSpec, action: ActionSpec, head: str) -> bool:
+    """Say whether a head's output may depend on `NetworkInputs.action`. Reads the network's program; runs nothing.
+
+    Programs within programs (loops, compiled functions) are taken at their word: whatever goes in matters for all that
+    comes out.
+    """
+
+    def output(asked: jax.Array, params: PyTree) -> jax.Array:
+        state = jax.tree.map(lambda leaf: leaf[None], network.initial_state())
+        return network.step(params, state, example_inputs(observation, action)._replace(action=asked))[0][head]
+
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    program = jax.make_jaxpr(output)(jnp.zeros((1, previous_action_size(action)), jnp.float32), params).jaxpr
+    reached = {id(program.invars[0])}
+    for equation in program.eqns:
+        if any(id(variable) in reached for variable in equation.invars):
+            reached.update(id(variable) for variable in equation.outvars)
+    return any(id(variable) in reached for variable in program.outvars)
+
+
 def previous_action_size(action: ActionSpec) -> int:
     """Return A, the width of `action_features`."""
     return action.array.size if action.kind == "box" else sum(action.sizes)

@@ -14,14 +14,15 @@ from aioseed.agents.agent import ActInput, ActOutput, Agent, LearnerState, LossO
 from aioseed.agents.sac.config import SacConfig
 from aioseed.agents.sac.loss import Outputs, sac_loss
 from aioseed.agents.transitions import scaled_reward, transitions
-from aioseed.errors import SpaceError
-from aioseed.nets.network import Head, Network, NetworkInputs, action_features, network_inputs
+from aioseed.errors import ConfigError, SpaceError
+from aioseed.nets.network import Head, Network, NetworkInputs, action_features, depends_on_action, network_inputs
 from aioseed.ops.distributions import ActionDistribution
 from aioseed.ops.rng import slot_uniforms
 from aioseed.specs import ActionSpec
 from aioseed.types import EnvironmentSpec
 
 _POLICY_SCALE = 0.01
+_CRITIC = "critic"
 
 
 def build(config: SacConfig, environment: EnvironmentSpec, make_network: NetworkFactory) -> Agent:
@@ -34,6 +35,7 @@ def build(config: SacConfig, environment: EnvironmentSpec, make_network: Network
 
     Raises:
         SpaceError: The action is no Box, or one without finite bounds.
+        ConfigError: The network does not look at the action.
     """
     if environment.action.kind != "box":
         raise SpaceError(f"SAC takes Box actions, and this environment's are {environment.action.kind}")
@@ -42,13 +44,13 @@ def build(config: SacConfig, environment: EnvironmentSpec, make_network: Network
     def network(name: str, head: Head) -> Network:
         return make_network(environment.observation, environment.action, {name: head})
 
-    parts = _Parts(
-        config,
-        environment.action,
-        distribution,
-        network("policy", Head(distribution.parameter_size, _POLICY_SCALE)),
-        network("critic", Head(1, takes_action=True)),
-    )
+    critic = network(_CRITIC, Head(1, takes_action=True))
+    if not depends_on_action(critic, environment.observation, environment.action, _CRITIC):
+        raise ConfigError(
+            "network: its critic does not look at NetworkInputs.action, so it cannot be Q(x, a)", path="network"
+        )
+    policy = network("policy", Head(distribution.parameter_size, _POLICY_SCALE))
+    parts = _Parts(config, environment.action, distribution, policy, critic)
     return Agent(
         init=partial(_init, parts),
         initial_state=partial(_initial_state, parts),
@@ -151,7 +153,7 @@ def _values(parts: _Parts, state: PyTree, critics: PyTree, inputs: NetworkInputs
     """Return float32[N, rows, B], what each critic says of one action a row."""
     asked = inputs._replace(action=action_features(parts.action, action))
     found, _ = jax.vmap(parts.critic.unroll, in_axes=(0, 1, None))(critics, state, asked)
-    values: jax.Array = found["critic"][..., 0]
+    values: jax.Array = found[_CRITIC][..., 0]
     return values
 
 

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from aioseed.agents.agent import LearnerState
 from aioseed.agents.sac import SacConfig, agent
-from aioseed.errors import SpaceError
+from aioseed.errors import ConfigError, SpaceError
 from aioseed.nets.images import r2d2
 from aioseed.nets.mlp import mlp
-from aioseed.nets.network import Network, reset_where_first
+from aioseed.nets.network import Head, Network, reset_where_first
 from aioseed.nets.recurrent import mlp_dueling_lstm, mlp_lstm
 from aioseed.specs import ActionSpec, ArraySpec, discrete
 from aioseed.testing.agent_kit import CHECKS, AgentUnderTest
@@ -45,6 +45,15 @@ def test_the_agent_keeps_the_contract(name: str, check: Callable[[AgentUnderTest
 def test_networks_that_would_not_show_the_critics_the_action_are_refused(network, observation) -> None:
     with pytest.raises(ValueError, match="head 'critic' takes the action"):
         agent.build(SacConfig(), EnvironmentSpec(observation, BOX), network)
+
+
+@pytest.mark.parametrize("layers", ["mlp", "lstm"])
+def test_a_network_that_ignores_the_action_is_refused_in_one_sentence(layers) -> None:
+    def blind(observation, action, heads) -> Network:
+        return NETWORKS[layers](observation, action, {name: Head(head.size) for name, head in heads.items()})
+
+    with pytest.raises(ConfigError, match="its critic does not look at NetworkInputs"):
+        agent.build(SacConfig(), SPEC, blind)
 
 
 def remembering(observation, action, heads) -> Network:
