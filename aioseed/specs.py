@@ -84,6 +84,14 @@ class ActionSpec(NamedTuple):
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
 
+    def nearest_to_zero(self) -> np.ndarray:
+        """Return the legal action, of the dtype and shape of `array`, whose numbers are nearest to 0."""
+        zero = np.zeros(self.array.shape, self.array.numpy_dtype)
+        if self.kind != "box":
+            return zero
+        low, high = (np.reshape(bound, self.array.shape) for bound in (self.low, self.high))
+        return np.clip(zero, low, high).astype(zero.dtype)
+
     def to_json(self) -> dict[str, Json]:
         """Return the JSON form; infinities become null."""
         form: dict[str, Json] = {"kind": self.kind, **self.array.to_json()}

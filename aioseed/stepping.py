@@ -43,6 +43,9 @@ class SingleEnvironment(Protocol):
         """Free what it holds."""
 
 
+_MOST = float(np.finfo(np.float32).max)
+
+
 class SequentialEnvironments:
     """Step E single environments as one `aioseed.types.BatchEnvironment`.
 
@@ -124,7 +127,7 @@ class SequentialEnvironments:
                 continue
             try:
                 outcome = env.step(actions[row])
-                if not (np.isfinite(outcome.reward) and _finite(outcome.observation)):
+                if not (_travels(outcome) and _finite(outcome.observation)):
                     raise NotFiniteError
             except Exception as error:
                 self._rebuild(row, error, columns)
@@ -187,6 +190,11 @@ class SequentialEnvironments:
                     f"{leaf.dtype}{list(leaf.shape)} is expected"
                 )
             column[row] = value
+
+
+def _travels(outcome: Outcome) -> bool:
+    """Say whether reward and metrics are finite as float32, as which they travel."""
+    return all(-_MOST <= number <= _MOST for number in (outcome.reward, *outcome.metrics))
 
 
 def _finite(observation: Leaves) -> bool:

@@ -251,8 +251,7 @@ class Group:
         ):
             raise _wrong_rows()
         self.acknowledged_rows += len(expected) - int(np.count_nonzero(columns.flags[expected] & FIRST))
-        action = self._actions.action
-        actions = np.zeros((self._message.rows, *action.shape), action.numpy_dtype)
+        actions = np.repeat(self._actions.idle_action[None], self._message.rows, axis=0)
         actions[expected] = answer.action[current]
         return Reaction(job=self._job(actions))
 

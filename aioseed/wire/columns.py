@@ -165,6 +165,7 @@ class ActionLayout(ColumnLayout):
     def __init__(self, action: ActionSpec) -> None:
         super().__init__(ACTION_TYPE, (_EPOCH, _UINT32, _UINT32, action.array))
         self.action = action.array
+        self.idle_action = action.nearest_to_zero()  # for an environment that nobody answers
 
     def encode(self, rows: int, identity: bytes, action: bytes) -> bytes:
         """Return an ACTION from a STEP's identity bytes (``payload[8:identity_bytes(rows)]``) and packed actions."""

@@ -22,6 +22,9 @@ class ActionCodec:
         self._start = np.asarray(getattr(space, "start", 0)).astype(self._dtype)
         self._scalar = isinstance(space, spaces.Discrete)
         self._from_zero = not self._start.any()
+        # What travels as float32 may lie a rounding beyond bounds of float64.
+        wide = isinstance(space, spaces.Box) and self._dtype.kind == "f" and self._dtype.itemsize > 4
+        self._bounds = (space.low, space.high) if wide and isinstance(space, spaces.Box) else None
 
     def each(self, actions: np.ndarray) -> Sequence[object]:
         """Return one action an environment; Python integers for Discrete, which environments check fastest."""
@@ -33,4 +36,6 @@ class ActionCodec:
     def batch(self, actions: np.ndarray) -> np.ndarray:
         """Return a new array of one batch of actions for a vector environment."""
         batch: np.ndarray = actions.reshape((len(actions), *self._shape)).astype(self._dtype)
+        if self._bounds is not None:
+            np.clip(batch, *self._bounds, out=batch)
         return batch if self._from_zero else batch + self._start

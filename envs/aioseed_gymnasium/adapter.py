@@ -163,12 +163,12 @@ class PlainEnvironment:
             self._rebuilds[row].spend(error)
             close_quietly(self._envs[row], self._labels[row])
             try:
-                env = self._build()
+                env = self._envs[row] = self._build()  # at once: one that cannot be reset is closed, too
                 observation, _ = env.reset(seed=self._rebuilds[row].seed_after(self._seeds[row]))
             except Exception as again:
                 error = again
                 continue
-            self._envs[row], self._steps[row], self._due[row] = env, env.step, False
+            self._steps[row], self._due[row] = env.step, False
             return observation
 
     def _write(self, views: Rows, observations: list[object], rewards: list[object]) -> None:

@@ -29,6 +29,7 @@ class LeafRows:
         self.rows = column[:count]
         self._takes = [cast("Callable[[object], object]", itemgetter(key)) for key in leaf.keys]
         self._joined = self.rows.reshape((count * shape[0], *shape[1:])) if shape else None
+        self._lengths = {shape[0]} if shape else set()
         self._finite = FiniteCheck(self.rows) if self.rows.dtype.kind == "f" else None
 
     def value_in(self, observation: object) -> object:
@@ -47,9 +48,12 @@ class LeafRows:
         for take in self._takes:
             values = map(take, values)
         if self._joined is not None:
-            # One call for all rows. NumPy refuses another rank or inner shape, a wrong total, and a cast that loses
-            # more than precision.
-            np.concatenate(list(values), out=self._joined, casting="same_kind")  # type: ignore[call-overload]
+            # One call for all rows. NumPy refuses another rank or inner shape, and a cast that loses more than
+            # precision; but rows of other lengths only where their total is wrong.
+            found = list(values)
+            if set(map(len, found)) != self._lengths:  # type: ignore[arg-type]
+                raise ValueError(f"{self.leaf.name} has other lengths than the space says")
+            np.concatenate(found, out=self._joined, casting="same_kind")  # type: ignore[call-overload]
         else:
             self._copy(np.array(list(values)))
         if self.leaf.start is not None:

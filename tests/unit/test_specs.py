@@ -239,3 +239,11 @@ def test_actions_that_the_wire_cannot_say_are_space_errors(action: ActionSpec, w
 )  # fmt: skip
 def test_wide_numbers_travel_as_narrow_ones(dtype: str, travels: str) -> None:
     assert wire_dtype(np.dtype(dtype)) == travels
+
+
+def test_an_idle_action_is_legal_and_as_near_to_zero_as_can_be():
+    box = ActionSpec(
+        "box", ArraySpec("float32", (2, 2)), low=(5.0, -1.0, -9.0, -np.inf), high=(10.0, 1.0, -2.0, np.inf)
+    )
+    np.testing.assert_array_equal(box.nearest_to_zero(), np.array([[5, 0], [-2, 0]], np.float32))
+    assert discrete(3).nearest_to_zero() == 0

@@ -123,6 +123,19 @@ def test_a_number_that_is_not_finite_costs_a_rebuild(bad):
     assert np.isfinite(columns.observation[0]).all()
 
 
+@pytest.mark.parametrize(("reward", "metric"), [(1e39, 0.0), (np.nan, 0.0), (0.0, np.inf), (0.0, -1e39)])
+def test_a_reward_or_metric_that_is_not_finite_as_it_travels_costs_a_rebuild(reward, metric):
+    class Wild(Count):
+        def step(self, action):
+            return super().step(action)._replace(reward=reward, metrics=(metric,))
+
+    env, columns = group_of(Wild, count=1)
+    env.reset(np.array([0]), [1], columns)
+    env.step(np.array([0], np.int32), columns)
+    assert columns.flags.tolist() == [FIRST]
+    assert (columns.reward.tolist(), columns.metrics.tolist()) == ([0.0], [[0.0]])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -253,6 +253,26 @@ def test_a_reset_that_raises_costs_a_rebuild(group, ladder):
     assert run.flags == [0]
 
 
+def test_one_that_was_built_anew_and_cannot_be_reset_is_closed(group, ladder):
+    built = []
+
+    def build():
+        built.append(ladder(faults=raises_at(0) if len(built) < 3 else never))
+        return built[-1]
+
+    run = group(made(build, count=1))
+    run.reset()
+    assert [env.closed for env in built] == [1, 1, 1, 0]
+
+
+def test_lengths_that_add_up_are_wrong_nevertheless(group, ladder):
+    lengths = iter((2, 4))
+    run = group(made(lambda: ladder(faults=returns_at(1, np.zeros(next(lengths), np.float32)))))
+    run.reset()
+    with pytest.raises(EnvironmentFailed, match=r"environment 0 .*has the shape \(2,\)"):
+        run.step()
+
+
 def test_a_reset_that_always_raises_ends_it(group, ladder):
     run = group(made(lambda: ladder(faults=raises_at(0)), count=1, max_rebuilds=0))
     with pytest.raises(EnvironmentFailed, match=r"^environment 0 \(Test-v0\) failed: RuntimeError: boom$"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from aioseed_gymnasium.actions import ActionCodec
 from aioseed_gymnasium.options import GymnasiumOptions
 from aioseed_gymnasium.spaces import read_action_space, read_observation_space
 from gymnasium import spaces
@@ -111,3 +112,10 @@ def test_actions_start_at_0_on_the_wire(space, spec):
 def test_an_action_that_is_not_one_array_of_choices_or_reals_is_refused(space, sentence):
     with pytest.raises(SpaceError, match=sentence):
         read_action_space(space)
+
+
+def test_an_action_at_a_bound_of_float64_is_in_its_space():
+    space = spaces.Box(-0.1, 0.1, (1,), np.float64)
+    for bound in (-0.1, 0.1):
+        (action,) = ActionCodec(space).each(np.array([[bound]], np.float32))
+        assert action in space and action.dtype == np.float64
