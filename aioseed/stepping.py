@@ -37,7 +37,7 @@ class SingleEnvironment(Protocol):
         """Begin an episode. A seed begins the stream of random numbers anew, None goes on with it."""
 
     def step(self, action: np.ndarray) -> Outcome:
-        """Take one action, of the action's shape and starting at 0. Never called after a final outcome."""
+        """Take one action, of the action's shape, starting at 0 and read-only. Never called after a final outcome."""
 
     def close(self) -> None:
         """Free what it holds."""

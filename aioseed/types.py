@@ -308,7 +308,8 @@ class BatchEnvironment(Protocol):
     def step(self, actions: np.ndarray, columns: StepColumns) -> None:
         """Step every environment with its row of `actions` ([E, *action shape], starting at 0) and write every row.
 
-        An environment that raises is rebuilt and reset a bounded number of times: its row then carries FIRST.
+        `actions` may be a read-only view: what changes them in place takes a copy. An environment that raises is
+        rebuilt and reset a bounded number of times: its row then carries FIRST.
 
         Raises:
             EnvironmentFailed: The bound is exceeded.

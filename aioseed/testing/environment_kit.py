@@ -101,6 +101,7 @@ class _Run:
         self.env.reset(np.array(rows), [seeds[row] for row in rows], self.columns)
 
     def step(self, actions: np.ndarray) -> None:
+        actions.setflags(write=False)  # in a run, too, they are not the environment's to change
         self._spoil()
         self.env.step(actions, self.columns)
 
@@ -334,11 +335,23 @@ def _new_columns(env: BatchEnvironment) -> StepColumns:
 
 def _random_actions(spec: ActionSpec, rng: np.random.Generator) -> np.ndarray:
     if spec.kind == "box":
-        low, high = np.clip(spec.low, -1.0, None), np.clip(spec.high, None, 1.0)
-        drawn: np.ndarray = rng.uniform(np.minimum(low, high), np.maximum(low, high), (ROWS, spec.array.size))
+        drawn: np.ndarray = rng.uniform(*_drawn_between(spec), (ROWS, spec.array.size))
     else:
         drawn = rng.integers(0, spec.sizes, (ROWS, len(spec.sizes)))
     return drawn.reshape((ROWS, *spec.array.shape)).astype(spec.array.numpy_dtype)
+
+
+def _drawn_between(spec: ActionSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds of a box; in place of an infinite one, -1 or 1, or 2 away from the other where that is needed.
+
+    What float32 cannot hold counts as infinite.
+    """
+    most = np.finfo(np.float32).max
+    low, high = np.array(spec.low), np.array(spec.high)
+    return (
+        np.where(low < -most, np.minimum(-1.0, high - 2.0), low),
+        np.where(high > most, np.maximum(1.0, low + 2.0), high),
+    )
 
 
 def _warn(sentence: str) -> None:

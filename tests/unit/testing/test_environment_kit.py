@@ -82,6 +82,33 @@ def test_every_kind_of_action_is_tried(action):
     check_env(Moved, steps=60)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "least", "most"),
+    [
+        (5.0, 10.0, 5.0, 10.0),
+        (-100.0, -50.0, -100.0, -50.0),
+        (-np.inf, np.inf, -1.0, 1.0),
+        (-1e308, 1e308, -1.0, 1.0),
+        (7.0, np.inf, 7.0, 9.0),
+        (-np.inf, -7.0, -9.0, -7.0),
+        (-3e38, 3e38, -3e38, 3e38),
+    ],
+)
+def test_actions_are_drawn_from_the_whole_box_and_nothing_else(low, high, least, most):
+    taken = []
+
+    class Moved(Sound):
+        spec = Sound.spec._replace(action=ActionSpec("box", ArraySpec("float32", (1,)), low=(low,), high=(high,)))
+
+        def move(self, row, action):
+            taken.append(float(action[0]))
+            super().move(row, np.zeros(1))
+
+    check_env(Moved, steps=60)
+    assert least <= min(taken) < 0.9 * least + 0.1 * most
+    assert 0.1 * least + 0.9 * most < max(taken) <= most
+
+
 class WrongCount(Sound):
     def __init__(self, count):
         super().__init__(max(count, 2))
@@ -206,6 +233,12 @@ class HeedsTheActionAfterTheEnd(Sound):
         columns.observation[1][ended] = self.place[ended]
 
 
+class ChangesItsActions(Sound):
+    def step(self, actions, columns):
+        np.clip(actions, 0, 1, out=actions)
+        super().step(actions, columns)
+
+
 class RowsMix(Sound):
     def step(self, actions, columns):
         super().step(actions, columns)
@@ -274,6 +307,7 @@ class Raises(Sound):
         (ForgetsTheMetric, "metrics was not written in a reset"),
         (Unseeded, "with the same seeds and actions, row 0 differs between two runs in a reset"),
         (HeedsTheActionAfterTheEnd, "the action after a final row was not ignored"),
+        (ChangesItsActions, "it raised ValueError: output array is read-only"),
         (RowsMix, "an action of row 0 changed row 3"),
         (ResetsAll, "a reset of row 1 alone wrote into row 0"),
         (ResetsOthersInSecret, "a reset of row 1 alone changed what row 0 did next"),
