@@ -13,6 +13,7 @@ from aioseed.types import BatchEnvironment
 from aioseed.validation import validate
 from aioseed_gymnasium.adapter import PlainEnvironment
 from aioseed_gymnasium.check import Finding, findings_of
+from aioseed_gymnasium.check_vector import COUNT, vector_findings_of
 from aioseed_gymnasium.naming import plain_builder, vector_builder
 from aioseed_gymnasium.options import OPTIONS_PATH, GymnasiumOptions
 from aioseed_gymnasium.vector import VectorEnvironment
@@ -56,6 +57,8 @@ class GymnasiumPlugin:
         """Try an environment for some steps and return what there is to say about it, in sentences for its author."""
         try:
             settings = validate(GymnasiumOptions, options, OPTIONS_PATH)
+            if settings.vectorized:
+                return vector_findings_of(vector_builder(name, settings, COUNT), name, settings)
             return findings_of(plain_builder(name, settings), settings)
         except AioseedError as error:
             return [Finding("error", str(error))]

@@ -21,7 +21,7 @@ from aioseed.specs import check_servable
 from aioseed.types import FIRST, TERMINATED, TRUNCATED, EnvironmentMetric, EnvironmentSpec, StepColumns
 from aioseed_gymnasium.actions import ActionCodec
 from aioseed_gymnasium.options import GymnasiumOptions
-from aioseed_gymnasium.rows import Rows, share_memory
+from aioseed_gymnasium.rows import Rows, fault_in, share_memory
 from aioseed_gymnasium.spaces import read_observation_space
 
 Env: TypeAlias = "gymnasium.Env[object, object]"
@@ -177,7 +177,7 @@ class PlainEnvironment:
             for leaf in views.leaves:
                 leaf.write_each(observations)
         except Exception as error:
-            raise self._blame(views, observations, rewards, error) from error
+            raise self._blame(observations, rewards, error) from error
         for row in views.not_finite().tolist():
             self._write_first(views, row, self._rebuild(row, NotFiniteError()))
 
@@ -186,7 +186,7 @@ class PlainEnvironment:
         views.reward[row] = 0.0
         views.flags[row] = _FIRST
         while True:
-            fault = views.fault_in(observation)
+            fault = fault_in(self._leaves, observation)
             if fault:
                 raise EnvironmentFailed(f"{self._labels[row]} returned a wrong observation: {fault}")
             views.write_one(row, observation)
@@ -194,11 +194,9 @@ class PlainEnvironment:
                 return
             observation = self._rebuild(row, NotFiniteError())
 
-    def _blame(
-        self, views: Rows, observations: list[object], rewards: list[object], error: Exception
-    ) -> EnvironmentFailed:
+    def _blame(self, observations: list[object], rewards: list[object], error: Exception) -> EnvironmentFailed:
         for label, observation, reward in zip(self._labels, observations, rewards, strict=True):
-            fault = views.fault_in(observation)
+            fault = fault_in(self._leaves, observation)
             if fault:
                 return EnvironmentFailed(f"{label} returned a wrong observation: {fault}")
             if np.ndim(reward) or not np.issubdtype(np.asarray(reward).dtype, np.number):  # type: ignore[arg-type]

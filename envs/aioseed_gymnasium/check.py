@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
@@ -16,11 +16,13 @@ from aioseed.lookup import sentence_of
 from aioseed.specs import ActionSpec, ArraySpec, check_servable
 from aioseed_gymnasium.adapter import Env
 from aioseed_gymnasium.options import GymnasiumOptions
-from aioseed_gymnasium.rows import share_memory
-from aioseed_gymnasium.spaces import read_action_space, read_observation_space
+from aioseed_gymnasium.rows import fault_in, share_memory
+from aioseed_gymnasium.spaces import Leaf, Space, read_action_space, read_observation_space
 
 MAX_STEPS = 2_000
 """Steps that a check takes in an environment."""
+
+_MOST = float(np.finfo(np.float32).max)  # rewards travel as float32
 
 Level: TypeAlias = Literal["error", "warning", "note"]
 
@@ -30,6 +32,9 @@ class Finding(NamedTuple):
 
     level: Level
     text: str
+
+
+Say: TypeAlias = Callable[[Level, str], None]
 
 
 class _Stop(Exception):
@@ -45,12 +50,12 @@ def findings_of(build: Callable[[], Env], options: GymnasiumOptions) -> list[Fin
         findings.append(Finding(level, text))
 
     try:
-        with _naming("making the environment"):
+        with naming("making the environment"):
             envs.extend((build(), build()))
-        _check_spaces(envs[0], options, say)
-        first, second = (_reset(env, say) for env in envs)
+        leaves = _check_spaces(envs[0], options, say)
+        first, second = (_reset(env, leaves, say) for env in envs)
         _check_resets(envs[0], first, second, say)
-        _check_episode(envs[0], say)
+        _check_episode(envs[0], leaves, say)
         _check_repeatable(envs[0], envs[1], say)
     except _Stop:
         pass
@@ -66,11 +71,8 @@ def findings_of(build: Callable[[], Env], options: GymnasiumOptions) -> list[Fin
     return findings
 
 
-_Say: TypeAlias = Callable[[Level, str], None]
-
-
 @contextmanager
-def _naming(call: str) -> Iterator[None]:
+def naming(call: str) -> Iterator[None]:
     """Tell in which call of ours the author's code failed."""
     try:
         yield
@@ -84,7 +86,7 @@ def _naming(call: str) -> Iterator[None]:
         raise EnvironmentFailed(f"{call} raised {sentence_of(error)}") from error
 
 
-def _check_spaces(env: Env, options: GymnasiumOptions, say: _Say) -> None:
+def _check_spaces(env: Env, options: GymnasiumOptions, say: Say) -> Sequence[Leaf]:
     for name in ("observation_space", "action_space"):
         if not isinstance(getattr(env, name, None), spaces.Space):
             say(
@@ -92,18 +94,46 @@ def _check_spaces(env: Env, options: GymnasiumOptions, say: _Say) -> None:
                 f"the environment has no {name}: set it to one of gymnasium.spaces, in __init__ or in the class",
             )
             raise _Stop
-    observation, leaves = read_observation_space(env.observation_space, options.dtype_sent)
-    action = read_action_space(env.action_space)
+    return tell_spaces(env.observation_space, env.action_space, options, say)
+
+
+def tell_spaces(observation_space: Space, action_space: Space, options: GymnasiumOptions, say: Say) -> Sequence[Leaf]:
+    """Say what travels and what about it is doubtful, and return the leaves of an observation.
+
+    Raises:
+        SpaceError: A space cannot be sent.
+    """
+    observation, leaves = read_observation_space(observation_space, options.dtype_sent)
+    action = read_action_space(action_space)
     check_servable(observation, action)
     for leaf in leaves:
         say("note", f"{leaf.name} travels as {_described(leaf.array)}")
     sizes = f" with {', '.join(str(size) for size in action.sizes)} choices" if action.sizes else ""
     say("note", f"the action is {action.kind}{sizes}, {_described(action.array)}")
+    for leaf in leaves:
+        _check_range(observation_space, leaf, say)
     if not _is_bounded(action):
         say(
             "warning",
             "the action has an infinite bound, and the agents that come with aioseed need finite ones: give the Box "
             "the range that makes sense",
+        )
+    return leaves
+
+
+def _check_range(space: Space, leaf: Leaf, say: Say) -> None:
+    """Warn of integers that do not fit the dtype in which they travel: they would wrap, and nothing would say so."""
+    part = space
+    for key in leaf.keys:
+        part = cast("Mapping[str | int, Space]", part)[key]
+    if not isinstance(part, spaces.Box) or part.dtype.kind not in "iu":
+        return
+    low, high, sent = int(part.low.min()), int(part.high.max()), np.iinfo(leaf.array.dtype)
+    if low < sent.min or high > sent.max:
+        say(
+            "warning",
+            f"{leaf.name} may go from {low} to {high} and travels as {sent.dtype}, in which numbers outside of "
+            f"{sent.min} to {sent.max} wrap: give the Box the range that it has, or observe such numbers as floats",
         )
 
 
@@ -115,8 +145,8 @@ def _described(array: ArraySpec) -> str:
     return f"{array.dtype}{list(array.shape)}, {array.row_bytes} bytes"
 
 
-def _reset(env: Env, say: _Say) -> object:
-    with _naming("reset()"):
+def _reset(env: Env, leaves: Sequence[Leaf], say: Say) -> object:
+    with naming("reset()"):
         try:
             result: object = env.reset(seed=1)
         except TypeError as error:
@@ -127,14 +157,14 @@ def _reset(env: Env, say: _Say) -> object:
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
         say("error", "reset() must return (observation, info); the older Gym returned only the observation")
         raise _Stop
-    _check_observation(env, result[0], "reset()", say)
+    _check_observation(env, leaves, result[0], "reset()", say)
     return result[0]
 
 
-def _check_resets(env: Env, first: object, second: object, say: _Say) -> None:
+def _check_resets(env: Env, first: object, second: object, say: Say) -> None:
     if share_memory([first, second]):
         say("warning", "two environments return one and the same array: each should own its observations")
-    with _naming("a second reset()"):
+    with naming("a second reset()"):
         again, _ = env.reset(seed=1)
         other, _ = env.reset(seed=2)
     if not _same(first, again):
@@ -143,7 +173,7 @@ def _check_resets(env: Env, first: object, second: object, say: _Say) -> None:
         say("note", "resets with two seeds are equal: every episode begins alike")
 
 
-def _check_episode(env: Env, say: _Say) -> None:
+def _check_episode(env: Env, leaves: Sequence[Leaf], say: Say) -> None:
     env.action_space.seed(1)
     env.reset(seed=1)
     began = time.perf_counter()
@@ -151,7 +181,7 @@ def _check_episode(env: Env, say: _Say) -> None:
     while not ended and steps < MAX_STEPS:
         steps += 1
         action = env.action_space.sample()
-        with _naming("step()"):
+        with naming("step()"):
             result: object = env.step(action)
         if not isinstance(result, tuple) or len(result) != 5:
             say(
@@ -159,7 +189,7 @@ def _check_episode(env: Env, say: _Say) -> None:
                 "step() must return (observation, reward, terminated, truncated, info); older Gym returned four",
             )
             raise _Stop
-        _check_step(env, result, say)
+        _check_step(env, leaves, result, say)
         ended = bool(result[2] or result[3])
     if not ended:
         say("warning", f"no episode ended within {MAX_STEPS} steps: set environment.options.max_episode_steps")
@@ -167,13 +197,13 @@ def _check_episode(env: Env, say: _Say) -> None:
     say("note", f"the first episode has {steps} steps of about {microseconds:.1f} microseconds, checks included")
 
 
-def _check_step(env: Env, result: tuple[object, ...], say: _Say) -> None:
+def _check_step(env: Env, leaves: Sequence[Leaf], result: tuple[object, ...], say: Say) -> None:
     observation, reward, terminated, truncated, info = result
-    _check_observation(env, observation, "step()", say)
+    _check_observation(env, leaves, observation, "step()", say)
     if np.ndim(reward) or not isinstance(reward, int | float | np.number):  # type: ignore[arg-type]
         say("error", f"the reward is {reward!r}, and it must be one number: return float(reward)")
         raise _Stop
-    if not np.isfinite(reward):
+    if not abs(float(reward)) <= _MOST:
         say("error", f"the reward is {reward}, and it must be finite: look for a division by zero, or clip it")
         raise _Stop
     wrong = [flag for flag in (terminated, truncated) if not isinstance(flag, bool | np.bool_)]
@@ -185,7 +215,7 @@ def _check_step(env: Env, result: tuple[object, ...], say: _Say) -> None:
         raise _Stop
 
 
-def _check_observation(env: Env, observation: object, source: str, say: _Say) -> None:
+def _check_observation(env: Env, leaves: Sequence[Leaf], observation: object, source: str, say: Say) -> None:
     space = env.observation_space
     if not all(np.isfinite(leaf).all() for leaf in _arrays(observation) if leaf.dtype.kind == "f"):
         say("error", f"the observation of {source} holds a number that is not finite: look for a division by zero")
@@ -193,11 +223,15 @@ def _check_observation(env: Env, observation: object, source: str, say: _Say) ->
     if not _contains(space, observation):
         say("error", f"the observation of {source} is not in its space: {_misfit(space, observation, 'it')}")
         raise _Stop
+    fault = fault_in(leaves, observation)
+    if fault:
+        say("error", f"the observation of {source} cannot be sent: {fault}: return a NumPy array of that dtype")
+        raise _Stop
 
 
 def _contains(space: spaces.Space[Any], observation: object) -> bool:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a list is cast, as it is in a run
+        warnings.simplefilter("ignore", UserWarning)  # a list is cast; whether a run can is asked apart
         return bool(space.contains(observation))
 
 
@@ -236,13 +270,13 @@ def _misfit_of_parts(parts: Mapping[Any, spaces.Space[Any]], observation: object
     return _misfit(parts[wrong], given[wrong], f'its part "{wrong}"')
 
 
-def _check_repeatable(first: Env, second: Env, say: _Say) -> None:
+def _check_repeatable(first: Env, second: Env, say: Say) -> None:
     first.action_space.seed(3)
-    with _naming("reset()"):
+    with naming("reset()"):
         (one, _), (other, _) = first.reset(seed=3), second.reset(seed=3)
     for step in range(1, 101):
         action = first.action_space.sample()
-        with _naming("step()"):
+        with naming("step()"):
             one, reward, terminated, truncated, _ = first.step(action)
             other, other_reward, *_ = second.step(action)
         if not _same(one, other) or reward != other_reward:

@@ -66,21 +66,8 @@ class LeafRows:
             self.rows -= self.leaf.start
 
     def write_one(self, row: int, value: object) -> None:
-        """Write this leaf of one row; `fault_of` was asked before."""
+        """Write this leaf of one row; `fault_in` was asked before."""
         self.rows[row] = np.asarray(value) if self.leaf.start is None else np.asarray(value) - self.leaf.start
-
-    def fault_of(self, value: object) -> str:
-        """Return what is wrong with the value of this leaf, or an empty string."""
-        name, array = self.leaf.name, self.leaf.array
-        try:
-            given = np.asarray(value)
-        except ValueError:
-            return f"{name} is not an array of fixed shape"
-        if given.shape != array.shape:
-            return f"{name} has the shape {given.shape}, the space says {array.shape}"
-        if not np.can_cast(given.dtype, array.numpy_dtype, casting="same_kind"):
-            return f"{name} has the dtype {given.dtype}, the space says {array.dtype}"
-        return ""
 
     def not_finite(self) -> bool:
         """Say whether a number in the column is infinite or no number."""
@@ -118,18 +105,6 @@ class Rows:
         self.leaves = [LeafRows(leaf, column, count) for leaf, column in zip(leaves, columns.observation, strict=True)]
         self._reward_finite = FiniteCheck(self.reward)
 
-    def fault_in(self, observation: object) -> str:
-        """Return what is wrong with one observation, or an empty string."""
-        for leaf in self.leaves:
-            try:
-                value = leaf.value_in(observation)
-            except (KeyError, IndexError, TypeError):
-                return f"{leaf.leaf.name} is not there"
-            fault = leaf.fault_of(value)
-            if fault:
-                return fault
-        return ""
-
     def write_one(self, row: int, observation: object) -> None:
         """Write the observation of one row; `fault_in` was asked before."""
         for leaf in self.leaves:
@@ -150,6 +125,34 @@ class Rows:
 
 
 _NONE = np.empty(0, np.intp)
+
+
+def fault_in(leaves: Iterable[Leaf], observation: object) -> str:
+    """Return why one observation cannot be written, or an empty string."""
+    for leaf in leaves:
+        value = observation
+        try:
+            for key in leaf.keys:
+                value = cast("Mapping[str | int, object]", value)[key]
+        except (KeyError, IndexError, TypeError):
+            return f"{leaf.name} is not there"
+        fault = _fault_of(leaf, value)
+        if fault:
+            return fault
+    return ""
+
+
+def _fault_of(leaf: Leaf, value: object) -> str:
+    name, array = leaf.name, leaf.array
+    try:
+        given = np.asarray(value)
+    except ValueError:
+        return f"{name} is not an array of fixed shape"
+    if given.shape != array.shape:
+        return f"{name} has the shape {given.shape}, the space says {array.shape}"
+    if not np.can_cast(given.dtype, array.numpy_dtype, casting="same_kind"):
+        return f"{name} has the dtype {given.dtype}, the space says {array.dtype}"
+    return ""
 
 
 def share_memory(observations: Sequence[object]) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from aioseed_gymnasium.adapter import PlainEnvironment
 from aioseed_gymnasium.check import MAX_STEPS, findings_of
 from aioseed_gymnasium.options import GymnasiumOptions
 from gymnasium import spaces
+
+from aioseed.errors import EnvironmentFailed
 
 DICT = spaces.Dict({"a": spaces.Discrete(3), "c": spaces.Discrete(3)})
 MISFIT = "the observation of step() is not in its space:"
@@ -49,6 +52,7 @@ def step_returning(**changes):
         ({"reward": "x"}, "the reward is 'x', and it must be one number: return float(reward)"),
         ({"reward": np.zeros(1)}, "the reward is array([0.]), and it must be one number"),
         ({"reward": float("inf")}, "the reward is inf, and it must be finite: look for a division by zero"),
+        ({"reward": 1e39}, "the reward is 1e+39, and it must be finite"),
         ({"terminated": None}, "terminated and truncated must be True or False, one is None: return bool(...)"),
         ({"info": None}, "info must be a dict, it is a NoneType: return {}"),
         (
@@ -146,6 +150,52 @@ def test_an_action_without_bounds_is_warned_of(constant):
     boundless = spaces.Box(-np.inf, 1, (2,), np.float32)
     warnings = said(look(lambda: constant(spaces.Discrete(3), 0, boundless)), "warning")
     assert warnings[0].startswith("the action has an infinite bound, and the agents that come with aioseed need finite")
+
+
+@pytest.mark.parametrize(
+    ("space", "observation", "kind"),
+    [
+        (spaces.Box(0, 255, (3,), np.uint8), [1, 2, 3], "observation has the dtype int64, the space says uint8"),
+        (
+            spaces.Dict(n=spaces.Box(0, 9, (), np.uint16)),
+            {"n": 1},
+            "observation.n has the dtype int64, the space says uint16",
+        ),
+    ],
+)
+def test_a_list_that_a_run_would_refuse_is_an_error(constant, group, space, observation, kind):
+    build = lambda: constant(space, observation, spaces.Discrete(2))  # noqa: E731
+    (error,) = said(look(build), "error")
+    assert error == f"the observation of reset() cannot be sent: {kind}: return a NumPy array of that dtype"
+    with pytest.raises(EnvironmentFailed, match=kind):
+        group(PlainEnvironment(build, 1, "x", GymnasiumOptions())).reset()
+
+
+def test_a_list_that_a_run_takes_is_none(constant):
+    findings = look(lambda: constant(spaces.Box(0, 9, (3,), np.float32), [1, 2.5, 3], spaces.Discrete(2)))
+    assert said(findings, "error") == []
+
+
+@pytest.mark.parametrize(
+    ("space", "observation", "sentence"),
+    [
+        (
+            spaces.Dict(n=spaces.Box(0, 2**40, (1,), np.int64)),
+            {"n": np.zeros(1, np.int64)},
+            "observation.n may go from 0 to 1099511627776 and travels as int32, in which numbers outside",
+        ),
+        (
+            spaces.Box(0, 2**32, (), np.uint64),
+            np.uint64(0),
+            "observation may go from 0 to 4294967296 and travels as uint32",
+        ),
+        (spaces.Box(0, 2**31 - 1, (1,), np.int64), np.zeros(1, np.int64), None),
+    ],
+)
+def test_integers_that_would_wrap_are_warned_of(constant, space, observation, sentence):
+    warnings = said(look(lambda: constant(space, observation, spaces.Discrete(2))), "warning")
+    found = [warning for warning in warnings if "wrap" in warning]
+    assert [warning.startswith(sentence) for warning in found] == ([] if sentence is None else [True])
 
 
 def test_an_environment_that_ignores_its_seed_is_warned_of(ladder):
