@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import suppress
+from urllib.parse import urlsplit
 
-from aioseed.errors import AuthenticationError, ConnectError, ListenError, UsageError
-from aioseed.testing._transport_harness import TOKEN, check, ended, expect, open_pairs, refused, refuses_to_send
+from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError, ListenError, UsageError
+from aioseed.testing._transport_harness import (
+    MAX_MESSAGE_BYTES,
+    TOKEN,
+    check,
+    ended,
+    ends_of_a_cut_channel,
+    expect,
+    loopback_of,
+    open_pairs,
+    refused,
+    refuses_to_send,
+)
 from aioseed.transport.channel import Channel, DialOptions, ListenOptions, Transport
+from aioseed.transport.keyring import Keyring
 from aioseed.transport.token import Secret
 
 
@@ -91,6 +106,20 @@ async def dial_to_nobody_fails(transport: Transport, url: str) -> None:
 
 
 @check
+async def dial_to_the_mute_fails(transport: Transport, url: str) -> None:
+    """A socket that accepts and says nothing raises ConnectError after `connect_timeout_s`; tried on loopback URLs."""
+    if loopback_of(url) is None:
+        return
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"{urlsplit(url).scheme}://127.0.0.1:{mute.getsockname()[1]}"
+        try:
+            async with asyncio.timeout(2.0):
+                await refused(transport, address, DialOptions(TOKEN, connect_timeout_s=0.2), ConnectError)
+        except TimeoutError:
+            raise AssertionError("dial gives up after connect_timeout_s") from None
+
+
+@check
 async def address_in_use_is_refused(transport: Transport, url: str) -> None:
     """Two listeners cannot share an address, neither loudly nor silently."""
     async with open_pairs(transport, url) as [(_, _, listener)]:
@@ -117,6 +146,52 @@ async def token_is_required(transport: Transport, url: str) -> None:
         expect(far.credential is not None, "a channel knows whose token opened it")
         await near.send(b"right token")
         expect(await far.receive() == b"right token", "others are not disturbed")
+
+
+@check
+async def credential_is_that_of_the_token(transport: Transport, url: str) -> None:
+    """Of two tokens, each channel has the credential of the one that opened it."""
+    tokens = (Secret("kit-one"), Secret("kit-two"))
+    async with open_pairs(transport, url, channels=4, tokens=tokens) as pairs:
+        for number, pair in enumerate(pairs):
+            credential = pair.far.credential
+            right = credential is not None and credential.digest == tokens[number % 2].digest()
+            expect(right, "a channel has the credential of the token that opened it, also where others have another")
+
+
+@check
+async def silence_is_cut(transport: Transport, url: str) -> None:
+    """Who connects and says nothing is cut after `handshake_timeout_s`, and nobody else; tried on TCP of loopback."""
+    options = ListenOptions(Keyring.of(TOKEN), MAX_MESSAGE_BYTES, handshake_timeout_s=0.3)
+    async with open_pairs(transport, url, options) as [(near, far, listener)]:
+        address = loopback_of(listener.url)
+        if address is None:
+            return
+        try:
+            reader, writer = await asyncio.open_connection(*address)
+        except OSError:
+            return  # its ports are not those of TCP
+        try:
+            async with asyncio.timeout(2.0):
+                with suppress(OSError):
+                    await reader.read()
+        except TimeoutError:
+            raise AssertionError("a connection that says nothing is cut after handshake_timeout_s") from None
+        finally:
+            writer.transport.abort()
+        await near.send(b"said enough")
+        expect(await far.receive() == b"said enough", "an open channel may be silent for longer")
+
+
+@check
+async def broken_connection_is_told(transport: Transport, url: str) -> None:
+    """A connection that ends or is reset in the middle is ChannelClosed and unclean; tried on TCP of loopback."""
+    for resets in (False, True):
+        for told in await ends_of_a_cut_channel(transport, url, resets=resets):
+            expect(
+                isinstance(told, ChannelClosed), f"a broken connection raises ChannelClosed, not {type(told).__name__}"
+            )
+            expect(isinstance(told, ChannelClosed) and not told.clean, "a connection that broke was not closed cleanly")
 
 
 @check

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
 from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError, UsageError
 from aioseed.transport.channel import Channel, DialOptions, Listener, ListenOptions, Transport
@@ -97,10 +101,18 @@ async def refused(
 
 @asynccontextmanager
 async def open_pairs(
-    transport: Transport, url: str, listen: ListenOptions | None = None, *, channels: int = 1
+    transport: Transport,
+    url: str,
+    listen: ListenOptions | None = None,
+    *,
+    channels: int = 1,
+    tokens: Sequence[Secret] = (TOKEN,),
 ) -> AsyncIterator[list[Pair]]:
-    """Listen, dial, and pair the ends by a first message, since nothing promises an order of acceptance."""
-    listen = listen or ListenOptions(Keyring.of(TOKEN), MAX_MESSAGE_BYTES)
+    """Listen, dial, and pair the ends by a first message, since nothing promises an order of acceptance.
+
+    The diallers show `tokens` in turn.
+    """
+    listen = listen or ListenOptions(Keyring.of(*tokens), MAX_MESSAGE_BYTES)
     accepted: dict[bytes, asyncio.Future[Channel]] = {}
     over = asyncio.Event()
 
@@ -115,7 +127,7 @@ async def open_pairs(
         for number in range(channels):
             name = b"%d" % number
             accepted[name] = asyncio.get_running_loop().create_future()
-            near = await transport.dial(listener.url, DialOptions(TOKEN, MAX_MESSAGE_BYTES))
+            near = await transport.dial(listener.url, DialOptions(tokens[number % len(tokens)], MAX_MESSAGE_BYTES))
             dialled.append(near)
             await near.send(name)
             pairs.append(Pair(near, await accepted[name], listener))
@@ -124,3 +136,76 @@ async def open_pairs(
         over.set()
         await asyncio.gather(*(near.close() for near in dialled))
         await listener.close()
+
+
+def loopback_of(url: str) -> tuple[str, int] | None:
+    """Return host and port of a URL on loopback; None for networks without, where sockets can try nothing."""
+    parts = urlsplit(url)
+    if parts.hostname not in ("127.0.0.1", "::1", "localhost") or parts.port is None:
+        return None
+    return parts.hostname, parts.port
+
+
+async def ends_of_a_cut_channel(transport: Transport, url: str, *, resets: bool) -> Sequence[bytes | BaseException]:
+    """Return what both sides heard of a connection that was cut; nothing where there is no TCP to cut."""
+    far: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def handler(channel: Channel) -> None:
+        await channel.send(await channel.receive())
+        (outcome,) = await asyncio.gather(channel.receive(), return_exceptions=True)
+        if isinstance(outcome, BaseException):
+            far.set_exception(outcome)
+        else:
+            far.set_result(outcome)
+
+    listener = await transport.listen(url, handler, ListenOptions())
+    address = loopback_of(listener.url)
+    try:
+        if address is None:
+            return []
+        async with _cable(*address, resets=resets) as (port, cut):
+            try:
+                near = await transport.dial(f"{urlsplit(url).scheme}://127.0.0.1:{port}", DialOptions())
+            except ConnectError:
+                return []  # its ports are not those of TCP
+            async with near:
+                await near.send(b"there")
+                await near.receive()
+                waiting = asyncio.create_task(near.receive())
+                await asyncio.sleep(0)
+                cut()
+                return await asyncio.gather(waiting, far, return_exceptions=True)
+    finally:
+        await listener.close()
+
+
+@asynccontextmanager
+async def _cable(host: str, port: int, *, resets: bool) -> AsyncIterator[tuple[int, Callable[[], None]]]:
+    """Give a port on 127.0.0.1 that leads to another, and what cuts all that goes through it: by a reset or an end."""
+    ends: list[asyncio.StreamWriter] = []
+
+    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(host, port)
+        ends.extend((writer, far_writer))
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+
+    def cut() -> None:
+        for end in ends:
+            if resets and not end.is_closing():  # to linger for 0 seconds is to send a reset
+                linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+                end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            end.transport.abort()
+
+    server = await asyncio.start_server(join, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], cut
+    finally:
+        cut()
+        server.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(2**16):
+            writer.write(data)
+    writer.close()

@@ -48,10 +48,18 @@ async def carries_every_legal_size(transport: Transport, url: str) -> None:
 @check
 async def refuses_larger_messages(transport: Transport, url: str) -> None:
     """One byte too many breaks this channel at its receiver, and no other."""
-    async with open_pairs(transport, url, channels=2) as [(near, far, _), (other_near, other_far, _)]:
-        closed, _ = await asyncio.gather(ended(far), near.send(bytes(MAX_MESSAGE_BYTES + 1)))
-        expect(not closed.clean, "a message that is too large breaks the channel of its receiver")
-        expect(not (await ended(near)).clean, "its sender sees that the channel broke")
+    async with open_pairs(transport, url, channels=3) as [to_far, to_near, (other_near, other_far, _)]:
+        for side, sender, receiver in (
+            ("the listener's", to_far.near, to_far.far),
+            ("the dialler's", to_near.far, to_near.near),
+        ):
+            (outcome,), _ = await asyncio.gather(
+                asyncio.gather(receiver.receive(), return_exceptions=True),
+                sender.send(bytes(MAX_MESSAGE_BYTES + 1)),
+            )
+            broken = isinstance(outcome, ChannelClosed) and not outcome.clean
+            expect(broken, f"a message above {side} max_message_bytes breaks the channel of its receiver")
+            expect(not (await ended(sender)).clean, "its sender sees that the channel broke")
         await other_near.send(b"still here")
         expect(await other_far.receive() == b"still here", "other channels go on")
 

@@ -43,8 +43,12 @@ TRANSPORT_CHECKS: Mapping[str, Check] = MappingProxyType(
         "cancelled_close_still_ends": endings.cancelled_close_still_ends,
         "listener_close_ends_channels": endings.listener_close_ends_channels,
         "dial_to_nobody_fails": endings.dial_to_nobody_fails,
+        "dial_to_the_mute_fails": endings.dial_to_the_mute_fails,
         "address_in_use_is_refused": endings.address_in_use_is_refused,
         "token_is_required": endings.token_is_required,
+        "credential_is_that_of_the_token": endings.credential_is_that_of_the_token,
+        "silence_is_cut": endings.silence_is_cut,
+        "broken_connection_is_told": endings.broken_connection_is_told,
         "handler_failure_stays_alone": endings.handler_failure_stays_alone,
     }
 )

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from inspect import iscoroutinefunction
 from types import ModuleType
+from typing import ClassVar
 
 import pytest
 
@@ -14,6 +15,7 @@ from aioseed.errors import ChannelClosed
 from aioseed.testing import _transport_endings, _transport_messages
 from aioseed.testing.transport_kit import TRANSPORT_CHECKS, check_transport
 from aioseed.transport import Channel, DialOptions, Handler, Listener, ListenOptions, MemoryTransport, Transport
+from aioseed.transport.keyring import Credential
 from aioseed.transport.memory import MemoryChannel
 from aioseed.types import Payload
 
@@ -113,6 +115,15 @@ class Abrupt(Wrapped):
         await self.inner._inbox.take_each(take)  # from within the partner's send_nowait
 
 
+class Mistaken(Wrapped):
+    first: ClassVar[Credential | None] = None
+
+    def __init__(self, inner: Channel) -> None:
+        super().__init__(inner)
+        Mistaken.first = Mistaken.first or inner.credential
+        self.credential = Mistaken.first
+
+
 left: list[asyncio.Task[bool]] = []
 
 
@@ -121,10 +132,13 @@ class Saboteur(Transport):
 
     schemes = ("memory",)
 
-    def __init__(self, wrap: Callable[[Channel], Channel] = Wrapped, *, open_house: bool = False) -> None:
+    def __init__(
+        self, wrap: Callable[[Channel], Channel] = Wrapped, *, open_house: bool = False, greedy: bool = False
+    ) -> None:
         self._inner = MemoryTransport()
         self._wrap = wrap
         self._open_house = open_house
+        self._greedy = greedy
 
     async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
         async def wrapped(channel: Channel) -> None:
@@ -133,7 +147,8 @@ class Saboteur(Transport):
         return await self._inner.listen(url, wrapped, options._replace(keys=None) if self._open_house else options)
 
     async def dial(self, url: str, options: DialOptions) -> Channel:
-        return self._wrap(await self._inner.dial(url, options))
+        taken = options._replace(max_message_bytes=2**30) if self._greedy else options
+        return self._wrap(await self._inner.dial(url, taken))
 
 
 async def run(name: str, transport: Transport) -> None:
@@ -159,6 +174,8 @@ async def run(name: str, transport: Transport) -> None:
         ("send_waits_for_a_slow_reader", Saboteur(Impatient)),
         ("hands_every_message_over", Saboteur(Abrupt)),
         ("token_is_required", Saboteur(open_house=True)),
+        ("credential_is_that_of_the_token", Saboteur(Mistaken)),
+        ("refuses_larger_messages", Saboteur(greedy=True)),
     ],
     ids=lambda value: value if isinstance(value, str) else value._wrap.__name__,
 )
