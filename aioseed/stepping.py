@@ -40,7 +40,7 @@ class SingleEnvironment(Protocol):
         """Take one action, of the action's shape, starting at 0 and read-only. Never called after a final outcome."""
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free what it holds. Idempotent: it is called again where no new one could be built."""
 
 
 _MOST = float(np.finfo(np.float32).max)

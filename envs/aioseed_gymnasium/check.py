@@ -246,15 +246,19 @@ def _misfit(space: spaces.Space[Any], observation: object, name: str) -> str:
     said = f"{name} is {given.dtype}{list(given.shape)}"
     if given.shape != tuple(space.shape or ()):
         return f"{said}, and the space says {wanted}: return that shape, or change the space"
-    if not np.can_cast(given.dtype, np.dtype(space.dtype)):
-        return f"{said}, and the space says {wanted}: return it with .astype(np.{np.dtype(space.dtype).name})"
-    if isinstance(space, spaces.Box):
-        outside = np.argwhere((given < space.low) | (given > space.high))
+    if isinstance(space, spaces.Box) and given.dtype.kind in "biuf":
+        # Before the dtype: to cast an integer that is outside would make it another one. A float may lie outside only
+        # by what the cast rounds.
+        with np.errstate(over="ignore"):
+            near = given.astype(space.dtype) if space.dtype.kind == "f" else given
+        outside = np.argwhere((near < space.low) | (near > space.high))
         if len(outside):
             place = tuple(outside[0].tolist())
             low, high = space.low[place], space.high[place]
             where = "" if not place else f" at {list(place)}"
             return f"{name} is {given[place]}{where}, and the space goes from {low} to {high}: widen it, or clip"
+    if not np.can_cast(given.dtype, np.dtype(space.dtype)):
+        return f"{said}, and the space says {wanted}: return it with .astype(np.{np.dtype(space.dtype).name})"
     return f"{name} is {str(given)[:80]}, and the space is {space}: return an element of it, or change the space"
 
 

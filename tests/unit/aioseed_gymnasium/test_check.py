@@ -126,6 +126,24 @@ def test_the_part_that_does_not_fit_is_named(constant, space, observation, sente
     assert sentence in error and error.startswith("the observation of reset() is not in its space: ")
 
 
+PIXELS, TENTHS = spaces.Box(0, 255, (2,), np.uint8), spaces.Box(0.1, 1, (1,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("space", "observation", "sentence"),
+    [
+        (PIXELS, np.array([1, 300]), "it is 300 at [1], and the space goes from 0 to 255: widen it, or clip"),
+        (PIXELS, np.array([1, 255]), "it is int64[2], and the space says uint8[2]: return it with .astype(np.uint8)"),
+        (TENTHS, np.array([0.1]), "it is float64[1], and the space says float32[1]: return it with .astype(np.float32"),
+        (TENTHS, np.array([1e39]), "it is 1e+39 at [0], and the space goes from "),
+        (PIXELS, np.array(["a", "b"]), "it is <U1[2], and the space says uint8[2]: return it with .astype(np.uint8)"),
+    ],
+)
+def test_a_cast_is_advised_only_where_it_keeps_the_number(constant, space, observation, sentence):
+    (error,) = said(look(lambda: constant(space, observation, spaces.Discrete(2))), "error")
+    assert error.startswith(f"the observation of reset() is not in its space: {sentence}")
+
+
 @pytest.mark.parametrize("name", ["observation_space", "action_space"])
 def test_a_space_that_was_forgotten_is_an_error(constant, name):
     def build():
