@@ -55,6 +55,8 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         report: Told about what was refused, and whose.
     """
 
+    finished_writes = 0  # the write buffer becomes smaller with each byte that leaves, which tells more
+
     def __init__(
         self,
         transport: asyncio.Transport,

@@ -26,7 +26,7 @@ PLACED_BYTES = 128 * 2**10
 MAX_CONTROL_BYTES = 125
 FREE_PARTS = 16
 PART_BYTES = 64
-"""A message comes in `FREE_PARTS` at most and one more for each `PART_BYTES`: the event loop looks at every single one."""
+"""A message comes in `FREE_PARTS` at most and one more for each `PART_BYTES`: the event loop looks at each of them."""
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, UNSUPPORTED, TOO_BIG = 1000, 1001, 1002, 1003, 1009
