@@ -153,7 +153,7 @@ class ListenOptions(NamedTuple):
     received_bytes_per_s: float = float(2**30)
     """Payload that a channel may send in a second before it is read more slowly."""
     stall_timeout_s: float = 10.0
-    """Time after which a channel is cut whose unsent bytes have not become fewer."""
+    """Time after which a channel is cut whose unsent bytes have not become fewer, nor (over gRPC) a write ended."""
     report: Callable[[str, str], None] = _unheard
     """Told about everything that was refused, held or cut: one word for what, and the peer's address."""
 

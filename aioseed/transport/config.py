@@ -62,7 +62,7 @@ class LimitsConfig(BaseModel):
     send_buffer_bytes: Annotated[int, Field(ge=2**16)] = 4 * 2**20
     """Unsent bytes at which a channel whose peer does not read is cut at once."""
     stall_timeout_s: Seconds = 10.0
-    """A channel is cut whose unsent bytes have not become fewer for so long."""
+    """A channel is cut whose unsent bytes have not become fewer for so long, nor (over gRPC) a write ended."""
 
 
 class TransportConfig(BaseModel):

@@ -46,6 +46,10 @@ class Traffic(Protocol):
     def backlog_bytes(self) -> int:
         """Return what was given to the channel and is not yet on its way."""
 
+    @property
+    def finished_writes(self) -> int:
+        """Return how many writes have ended; always 0 where the backlog alone tells whether the peer reads."""
+
     def hold(self, held: bool) -> None:
         """Stop reading, or go on; the network pushes the peer back meanwhile."""
 
@@ -63,21 +67,22 @@ class Verdict(NamedTuple):
 class _Watched:
     """Remember what was seen of one channel."""
 
-    __slots__ = ("_backlog", "_bucket", "_moved_at_s", "_received", "held")
+    __slots__ = ("_backlog", "_bucket", "_finished_writes", "_moved_at_s", "_received", "held")
 
     def __init__(self, bytes_per_s: float, now_s: float) -> None:
         self._bucket = Bucket(bytes_per_s, bytes_per_s, now_s)
         self._received = 0
         self._backlog = 0
+        self._finished_writes = 0
         self._moved_at_s = now_s
         self.held = False
 
-    def look(self, received: int, backlog: int, stall_timeout_s: float, now_s: float) -> Verdict:
+    def look(self, channel: Traffic, stall_timeout_s: float, now_s: float) -> Verdict:
+        received, backlog, finished = channel.received_bytes, channel.backlog_bytes, channel.finished_writes
         within = self._bucket.take(received - self._received, now_s)
-        self._received = received
-        if not backlog or backlog < self._backlog:
+        if not backlog or backlog < self._backlog or finished != self._finished_writes:
             self._moved_at_s = now_s
-        self._backlog = backlog
+        self._received, self._backlog, self._finished_writes = received, backlog, finished
         return Verdict(not within, now_s - self._moved_at_s >= stall_timeout_s)
 
 
@@ -86,7 +91,7 @@ class Guard:
 
     Args:
         bytes_per_s: Rate above which a channel is read no further until its average is back at it.
-        stall_timeout_s: Time after which a channel is cut whose backlog has not once become smaller.
+        stall_timeout_s: Time after which a channel is cut whose backlog has not once become smaller, nor a write ended.
     """
 
     def __init__(self, bytes_per_s: float, stall_timeout_s: float) -> None:
@@ -109,7 +114,7 @@ class Guard:
         """Look at every channel; hold, release or cut it. Return those that were held or cut, and which."""
         found: list[tuple[Traffic, str]] = []
         for channel, watched in list(self._channels.items()):
-            verdict = watched.look(channel.received_bytes, channel.backlog_bytes, self._stall_timeout_s, now_s)
+            verdict = watched.look(channel, self._stall_timeout_s, now_s)
             if verdict.cut:
                 self.remove(channel)
                 channel.cut("the peer does not read")

@@ -19,8 +19,6 @@ from aioseed_grpc.frame import CLOSING, FrameError, decode, encode
 from aioseed_grpc.stream import Stream
 
 CLOSE_TIMEOUT_S = 2.0
-LONG_WRITE_S = 0.2
-"""A write that takes as long waits for its peer; on a busy channel one or the other is under way at every moment."""
 
 
 class GrpcChannel(Channel):
@@ -28,6 +26,7 @@ class GrpcChannel(Channel):
 
     def __init__(self, stream: Stream, *, peer: str, max_message_bytes: int, send_buffer_bytes: int) -> None:
         self.received_bytes = 0
+        self.finished_writes = 0
         self._stream = stream
         self._peer = peer
         self._max_message_bytes = max_message_bytes
@@ -41,11 +40,10 @@ class GrpcChannel(Channel):
         self._direct_over: asyncio.Future[None] | None = None
         # Whether the writer has a message that it took from the outbox.
         self._writer_has = False
-        self._write_began_s = 0.0  # of the one that is under way
         # Cleared while the listener's guard lets nothing be read.
         self._may_read = asyncio.Event()
         self._may_read.set()
-        self._loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         self._reader = loop.create_task(self._read_all(), name=f"reader of {peer}")
         self._writer = loop.create_task(self._write_all(), name=f"writer of {peer}")
 
@@ -56,9 +54,8 @@ class GrpcChannel(Channel):
 
     @property
     def backlog_bytes(self) -> int:
-        """Return what waits in the outbox, and at least 1 while gRPC has no room for a message."""
-        writes = self._direct is not None or self._writer_has
-        return self._outbox.size_bytes + (writes and self._loop.time() - self._write_began_s > LONG_WRITE_S)
+        """Return what waits in the outbox, and 1 more while a write is under way."""
+        return self._outbox.size_bytes + (self._direct is not None or self._writer_has)
 
     def hold(self, held: bool) -> None:
         """Stop reading, or go on."""
@@ -122,7 +119,6 @@ class GrpcChannel(Channel):
         if (closed := self._outbox.ended) is not None:
             raise again(closed)
         if self._direct is None and not self._writer_has and not self._outbox.size_bytes:
-            self._write_began_s = self._loop.time()
             self._direct = self._stream.write(encode(payload))
             self._drive()
         else:
@@ -134,7 +130,7 @@ class GrpcChannel(Channel):
         try:
             waited = self._direct.send(None)
         except StopIteration:
-            pass
+            self.finished_writes += 1
         except asyncio.CancelledError:
             self._outbox.end(ChannelClosed("", clean=False), drop=True)
         except FOREIGN as error:
@@ -205,9 +201,9 @@ class GrpcChannel(Channel):
                 payload = await self._outbox.take()
                 self._writer_has = True
                 await self._end_of_direct()
-                self._write_began_s = self._loop.time()
                 await self._stream.write(encode(payload))
                 self._writer_has = False
+                self.finished_writes += 1
         except ChannelClosed:
             await self._end_of_direct()
         except FOREIGN as error:

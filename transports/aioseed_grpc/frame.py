@@ -14,15 +14,14 @@ CLOSING: Final = b"\x10\x01"
 MAX_ENVELOPE_BYTES: Final = 16
 """More than the envelope of any payload up to 2**63 bytes."""
 
-MAX_BESIDE_BYTES: Final = 4096
-"""Of a Frame beside its payload, in fields that are not known here: each is looked at by the event loop."""
+MAX_FIELDS: Final = 32
+"""Of a Frame, those in groups and their ends as well: each is looked at by the event loop, however small it is."""
 
 KEPT_SIZES: Final = 1024
 """Sizes for which the head of a Frame is kept: a run has messages of few sizes."""
 
 _PAYLOAD_TAG: Final = 0x0A  # field 1, length-delimited
 _VARINT, _FIXED64, _LENGTH, _GROUP, _END_GROUP, _FIXED32 = 0, 1, 2, 3, 4, 5
-_MAX_GROUP_DEPTH: Final = 32
 
 
 class FrameError(ValueError):
@@ -38,7 +37,7 @@ def decode(data: bytes) -> bytes:
     """Return the payload of a Frame, empty if it has none.
 
     Raises:
-        FrameError: The bytes are truncated or malformed.
+        FrameError: The bytes are truncated or malformed, or have too many fields.
     """
     head = _head_within(len(data))
     if head and data.startswith(head):
@@ -72,21 +71,28 @@ def _size_named(head: bytes) -> int:
 
 def _decode_fields(data: bytes) -> bytes:
     payload = b""
-    position, left = 0, MAX_BESIDE_BYTES
+    position, count = 0, 0
+    ends: list[int] = []  # the tags that end the groups which have begun
     while position < len(data):
-        if left <= 0:
-            raise FrameError(f"more than {MAX_BESIDE_BYTES} bytes stand beside the payload")
-        beside = data[position : position + left]
-        tag, used = _varint(beside, 0)
-        if tag == _PAYLOAD_TAG:
-            size, used = _varint(beside, used)
-            begin = position + used
+        count += 1
+        if count > MAX_FIELDS:
+            raise FrameError(f"a frame has more than {MAX_FIELDS} fields")
+        tag, position = _varint(data, position)
+        if not 8 <= tag < 1 << 32:
+            raise FrameError(f"{tag} is not the tag of a field")
+        kind = tag & 7
+        if kind == _GROUP:
+            ends.append(tag - _GROUP + _END_GROUP)
+        elif kind == _END_GROUP and ends and tag == ends[-1]:
+            ends.pop()
+        elif tag == _PAYLOAD_TAG and not ends:
+            size, begin = _varint(data, position)
             position = _skip(begin, size, len(data))
             payload = data[begin:position]
         else:
-            used = _skip_field(beside, tag, used, 0)
-            position += used
-        left -= used
+            position = _skip_field(data, kind, position)
+    if ends:
+        raise FrameError("a group does not end")
     return payload
 
 
@@ -110,11 +116,8 @@ def _skip(position: int, size: int, end: int) -> int:
     return position + size
 
 
-def _skip_field(data: bytes, tag: int, position: int, depth: int) -> int:
-    """Return the position after the field whose tag was just read."""
-    kind = tag & 7
-    if not 8 <= tag < 1 << 32:
-        raise FrameError(f"{tag} is not the tag of a field")
+def _skip_field(data: bytes, kind: int, position: int) -> int:
+    """Return the position after a field of this kind whose tag was just read."""
     if kind == _VARINT:
         return _varint(data, position)[1]
     if kind == _FIXED64:
@@ -122,17 +125,6 @@ def _skip_field(data: bytes, tag: int, position: int, depth: int) -> int:
     if kind == _LENGTH:
         size, position = _varint(data, position)
         return _skip(position, size, len(data))
-    if kind == _GROUP and depth < _MAX_GROUP_DEPTH:
-        return _skip_group(data, tag, position, depth)
     if kind == _FIXED32:
         return _skip(position, 4, len(data))
     raise FrameError(f"a field of kind {kind} cannot stand here")
-
-
-def _skip_group(data: bytes, tag: int, position: int, depth: int) -> int:
-    end_tag = tag - _GROUP + _END_GROUP
-    while True:
-        inner, position = _varint(data, position)
-        if inner == end_tag:
-            return position
-        position = _skip_field(data, inner, position, depth + 1)

@@ -55,6 +55,8 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         report: Told about what was refused, and whose.
     """
 
+    finished_writes = 0  # the write buffer becomes smaller with each byte that leaves, which tells more
+
     def __init__(
         self,
         transport: asyncio.Transport,
@@ -110,7 +112,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         try:
             self._frames.feed(arrived)
         except FrameError as error:
-            self._break_off(error)
+            self.break_off(error)
 
     @property
     def peer(self) -> str:
@@ -137,6 +139,12 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         self._deaf = True
         self._inbox.end(ChannelClosed(reason, clean=False))
         self._transport.abort()
+
+    def break_off(self, error: FrameError) -> None:
+        """End the channel after a breach of the protocol and tell the peer why."""
+        self._deaf = True
+        self._inbox.end(ChannelClosed(error.reason, clean=False))
+        self._say_close(error.code, cut_reason(error.reason))
 
     def send_nowait(self, payload: bytes) -> None:
         """Write one message; no task is made for it."""
@@ -190,7 +198,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
             try:
                 self._frames.received(nbytes)
             except FrameError as error:
-                self._break_off(error)
+                self.break_off(error)
 
     def eof_received(self) -> None:
         """Let the connection close: a peer says goodbye before it ends its side, or it has broken off.
@@ -241,12 +249,6 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
             self.cut("too many control frames")
         elif opcode == PING and not self._said_close and not self._transport.is_closing():
             self._frame(PONG, payload)
-
-    def _break_off(self, error: FrameError) -> None:
-        """End the channel after a breach of the protocol and tell the peer why."""
-        self._deaf = True
-        self._inbox.end(ChannelClosed(error.reason, clean=False))
-        self._say_close(error.code, cut_reason(error.reason))
 
     def _rest(self) -> None:
         self._full = True

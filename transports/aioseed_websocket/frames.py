@@ -24,8 +24,9 @@ COPIED_BYTES = 16 * 2**10
 PLACED_BYTES = 128 * 2**10
 """Messages from this size on are read to a place of their receiver's choice, if it has one."""
 MAX_CONTROL_BYTES = 125
-MAX_PARTS = 1024
-"""Of one message: each is looked at by the event loop, however small it is."""
+FREE_PARTS = 16
+PART_BYTES = 64
+"""A message comes in `FREE_PARTS` at most and one more for each `PART_BYTES`: the event loop looks at each of them."""
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, UNSUPPORTED, TOO_BIG = 1000, 1001, 1002, 1003, 1009
@@ -280,8 +281,8 @@ class FrameReader:
         self.received_bytes += len(payload)
         self._fragments += payload
         self._parts += 1
-        if self._parts > MAX_PARTS:
-            raise FrameError(TOO_BIG, f"the peer sent a message in more than {MAX_PARTS} parts")
+        if self._parts > FREE_PARTS + len(self._fragments) // PART_BYTES:
+            raise FrameError(TOO_BIG, "the peer sent a message in too many parts for its size")
         if first & _FINAL:
             whole, self._fragments = bytes(self._fragments), None
             self._message(whole)

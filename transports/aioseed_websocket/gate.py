@@ -15,6 +15,7 @@ from aiohttp import web
 from aioseed.transport.channel import ListenOptions
 
 TLS_SHUTDOWN_S = 1.0
+END_OF_HEAD = b"\r\n\r\n"
 NO_DESCRIPTORS_S = 0.1
 """Pause after the system would not give a further descriptor; those inside go on meanwhile."""
 
@@ -88,10 +89,10 @@ class Doorway:
         """Count a connection out. Idempotent."""
         self._gates.pop(inner, None)
 
-    def open(self, inner: web.RequestHandler) -> None:
-        """Let the connection that `inner` serves through: it is a channel now."""
-        if (gate := self._gates.get(inner)) is not None:
-            gate.open()
+    def open(self, inner: web.RequestHandler) -> bool:
+        """Let the connection that `inner` serves through: it is a channel now. Say whether its peer waited for that."""
+        gate = self._gates.get(inner)
+        return gate is None or gate.open()
 
     def close(self) -> None:
         """Drop every connection that is no channel."""
@@ -107,7 +108,7 @@ class Gate(asyncio.Protocol):
         self._inner = inner
         self._peer = peer
         self._transport: asyncio.Transport | None = None
-        self._head_bytes = 0
+        self._head = bytearray()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(doorway.options.handshake_timeout_s, self._too_late)
         self._connecting = loop.create_task(doorway.connect(self, connection, peer), name=f"handshake of {peer}")
@@ -122,8 +123,8 @@ class Gate(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on what belongs to the head of the request, unless it is too long."""
-        self._head_bytes += len(data)
-        if self._head_bytes > self._doorway.options.max_header_bytes:
+        self._head += data
+        if len(self._head) > self._doorway.options.max_header_bytes:
             self._doorway.options.report("header_too_large", self._peer)
             self.cut()
         else:
@@ -146,9 +147,10 @@ class Gate(asyncio.Protocol):
         """Pass on."""
         self._inner.resume_writing()
 
-    def open(self) -> None:
-        """Step aside: the connection is a channel's from now on."""
+    def open(self) -> bool:
+        """Step aside: the connection is a channel's from now on. Say whether nothing came behind the head."""
         self._over()
+        return self._head.find(END_OF_HEAD) == len(self._head) - len(END_OF_HEAD)
 
     def cut(self) -> None:
         """Drop the connection."""

@@ -13,6 +13,7 @@ from aioseed.transport.guard import Bucket, Guard, watch
 from aioseed.transport.handlers import HandlerSet
 from aioseed_websocket.admission import SUBPROTOCOL, Admission, admission
 from aioseed_websocket.channel import WebSocketChannel
+from aioseed_websocket.frames import PROTOCOL_ERROR, FrameError
 from aioseed_websocket.gate import Doorway, peer_of
 
 BACKLOG = 4096
@@ -98,14 +99,20 @@ class WebSocketListener(Listener):
             await upgraded.prepare(request)
         except ConnectionError:
             return _refuse(400)  # the peer has gone meanwhile, as aiohttp will find out when it answers
-        self._doorway.open(request.protocol)
-        await self._hold(request.protocol, transport, peer, verdict)
+        has_waited = self._doorway.open(request.protocol)
+        await self._hold(request.protocol, transport, peer, verdict, has_waited=has_waited)
         return upgraded
 
     async def _hold(
-        self, inner: web.RequestHandler, transport: asyncio.Transport, peer: str, verdict: Admission
+        self,
+        inner: web.RequestHandler,
+        transport: asyncio.Transport,
+        peer: str,
+        verdict: Admission,
+        *,
+        has_waited: bool,
     ) -> None:
-        """Run the handler of a channel to its end."""
+        """Run the handler of a channel to its end, or say at once why there is none."""
         now_s, rate = asyncio.get_running_loop().time(), self._options.control_frames_per_s
         channel = WebSocketChannel(
             transport,
@@ -121,7 +128,12 @@ class WebSocketListener(Listener):
         channel.credential = verdict.credential
         self._guard.add(channel, now_s)
         try:
-            await asyncio.wait({self._handlers.start(channel)})
+            if has_waited:
+                await asyncio.wait({self._handlers.start(channel)})
+            else:  # what it sent is lost: aiohttp has it
+                self._options.report("bad_request", peer)
+                channel.break_off(FrameError(PROTOCOL_ERROR, "the peer sent before it was answered"))
+                await channel.close()
         finally:
             self._guard.remove(channel)
 

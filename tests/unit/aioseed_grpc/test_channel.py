@@ -7,6 +7,7 @@ import asyncio
 import grpc
 import pytest
 from aioseed_grpc import stream
+from aioseed_grpc.channel import GrpcChannel
 from aioseed_grpc.stream import CLOSE_REASON_KEY
 
 from aioseed.errors import ChannelClosed
@@ -114,19 +115,32 @@ async def test_reason_travels_from_the_listener_alone(channels: tuple[Channel, C
     assert (await closed(far)).reason == "enough"
 
 
-async def test_a_write_that_has_just_begun_is_no_backlog_and_one_that_lasts_is(
-    plain: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("aioseed_grpc.channel.LONG_WRITE_S", 0.02)
-    for _ in range(30):  # soon it is more than the peer takes without reading
-        plain.channel.send_nowait(bytes(2**20))
-        assert plain.channel.backlog_bytes == 0
+async def test_writes_that_end_are_counted_whoever_does_them(plain: Ends) -> None:
+    channel = plain.channel
+    assert isinstance(channel, GrpcChannel)
+    async with asyncio.timeout(10.0):
+        for count in range(1, 11):
+            channel.send_nowait(b"at once")
+            channel.send_nowait(b"by the writer")
+            assert channel.backlog_bytes > 1 and channel.finished_writes == 2 * count - 2
+            while channel.finished_writes < 2 * count:  # noqa: ASYNC110  (nobody tells)
+                await asyncio.sleep(0)
+    assert not channel.backlog_bytes
+
+
+async def test_a_write_that_waits_for_its_peer_does_not_count(plain: Ends) -> None:
+    channel = plain.channel
+    assert isinstance(channel, GrpcChannel)
+    for count in range(1, 31):  # soon it is more than the peer takes without reading
+        channel.send_nowait(bytes(2**20))
         await asyncio.sleep(0.1)
-        if plain.channel.backlog_bytes:
+        if channel.finished_writes < count:
             break
-    assert plain.channel.backlog_bytes == 1
-    plain.channel.send_nowait(b"waits")
-    assert plain.channel.backlog_bytes > 1
+    assert channel.backlog_bytes == 1
+    channel.send_nowait(b"waits too")
+    assert channel.backlog_bytes > 1
+    await asyncio.sleep(0.1)
+    assert channel.finished_writes == count - 1 and channel.backlog_bytes
     plain.call.cancel()
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 from aioseed_grpc import frame
-from aioseed_grpc.frame import MAX_ENVELOPE_BYTES, FrameError, decode, encode
+from aioseed_grpc.frame import MAX_ENVELOPE_BYTES, MAX_FIELDS, FrameError, decode, encode
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,15 +77,25 @@ def test_unknown_fields_are_skipped_and_the_last_payload_counts(parts: list[byte
 
 @given(st.lists(unknown_fields, max_size=4), st.lists(unknown_fields, max_size=4), st.binary(max_size=200))
 def test_payload_is_found_among_any_unknown_fields(before: list[bytes], after: list[bytes], payload: bytes) -> None:
-    assert decode(b"".join(before) + payload_field(payload) + b"".join(after)) == payload
+    with mock.patch.object(frame, "MAX_FIELDS", 1000):
+        assert decode(b"".join(before) + payload_field(payload) + b"".join(after)) == payload
 
 
-@pytest.mark.parametrize("field_bytes", [b"\x10\x00", b"\x0a\x00", b"\x1b" + 4000 * b"\x10\x00" + b"\x1c"])
-def test_what_stands_beside_the_payload_is_bounded(field_bytes: bytes) -> None:
-    few = field_bytes * (4000 // len(field_bytes))
-    assert decode(few + payload_field(b"x" * 100_000)) == b"x" * 100_000
-    with pytest.raises(FrameError):
-        decode(field_bytes * 3000)
+@pytest.mark.parametrize(
+    ("begin", "field_bytes", "end", "count"),
+    [
+        (b"", b"\x10\x00", b"", MAX_FIELDS - 1),
+        (b"", b"\x0a\x00", b"", MAX_FIELDS - 1),
+        (b"", field(7, 2, varint(10_000) + bytes(10_000)), b"", MAX_FIELDS - 1),
+        (b"\x1b", b"\x10\x00", b"\x1c", MAX_FIELDS - 3),
+        (b"\x1b\x1b", b"\x1b\x1c", b"\x1c\x1c", (MAX_FIELDS - 5) // 2),
+    ],
+    ids=["numbers", "payloads", "large", "in a group", "groups in groups"],
+)
+def test_a_frame_has_so_many_fields_and_no_more(begin: bytes, field_bytes: bytes, end: bytes, count: int) -> None:
+    assert decode(begin + count * field_bytes + end + payload_field(b"x" * 100_000)) == b"x" * 100_000
+    with pytest.raises(FrameError, match="more than 32 fields"):
+        decode(begin + (count + 1) * field_bytes + end + payload_field(b"x" * 100_000))
 
 
 @given(unknown_fields)

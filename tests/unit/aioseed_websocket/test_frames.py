@@ -14,7 +14,8 @@ from aioseed_websocket.frames import (
     CLOSE,
     CONTINUATION,
     COPIED_BYTES,
-    MAX_PARTS,
+    FREE_PARTS,
+    PART_BYTES,
     PING,
     PLACED_BYTES,
     PONG,
@@ -141,12 +142,23 @@ def test_a_message_in_parts_is_one_and_control_frames_may_come_between() -> None
 
 def test_a_message_comes_in_so_many_parts_and_no_more() -> None:
     heard = Heard()
-    heard.read(frame(b"x", final=False) + (MAX_PARTS - 2) * frame(b"", CONTINUATION, final=False))
+    heard.read(frame(b"x", final=False) + (FREE_PARTS - 2) * frame(b"", CONTINUATION, final=False))
     heard.read(frame(b"y", CONTINUATION) + frame(b"x", final=False))
     assert heard.messages == [b"xy"]
-    with pytest.raises(FrameError, match="more than 1024 parts") as caught:
-        heard.read(MAX_PARTS * frame(b"", CONTINUATION, final=False))
+    heard.read((FREE_PARTS - 1) * frame(b"", CONTINUATION, final=False))
+    with pytest.raises(FrameError, match="too many parts for its size") as caught:
+        heard.read(frame(b"", CONTINUATION))
     assert caught.value.code == 1009
+
+
+def test_a_large_message_may_come_in_more_parts_and_no_part_is_too_small_for_long() -> None:
+    heard = Heard()
+    heard.read(frame(b"", final=False) + 2000 * frame(bytes(PART_BYTES), CONTINUATION, final=False))
+    heard.read(frame(b"end", CONTINUATION))
+    assert heard.messages == [bytes(2000 * PART_BYTES) + b"end"]
+    heard.read(frame(b"", final=False) + 2000 * frame(bytes(PART_BYTES), CONTINUATION, final=False))
+    with pytest.raises(FrameError, match="too many parts for its size"):
+        heard.read(FREE_PARTS * frame(b"x", CONTINUATION, final=False))
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,39 @@ async def test_open_channel_has_no_timer_that_could_cut_it(accept: Accept) -> No
             await asyncio.gather(client.close(), channel.close())
 
 
+REQUEST = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
+HEAD = f"GET / HTTP/1.1\r\nHost: localhost\r\n{REQUEST}\r\n".encode()
+MESSAGE = b"\x82\x85\0\0\0\0hello"
+
+
+@pytest.mark.parametrize("behind", [MESSAGE, MESSAGE[:3], b"\r\n"], ids=["a message", "half a head", "no frame"])
+async def test_a_peer_that_does_not_wait_for_its_answer_is_told_so(accept: Accept, behind: bytes) -> None:
+    seen: list[str] = []
+    options = ListenOptions(report=lambda what, peer: seen.append(what))
+    async with accept(options) as (listener, accepted), asyncio.timeout(5.0):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))
+        writer.write(HEAD + behind)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        said = await reader.readexactly(2 + 2 + 36)
+        assert said == b"\x88\x26\x03\xeathe peer sent before it was answered"
+        writer.write(MESSAGE)
+        writer.write_eof()
+        await dropped(reader, writer)
+        assert seen == ["bad_request"] and accepted.empty()
+
+
+async def test_a_request_may_come_in_pieces(accept: Accept) -> None:
+    async with accept() as (listener, accepted), asyncio.timeout(5.0):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))
+        for piece in (HEAD[:20], HEAD[20:-3], HEAD[-3:]):
+            writer.write(piece)
+            await asyncio.sleep(0.01)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(MESSAGE)
+        assert await (await accepted.get()).receive() == b"hello"
+        writer.transport.abort()
+
+
 async def test_close_drops_connections_that_are_no_channels(accept: Accept) -> None:
     async with accept() as (listener, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))

@@ -6,12 +6,13 @@ from aioseed.transport.guard import Bucket, Guard
 
 
 class Peer:
-    """A channel of which a test says how much it received and what waits."""
+    """A channel of which a test says how much it received, what waits and how many writes ended."""
 
     def __init__(self) -> None:
         self.peer = "peer"
         self.received_bytes = 0
         self.backlog_bytes = 0
+        self.finished_writes = 0
         self.held: list[bool] = []
         self.cuts: list[str] = []
 
@@ -53,6 +54,16 @@ def test_who_never_reads_is_cut_and_who_reads_slowly_is_not() -> None:
         found += guard.tick(step / 4)
     assert found == [(stuck, "slow_reader")]
     assert (stuck.cuts, slow.cuts, idle.cuts) == (["the peer does not read"], [], []) and len(guard) == 2
+
+
+def test_a_channel_whose_writes_end_is_busy_and_not_stuck_though_as_much_waits_as_before() -> None:
+    peer, guard = Peer(), Guard(1e9, 10.0)
+    guard.add(peer, 0.0)
+    peer.backlog_bytes = 1000
+    for step in range(1, 100):
+        peer.finished_writes += step % 30 == 0
+        assert guard.tick(step / 4) == []
+    assert [guard.tick(step / 4) for step in range(100, 131)] == 30 * [[]] + [[(peer, "slow_reader")]]
 
 
 @pytest.mark.parametrize("times", [1, 2])
