@@ -44,9 +44,7 @@ class ActInput(NamedTuple):
     slot: jax.Array  # int32 or uint32[B]
     epoch_low: jax.Array  # uint32[B], low 32 bits of the epoch xor its high 32 bits
     sequence: jax.Array  # uint32[B]
-    evaluation: (
-        jax.Array
-    )  # bool[B], True where the slot is leased in the role evaluate: a policy of its own, without noise added
+    evaluation: jax.Array  # bool[B], True in the role evaluate: nothing is added there to what the policy itself draws
 
 
 class ActOutput(NamedTuple):

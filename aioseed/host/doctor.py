@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from aioseed.errors import CheckpointError, ConfigError, PluginError, RunDirectoryError
 from aioseed.host.config import RunConfig
 from aioseed.host.options import resolved
+from aioseed.lookup import is_reference
 from aioseed.specs import Json
 from aioseed.telemetry.ledger import Ledger
 from aioseed.training.progress import Progress
@@ -75,8 +76,13 @@ def _directory(run_dir: Path) -> Iterator[Found]:
 def _configuration(run_dir: Path) -> Iterator[Found]:
     path = run_dir / CONFIG
     elsewhere: list[PluginError] = []
+    own: list[str] = []
     try:
-        resolved(validate(RunConfig, json.loads(path.read_text()), ""), elsewhere.append)
+        config = validate(RunConfig, json.loads(path.read_text()), "")
+        sections = (config.agent, config.network, *config.transforms)
+        own += filter(is_reference, (config.environment.plugin, *(section.name for section in sections)))
+        if not own:
+            resolved(config, elsewhere.append)
     except FileNotFoundError:
         yield Found("trouble", CONFIG, "is missing: no learner takes this folder for a run", _COPY_CONFIG)
     except (OSError, ValueError, RecursionError) as error:
@@ -86,12 +92,16 @@ def _configuration(run_dir: Path) -> Iterator[Found]:
         yield Found("trouble", CONFIG, f"is not a configuration of this version: {error}", advice)
     else:
         yield Found("sound", CONFIG, "is a configuration that this version can use")
+        for name in own:
+            # Whoever looks at a run that is not theirs need not run what it names.
+            yield Found("note", CONFIG, f"names {name}, which is not imported here: options are not looked at", _RESUME)
         for missing in elsewhere:
             yield Found(
                 "note", CONFIG, f"names what cannot be looked at here: {missing}", "look where the run was made"
             )
 
 
+_RESUME = "resume the run: its learner imports that, and says what is wrong"
 _COPY_CONFIG = 'name the preset again when you resume, or take it from the key "config" of a checkpoint\'s state.json'
 
 

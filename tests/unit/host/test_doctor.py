@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -112,14 +113,17 @@ def test_a_configuration_that_is_no_configuration_is_trouble(run_dir, text):
     assert [sentence.split(":")[0] for sentence in trouble_in(run_dir)] == ["config.json"]
 
 
-def test_options_that_no_plugin_knows_are_trouble_and_a_plugin_that_is_elsewhere_is_a_note(run_dir, small):
+def test_options_that_no_plugin_knows_are_trouble_and_code_of_the_run_itself_is_not_imported(run_dir, small):
     path = run_dir / "config.json"
     path.write_text(small("agent.discont=0.5").model_dump_json())
     [sentence] = trouble_in(run_dir)
     assert sentence.startswith("config.json: is not a configuration of this version: agent.discont is not a known key")
-    path.write_text(small("network={name: 'not_here:net'}").model_dump_json())
+    path.write_text(small("network={name: 'antigravity:geohash'}").model_dump_json())
     assert trouble_in(run_dir) == []
-    assert 'config.json: names what cannot be looked at here: there is no module "not_here"' in notes_in(run_dir)
+    assert "config.json: names antigravity:geohash, which is not imported here: options are not looked at" in notes_in(
+        run_dir
+    )
+    assert "antigravity" not in sys.modules
 
 
 def test_a_damaged_or_missing_generation_is_trouble(run_dir):

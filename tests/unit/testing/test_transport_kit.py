@@ -1,4 +1,4 @@
-"""The kit finds what is wrong with a transport: each saboteur breaks one promise of the memory transport."""
+"""The kit finds what is wrong with a transport: each saboteur breaks one promise of a transport that keeps it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import ClassVar
 
 import pytest
+from aioseed_websocket import WebSocketTransport
 
 from aioseed.errors import ChannelClosed
 from aioseed.testing import _transport_endings, _transport_messages
@@ -124,6 +125,16 @@ class Mistaken(Wrapped):
         self.credential = Mistaken.first
 
 
+class LetsForeignErrorsOut(Wrapped):
+    async def receive(self) -> bytes:
+        try:
+            return await self.inner.receive()
+        except ChannelClosed as closed:
+            if closed.clean:
+                raise
+            raise ConnectionResetError("foreign") from closed
+
+
 left: list[asyncio.Task[bool]] = []
 
 
@@ -151,10 +162,29 @@ class Saboteur(Transport):
         return self._wrap(await self._inner.dial(url, taken))
 
 
-async def run(name: str, transport: Transport) -> None:
+class Wrapping(WebSocketTransport):
+    def __init__(self, wrap: Callable[[Channel], Channel]) -> None:
+        super().__init__()
+        self._wrap = wrap
+
+    async def dial(self, url: str, options: DialOptions) -> Channel:
+        return self._wrap(await super().dial(url, options))
+
+
+class NeverGivesUp(WebSocketTransport):
+    async def dial(self, url: str, options: DialOptions) -> Channel:
+        return await super().dial(url, options._replace(connect_timeout_s=1e6))
+
+
+class WaitsForTheSilent(WebSocketTransport):
+    async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
+        return await super().listen(url, handler, options._replace(handshake_timeout_s=1e6))
+
+
+async def run(name: str, transport: Transport, url: str = "memory://here:0") -> None:
     @asynccontextmanager
     async def make() -> AsyncIterator[tuple[Transport, str]]:
-        yield transport, "memory://here:0"
+        yield transport, url
 
     await TRANSPORT_CHECKS[name](make)
 
@@ -189,6 +219,30 @@ async def test_broken_promise_is_found(name: str, saboteur: Saboteur) -> None:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         left.clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "saboteur", "promise"),
+    [
+        ("dial_to_the_mute_fails", NeverGivesUp, "dial gives up after connect_timeout_s"),
+        ("silence_is_cut", WaitsForTheSilent, "a connection that says nothing is cut"),
+        (
+            "broken_connection_is_told",
+            lambda: Wrapping(TooClean),
+            "a connection that broke was not closed cleanly",
+        ),
+        (
+            "broken_connection_is_told",
+            lambda: Wrapping(LetsForeignErrorsOut),
+            "raises ChannelClosed, not ConnectionResetError",
+        ),
+    ],
+)
+async def test_a_broken_promise_about_connections_is_found(
+    name: str, saboteur: Callable[[], Transport], promise: str
+) -> None:
+    with pytest.raises(AssertionError, match=promise):
+        await run(name, saboteur(), "ws://127.0.0.1:0")
 
 
 @pytest.mark.virtual_time
