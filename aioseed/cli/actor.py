@@ -9,10 +9,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from aioseed import presets
 from aioseed.actor.config import ActorConfig, EnvironmentConfig
@@ -22,7 +21,7 @@ from aioseed.actor.task import task_of
 from aioseed.actor.token import is_loopback, read_token, token_of_environment, token_path
 from aioseed.cli import collector
 from aioseed.cli.common import Parser, add_overrides, guarded, loop_factory, split_overrides
-from aioseed.cli.interrupts import INTERRUPTED
+from aioseed.cli.interrupts import INTERRUPTED, children_spared
 from aioseed.errors import UsageError
 from aioseed.plugins import environment_plugin
 from aioseed.transport.allocator import keep_large_blocks
@@ -30,8 +29,6 @@ from aioseed.transport.client_tls import ClientTls, parse_fingerprint
 from aioseed.transport.token import Secret
 from aioseed.validation import validate
 from aioseed.wire.messages import Task
-
-SignalHandler: TypeAlias = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 LIFELINE_S = 6.0
 """Longest time between the end of standard input and the end of the process."""
@@ -196,33 +193,15 @@ class _Interrupt:
 
     def run(self, actor: Coroutine[object, object, object]) -> int:
         """Run `actor` to its end and return the exit code; its errors are raised."""
-        handlers = {number: signal.getsignal(number) for number in _ending_signals()}
-        self._spare_forked(handlers)
+        # A Ctrl-C is left as it is: it goes to the processes of environments and to their parent, which closes them.
         try:
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            with children_spared(_ending_signals()), asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._cancellable(actor))
         except (asyncio.CancelledError, KeyboardInterrupt):
             return INTERRUPTED
         finally:
             self._ended.set()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
         return 0
-
-    def _spare_forked(self, handlers: Mapping[signal.Signals, SignalHandler]) -> None:
-        """Give what is forked until the end of the run `handlers` back.
-
-        With ours they would ignore the SIGTERM by which multiprocessing ends its children, and their parent would wait
-        for them for ever. A Ctrl-C they do ignore: it goes to their parent too, which closes its environments in order.
-        """
-
-        def restore() -> None:
-            if not self._ended.is_set():
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)
-
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=restore)
 
     def watch_stdin(self) -> None:
         """End when standard input closes; a parent that dies closes it, however it dies."""

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from aioseed.cli.interrupts import INTERRUPTED
+from aioseed.cli.interrupts import INTERRUPTED, children_spared
 from aioseed.errors import AioseedError, UsageError
 
 Result = TypeVar("Result")
@@ -82,7 +82,7 @@ def run_until_interrupted(
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(interrupt))
         return await main(stop)
 
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with children_spared([signal.SIGTERM]), asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(body())
 
 

@@ -11,13 +11,13 @@ from pydantic import BaseModel
 
 from aioseed.agents.agent import ActInput, Agent, AgentPlugin
 from aioseed.agents.transformed import transformed
-from aioseed.errors import ConfigError
+from aioseed.errors import ConfigError, SpaceError
 from aioseed.host.makers import maker
 from aioseed.nets.network import Network
 from aioseed.nets.transforms import Transform, chain
 from aioseed.plugins import load
 from aioseed.serving.inference import Acting, ActRows
-from aioseed.specs import ArraySpec, spec_leaves, unflatten
+from aioseed.specs import ArraySpec, leaf_paths, spec_leaves, unflatten
 from aioseed.types import EnvironmentSpec, UnrollLayout
 from aioseed.validation import validate
 
@@ -40,8 +40,9 @@ def build_agent(
     Raises:
         ConfigError: An option of the agent, the network or a transform is wrong.
         PluginError: No such agent, network or transform.
-        SpaceError: The agent cannot take these spaces.
+        SpaceError: The agent cannot take these spaces, or JAX would cut an observation's numbers to 32 bits.
     """
+    _check_computable(spec)
     plugin, config = agent_options(agent_section)
     network = maker("aioseed.nets", network_section, "network", Network)
     if not transform_sections:
@@ -53,6 +54,17 @@ def build_agent(
     transform = chain(spec.observation, makers)
     agent = plugin.build(config, spec._replace(observation=transform.observation), network)
     return BuiltAgent(transformed(agent, transform), spec)
+
+
+def _check_computable(spec: EnvironmentSpec) -> None:
+    paths = leaf_paths(spec.observation)
+    for leaf, path in zip(spec_leaves(spec.observation), paths, strict=True):
+        taken = jax.dtypes.canonicalize_dtype(leaf.dtype).name
+        if taken != leaf.dtype:
+            raise SpaceError(
+                f"{path} is {leaf.dtype}, of which JAX would keep {taken}: let the environment send {taken}, or let "
+                f"JAX compute with 64 bits (JAX_ENABLE_X64=1 where the learner runs)"
+            )
 
 
 def agent_options(section: Mapping[str, object]) -> tuple[AgentPlugin[BaseModel], BaseModel]:

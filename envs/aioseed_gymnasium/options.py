@@ -38,8 +38,12 @@ class GymnasiumOptions(BaseModel):
     max_rebuilds: Annotated[
         int, Field(ge=0, description="How often an environment that raised is built anew before the actor gives up.")
     ] = 3
-    keep_float64: Annotated[bool, Field(description="Send float64 observations as they are.")] = False
-    keep_int64: Annotated[bool, Field(description="Send int64 and uint64 observations as they are.")] = False
+    keep_float64: Annotated[
+        bool, Field(description="Send float64 observations as they are; the learner needs JAX_ENABLE_X64=1.")
+    ] = False
+    keep_int64: Annotated[
+        bool, Field(description="Send int64 and uint64 observations as they are; the learner needs JAX_ENABLE_X64=1.")
+    ] = False
 
     def dtype_sent(self, dtype: np.dtype[np.generic]) -> str:
         """Return the dtype in which arrays of `dtype` travel."""

@@ -39,3 +39,29 @@ def test_the_handler_from_before_comes_back() -> None:
 def test_a_handler_that_is_not_pythons_own_stays() -> None:
     ignored = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
     assert end_of(f"{ignored}with ends_at_once():\n    os.kill(os.getpid(), signal.SIGINT)\n") == (0, "", "")
+
+
+FORKS = """
+import asyncio, multiprocessing, time
+from aioseed.cli import common
+
+async def body(stop):
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(20,))
+    child.start()
+    await asyncio.sleep(0.05)  # else the signal comes before the child has forgotten the loop's handlers
+    child.terminate()
+    await asyncio.to_thread(child.join, 5.0)
+    print(child.exitcode, stop.is_set())
+    child.kill()
+
+common.loop_factory = lambda: {loop}
+common.run_until_interrupted(body, print)
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize("loop", ["None", "__import__('uvloop').new_event_loop"])
+def test_what_a_run_forks_can_be_terminated_and_the_run_goes_on(loop: str) -> None:
+    code, out, _ = end_of(FORKS.format(loop=loop))
+    assert out == "-15 False\n"
+    assert code == -15  # and then the command itself, as before

@@ -49,6 +49,16 @@ def test_transforms_that_cannot_be_built_are_said_in_a_sentence(section, error, 
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(("sent", "cut"), [("int64", "int32"), ("uint64", "uint32"), ("float64", "float32")])
+def test_an_observation_that_jax_would_cut_is_refused(sent, cut):
+    spec = SPEC._replace(observation={"a": ArraySpec("float32", (2,)), "b": ArraySpec(sent, (3,))})
+    said = rf"observation\.b is {sent}, of which JAX would keep {cut}: .*JAX_ENABLE_X64=1"
+    with pytest.raises(SpaceError, match=said):
+        build_agent(AGENT, NETWORK, spec)
+    with jax.enable_x64(True):
+        assert layout_of(build_agent(AGENT, NETWORK, spec), 16).observation[1] == ArraySpec(sent, (3,))
+
+
 def test_a_feed_forward_agent_has_no_state():
     built = build_agent(AGENT, NETWORK, SPEC)
     assert layout_of(built, 16).state == () and acting_of(built, greedy=True).initial_state == []
