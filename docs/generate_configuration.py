@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from aioseed_atari.options import AtariOptions
+from aioseed_described import DescribedOptions, MetricOptions
 from aioseed_gymnasium.options import GymnasiumOptions, WrapperOptions
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -71,6 +72,8 @@ def page() -> str:
         ("environment.options", "`gymnasium`: how its environments are made", GymnasiumOptions),
         ("environment.options.wrappers.0", "one wrapper", WrapperOptions),
         ("environment.options", "`atari`: how games are played and seen", AtariOptions),
+        ("environment.options", "`described`: environments that their own clients play", DescribedOptions),
+        ("environment.options.metrics.0", "one metric", MetricOptions),
     )
     parts += _model(ReplayConfig, "replay", "## `replay`, where it is not null")
     parts += _model(HindsightConfig, "replay.hindsight", "### `replay.hindsight`, where it is not null")

@@ -27,6 +27,7 @@ OUR_PACKAGES = (
     "aioseed_gymnasium",
     "aioseed_football",
     "aioseed_dmlab",
+    "aioseed_described",
 )
 
 # Same examples in every run, so that red means broken; `pytest --hypothesis-profile=thorough` looks for new ones.
