@@ -134,7 +134,8 @@ class Learner:
             self._run_dir = await asyncio.to_thread(
                 new_run_path, self.config.environment.name.replace("/", "-").replace(":", "-")
             )
-        opening = loop.create_task(asyncio.to_thread(open_run, self._run_dir, self.config, self._resume))
+        # No task: those are cancelled, all at once, when a loop is closed.
+        opening = loop.run_in_executor(None, open_run, self._run_dir, self.config, self._resume)
         if (cancelled := await _until_done(opening)) is not None:
             if opening.exception() is None:
                 await asyncio.to_thread(_close, opening.result(), False)
@@ -282,7 +283,7 @@ class Learner:
         )
 
 
-async def _until_done(task: asyncio.Task[Any]) -> asyncio.CancelledError | None:
+async def _until_done(task: asyncio.Future[Any]) -> asyncio.CancelledError | None:
     """Wait for the end of `task`, which goes on if the waiter is cancelled; return that cancellation."""
     cancelled = None
     while not task.done():

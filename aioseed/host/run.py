@@ -99,9 +99,9 @@ class LiveRun:
             finally:
                 wall_s = loop.time() - began_s
                 executor.stop()
-                digest = await self._end(training, side_tasks)
-            # The last line of the metrics is the end of the run, however short it was.
-            await self._record(statistics.progress(loop.time(), self._latest, 0), records, emit)
+                digest = await self._end(executor, [training, *side_tasks])
+                # The last line of the metrics is the end of the run, however short it was.
+                await self._record(statistics.progress(loop.time(), self._latest, 0), records, emit)
         return self._finished(wall_s, digest)
 
     def _start(self) -> BackgroundExecutor[TrainingSummary]:
@@ -116,11 +116,11 @@ class LiveRun:
         self._server.open(serving)
         return executor
 
-    async def _end(self, training: asyncio.Task[TrainingSummary], side_tasks: Sequence[asyncio.Task[None]]) -> str:
+    async def _end(self, executor: BackgroundExecutor[TrainingSummary], tasks: Sequence[asyncio.Task[Any]]) -> str:
         """End the rooms in order, save, and return the digest of the parameters; raise the first failure at the end."""
         runtime = self._runtime
         over = runtime.loop.is_over
-        failures = await _cancel(side_tasks)
+        failures = await _cancel(tasks)
         await self._server.drain(run_over=over, reason="the run is over" if over else "the learner goes down")
         await self._listeners.close()
         runtime.assembler.stop()
@@ -132,11 +132,12 @@ class LiveRun:
         self._failed.cancel()
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
-                await training
+                await executor.result()  # of the tasks nothing can be asked: a loop that is closed cancels them all
         except TimeoutError as error:
             raise TrainingFailed(f"training did not end within {STOP_TIMEOUT_S:g} s") from error
         except AioseedError as error:
-            failures.append(error)
+            if error not in failures:
+                failures.append(error)
         digest = await self._save(failures)
         if failures:
             log.error("the run failed", exc_info=failures[0])
@@ -213,7 +214,7 @@ async def _until(stop: asyncio.Event) -> None:
     await stop.wait()
 
 
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> list[BaseException]:
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> list[BaseException]:
     """Cancel `tasks`, wait for them, and return what had failed before."""
     for task in tasks:
         task.cancel()

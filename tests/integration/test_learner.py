@@ -15,6 +15,7 @@ import pytest
 from aioseed import load_policy, run_actor
 from aioseed.errors import CheckpointError, ConfigError, RefusedError, RunDirectoryInUse, SpaceError, TrainingFailed
 from aioseed.host.config import RunConfig
+from aioseed.host.doctor import imbalance
 from aioseed.host.events import Finished, Listening, Progress, Ready
 from aioseed.host.learner import Learner
 from aioseed.host.rundir import open_run
@@ -236,6 +237,30 @@ async def test_a_cancellation_while_the_learner_leaves_costs_no_checkpoint(tmp_p
         await task
     assert list((tmp_path / "run" / "checkpoints").iterdir())
     assert not [thread for thread in threading.enumerate() if thread.name == "aioseed-inference"]
+
+
+def test_a_loop_that_ends_with_every_task_cancelled_saves_all_the_same(tmp_path: Path) -> None:
+    config = small("transport.name=websocket")
+
+    async def in_the_background(seen: asyncio.Event) -> None:
+        async with Learner(config, run_dir=tmp_path / "run") as learner:
+            url, token = learner.urls[0], learner.token
+            actor = run_actor(url, config.environment, environments=4, groups=1, token=token, wait_s=60.0)
+            background.append(asyncio.create_task(actor))
+            async for event in learner.events():
+                if isinstance(event, Progress) and event.trained_steps > 0:
+                    seen.set()
+
+    async def forgetful() -> None:
+        seen = asyncio.Event()
+        background.append(asyncio.create_task(in_the_background(seen)))
+        await seen.wait()
+
+    background: list[asyncio.Task[object]] = []
+    asyncio.run(forgetful())  # which cancels the run's own tasks too, all at once
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["run/env_steps"] > 0 and imbalance(last) == 0
 
 
 async def test_a_device_that_fails_at_the_last_save_is_a_failure_in_one_sentence(
