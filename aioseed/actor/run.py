@@ -233,8 +233,10 @@ class _Actor:
             # A learner that was known before may be changing its certificate, and keeps the slots meanwhile.
             return End("retry" if contact.welcomed_once else "failed", error, may_resume=True)
         except AuthenticationError as error:
-            # A learner that was just restarted has a new token; it may have been written since we read it.
-            return End("retry" if await self._read_token() != token else "failed", error)
+            # A learner that was just restarted has a new token, which may have been written since we read it. Whoever
+            # was known before keeps asking: which of two files is changed first, the learner's or ours, is chance.
+            known = contact.welcomed_once or await self._read_token() != token
+            return End("retry" if known else "failed", error, may_resume=True)
         except TransportError as error:
             return End("retry", error, may_resume=True)
         session = ActorSession(self._messages, self._actions, self._crew.groups)
