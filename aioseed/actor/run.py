@@ -267,14 +267,18 @@ def _is_about_the_token(end: End) -> bool:
 
 
 def _check_tls(url: str, transport: Transport, tls: ClientTls) -> None:
-    """Refuse to look for a certificate where there is none: whoever wants one seen would send the token in clear."""
-    if tls == NO_TLS or url.partition(":")[0].lower() in transport.secure_schemes:
-        return
-    ways = " or ".join(f"{scheme}://" for scheme in sorted(transport.secure_schemes)) or "over another transport"
-    raise UsageError(
-        f"{url} has no TLS, so that no certificate would be looked at: dial {ways}, or give neither fingerprint nor"
-        " certificate files"
-    )
+    """Refuse to look for a certificate where there is none: whoever wants one seen would send the token in clear.
+
+    And a private key without its certificate, which nobody would be shown.
+    """
+    if tls != NO_TLS and url.partition(":")[0].lower() not in transport.secure_schemes:
+        ways = " or ".join(f"{scheme}://" for scheme in sorted(transport.secure_schemes)) or "over another transport"
+        raise UsageError(
+            f"{url} has no TLS, so that no certificate would be looked at: dial {ways}, or give neither fingerprint nor"
+            " certificate files"
+        )
+    if tls.key is not None and tls.certificate is None:
+        raise UsageError("a private key is of no use without its certificate: give --tls-cert with --tls-key")
 
 
 def _maker(make_env: MakeEnvironments | EnvironmentConfig) -> MakeEnvironments:
