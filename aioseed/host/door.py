@@ -34,6 +34,7 @@ _WORDS = {
     "handshake_timeout": "too slow to open a channel",
     "header_too_large": "too large a request head",
     "too_many_connections": "too many connections",
+    "no_descriptors": "too few file descriptors are left: raise the limit of this process, ulimit -n",
     "foreign_origin": "a web page whose origin is not listed (transport.allowed_origins)",
     "foreign_host": "a Host that is not this listener's",
     "bad_request": "no request of an actor",
