@@ -236,7 +236,8 @@ class _Actor:
             # A learner that was just restarted has a new token, which may have been written since we read it. Whoever
             # was known before keeps asking: which of two files is changed first, the learner's or ours, is chance.
             known = contact.welcomed_once or await self._read_token() != token
-            return End("retry" if known else "failed", error, may_resume=True)
+            told = error if token is not None else _tokenless(self._url)
+            return End("retry" if known else "failed", told, may_resume=True)
         except TransportError as error:
             return End("retry", error, may_resume=True)
         session = ActorSession(self._messages, self._actions, self._crew.groups)
@@ -264,6 +265,11 @@ class _Actor:
 
 def _is_about_the_token(end: End) -> bool:
     return isinstance(end.error, RefusedError) and end.error.code == RefusalCode.RESUME_TOKEN
+
+
+def _tokenless(url: str) -> AuthenticationError:
+    words = f"{url} asks for a token, and there is none to show: give --token-file, or set AIOSEED_TOKEN"
+    return AuthenticationError(words, url=url)
 
 
 def _check_tls(url: str, transport: Transport, tls: ClientTls) -> None:
@@ -299,7 +305,7 @@ def _retrying(url: str, contact: Contact, last: AioseedError | None) -> ActorEve
     if isinstance(last, RefusedError):
         return ActorEvent("refused", f"{last}; asking again {patience}")
     if not contact.welcomed_once:
-        return ActorEvent("waiting", f"waiting {patience} for the learner at {url}")
+        return ActorEvent("waiting", f"waiting {patience} for the learner at {url} ({last})")
     return ActorEvent("lost", f"the learner was lost ({last}); looking for it {patience}")
 
 
