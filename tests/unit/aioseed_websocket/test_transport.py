@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 from aioseed_websocket import WebSocketTransport
@@ -119,5 +120,14 @@ async def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     listener = await WebSocketTransport().listen("ws://127.0.0.1:0", ignore, ListenOptions())
     async with await WebSocketTransport().dial(listener.url, DialOptions()):
+        pass
+    await listener.close()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="a socket here is of one family")
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_at_all_addresses_means_those_of_both_families(host: str) -> None:
+    listener = await WebSocketTransport().listen("ws://[::]:0", ignore, ListenOptions())
+    async with await WebSocketTransport().dial(listener.url.replace("[::]", host), DialOptions()):
         pass
     await listener.close()
