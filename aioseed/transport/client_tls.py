@@ -12,6 +12,7 @@ import hashlib
 import ipaddress
 import re
 import ssl
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -140,7 +141,9 @@ def certificate_error(error: BaseException, url: str) -> CertificateError | None
 def _unverified(error: ssl.SSLCertVerificationError, url: str) -> CertificateError:
     words = (error.verify_message or str(error)).rstrip(".")
     if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
-        return CertificateError("expired", f"the certificate of {url} is not valid now: {words}", url=url)
+        today = time.strftime("%Y-%m-%d", time.gmtime())
+        told = f"the certificate of {url} is not valid now: {words}; this machine's clock says {today}"
+        return CertificateError("expired", told, url=url)
     if error.verify_code in (_HOST_MISMATCH, _IP_MISMATCH):
         return CertificateError("name", f"the certificate of {url} is for another name: {words}", url=url)
     hint = "trust its authority with --tls-ca, or itself with --fingerprint"
