@@ -51,13 +51,17 @@ def guarded(name: str, command: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
+SAME_S = 0.5
+"""Within this time a second signal is the first one again: `timeout` sends it to the process and to its group."""
+
+
 def run_until_interrupted(
     main: Callable[[asyncio.Event], Coroutine[object, object, Result]], say: Callable[[str], None]
 ) -> Result:
     """Run `main` in an event loop of its own.
 
-    The first Ctrl-C or SIGTERM sets the event that `main` gets, so that it ends in order; a second one ends the process
-    at once with code 130. Local actors end by themselves when this process is gone.
+    The first Ctrl-C or SIGTERM sets the event that `main` gets, so that it ends in order; a second one, half a second
+    later or more, ends the process at once with code 130. Local actors end by themselves when this process is gone.
 
     Args:
         say: Told what an interrupt does, in one sentence.
@@ -65,12 +69,17 @@ def run_until_interrupted(
 
     async def body() -> Result:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        first_s = 0.0
 
         def interrupt() -> None:
+            nonlocal first_s
             if stop.is_set():
+                if loop.time() - first_s < SAME_S:
+                    return
                 sys.stderr.write("aioseed: ended at once\n")
                 sys.stderr.flush()
                 os._exit(INTERRUPTED)
+            first_s = loop.time()
             stop.set()
             say("aioseed: ending in order; press Ctrl-C again to end at once")
 
