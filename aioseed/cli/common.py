@@ -52,7 +52,7 @@ def guarded(name: str, command: Callable[[], int]) -> int:
 
 
 SAME_S = 0.5
-"""Within this time a second signal is the first one again: `timeout` sends it to the process and to its group."""
+"""Within this time a second SIGTERM is the first one again: `timeout` sends it to the process and to its group."""
 
 
 def run_until_interrupted(
@@ -60,8 +60,9 @@ def run_until_interrupted(
 ) -> Result:
     """Run `main` in an event loop of its own.
 
-    The first Ctrl-C or SIGTERM sets the event that `main` gets, so that it ends in order; a second one, half a second
-    later or more, ends the process at once with code 130. Local actors end by themselves when this process is gone.
+    The first Ctrl-C or SIGTERM sets the event that `main` gets, so that it ends in order; a second one ends the process
+    at once with code 130, but for a SIGTERM within half a second. Local actors end by themselves when this process is
+    gone.
 
     Args:
         say: Told what an interrupt does, in one sentence.
@@ -71,10 +72,10 @@ def run_until_interrupted(
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         first_s = 0.0
 
-        def interrupt() -> None:
+        def interrupt(number: signal.Signals) -> None:
             nonlocal first_s
             if stop.is_set():
-                if loop.time() - first_s < SAME_S:
+                if number is signal.SIGTERM and loop.time() - first_s < SAME_S:
                     return
                 sys.stderr.write("aioseed: ended at once\n")
                 sys.stderr.flush()
@@ -85,10 +86,10 @@ def run_until_interrupted(
 
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                loop.add_signal_handler(number, interrupt)
+                loop.add_signal_handler(number, interrupt, number)
             except NotImplementedError:
                 # Windows: the handler runs between byte codes of the main thread, which the loop's timers keep awake.
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(interrupt))
+                signal.signal(number, lambda got, _: loop.call_soon_threadsafe(interrupt, signal.Signals(got)))
         return await main(stop)
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:

@@ -80,8 +80,10 @@ def test_a_run_is_told_to_stop_once_and_returns_what_it_made(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is no signal there")
-@pytest.mark.parametrize(("same_s", "ended"), [(60.0, []), (0.0, [130])])
-def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_ends_the_process(monkeypatch, same_s, ended):
+@pytest.mark.parametrize(
+    ("second", "same_s", "ended"), [("SIGTERM", 60.0, []), ("SIGTERM", 0.0, [130]), ("SIGINT", 60.0, [130])]
+)
+def test_a_sigterm_that_comes_twice_at_once_is_one_and_else_a_second_signal_ends_it(monkeypatch, second, same_s, ended):
     exits: list[int] = []
     monkeypatch.setattr(common.os, "_exit", exits.append)
     monkeypatch.setattr(common, "SAME_S", same_s)
@@ -93,7 +95,7 @@ def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_ends_the_proce
         await stop.wait()
         heard = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, heard.set)
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.Signals[second])
         signal.raise_signal(signal.SIGUSR1)  # once this one was handled, so was the one before
         await heard.wait()
         return "saved"
