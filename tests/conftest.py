@@ -161,7 +161,7 @@ class Authority:
         )
         if hosts:
             names = [
-                x509.IPAddress(ipaddress.ip_address(host)) if host[0].isdigit() else x509.DNSName(host)
+                x509.IPAddress(ipaddress.ip_address(host)) if host[0].isdigit() or ":" in host else x509.DNSName(host)
                 for host in hosts
             ]
             made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)

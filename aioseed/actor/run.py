@@ -233,8 +233,11 @@ class _Actor:
             # A learner that was known before may be changing its certificate, and keeps the slots meanwhile.
             return End("retry" if contact.welcomed_once else "failed", error, may_resume=True)
         except AuthenticationError as error:
-            # A learner that was just restarted has a new token; it may have been written since we read it.
-            return End("retry" if await self._read_token() != token else "failed", error)
+            # A learner that was just restarted has a new token, which may have been written since we read it. Whoever
+            # was known before keeps asking: which of two files is changed first, the learner's or ours, is chance.
+            known = contact.welcomed_once or await self._read_token() != token
+            told = error if token is not None else _tokenless(self._url)
+            return End("retry" if known else "failed", told, may_resume=True)
         except TransportError as error:
             return End("retry", error, may_resume=True)
         session = ActorSession(self._messages, self._actions, self._crew.groups)
@@ -264,15 +267,24 @@ def _is_about_the_token(end: End) -> bool:
     return isinstance(end.error, RefusedError) and end.error.code == RefusalCode.RESUME_TOKEN
 
 
+def _tokenless(url: str) -> AuthenticationError:
+    words = f"{url} asks for a token, and there is none to show: give --token-file, or set AIOSEED_TOKEN"
+    return AuthenticationError(words, url=url)
+
+
 def _check_tls(url: str, transport: Transport, tls: ClientTls) -> None:
-    """Refuse to look for a certificate where there is none: whoever wants one seen would send the token in clear."""
-    if tls == NO_TLS or url.partition(":")[0].lower() in transport.secure_schemes:
-        return
-    ways = " or ".join(f"{scheme}://" for scheme in sorted(transport.secure_schemes)) or "over another transport"
-    raise UsageError(
-        f"{url} has no TLS, so that no certificate would be looked at: dial {ways}, or give neither fingerprint nor"
-        " certificate files"
-    )
+    """Refuse to look for a certificate where there is none: whoever wants one seen would send the token in clear.
+
+    And a private key without its certificate, which nobody would be shown.
+    """
+    if tls != NO_TLS and url.partition(":")[0].lower() not in transport.secure_schemes:
+        ways = " or ".join(f"{scheme}://" for scheme in sorted(transport.secure_schemes)) or "over another transport"
+        raise UsageError(
+            f"{url} has no TLS, so that no certificate would be looked at: dial {ways}, or give neither fingerprint nor"
+            " certificate files"
+        )
+    if tls.key is not None and tls.certificate is None:
+        raise UsageError("a private key is of no use without its certificate: give --tls-cert with --tls-key")
 
 
 def _maker(make_env: MakeEnvironments | EnvironmentConfig) -> MakeEnvironments:
@@ -293,7 +305,7 @@ def _retrying(url: str, contact: Contact, last: AioseedError | None) -> ActorEve
     if isinstance(last, RefusedError):
         return ActorEvent("refused", f"{last}; asking again {patience}")
     if not contact.welcomed_once:
-        return ActorEvent("waiting", f"waiting {patience} for the learner at {url}")
+        return ActorEvent("waiting", f"waiting {patience} for the learner at {url} ({last})")
     return ActorEvent("lost", f"the learner was lost ({last}); looking for it {patience}")
 
 

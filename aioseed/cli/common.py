@@ -51,13 +51,18 @@ def guarded(name: str, command: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
+SAME_S = 0.5
+"""Within this time a second SIGTERM is the first one again: `timeout` sends it to the process and to its group."""
+
+
 def run_until_interrupted(
     main: Callable[[asyncio.Event], Coroutine[object, object, Result]], say: Callable[[str], None]
 ) -> Result:
     """Run `main` in an event loop of its own.
 
     The first Ctrl-C or SIGTERM sets the event that `main` gets, so that it ends in order; a second one ends the process
-    at once with code 130. Local actors end by themselves when this process is gone.
+    at once with code 130, but for a SIGTERM within half a second. Local actors end by themselves when this process is
+    gone.
 
     Args:
         say: Told what an interrupt does, in one sentence.
@@ -65,21 +70,26 @@ def run_until_interrupted(
 
     async def body() -> Result:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        first_s = 0.0
 
-        def interrupt() -> None:
+        def interrupt(number: signal.Signals) -> None:
+            nonlocal first_s
             if stop.is_set():
+                if number is signal.SIGTERM and loop.time() - first_s < SAME_S:
+                    return
                 sys.stderr.write("aioseed: ended at once\n")
                 sys.stderr.flush()
                 os._exit(INTERRUPTED)
+            first_s = loop.time()
             stop.set()
             say("aioseed: ending in order; press Ctrl-C again to end at once")
 
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                loop.add_signal_handler(number, interrupt)
+                loop.add_signal_handler(number, interrupt, number)
             except NotImplementedError:
                 # Windows: the handler runs between byte codes of the main thread, which the loop's timers keep awake.
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(interrupt))
+                signal.signal(number, lambda got, _: loop.call_soon_threadsafe(interrupt, signal.Signals(got)))
         return await main(stop)
 
     with children_spared([signal.SIGTERM]), asyncio.Runner(loop_factory=loop_factory()) as runner:

@@ -36,6 +36,7 @@ from aioseed.cli.view import RunView
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Finished, Listening
 from aioseed.transport.allocator import keep_large_blocks
+from aioseed.transport.descriptors import raise_limit
 
 if TYPE_CHECKING:
     from aioseed.host.learner import Learner
@@ -92,6 +93,7 @@ def _learner(argv: Sequence[str]) -> int:
     listen = words.listen or [f"{'wss' if config.transport.tls.given else 'ws'}://127.0.0.1:8700"]
     invitation = Invitation(words.config, words.overrides, config)
     keep_large_blocks()
+    raise_limit()
     with collector.at_rest(), RunView(config, quiet=words.json) as view, RunLog(view.warn) as log:
         # After everything that a user may have mistyped: JAX takes a second to import.
         from aioseed.host.learner import Learner

@@ -29,6 +29,7 @@ from aioseed.host.config import load_config
 from aioseed.host.events import Event, Finished, Listening, Ready
 from aioseed.host.rundir import new_run_path
 from aioseed.transport.allocator import keep_large_blocks
+from aioseed.transport.descriptors import raise_limit
 
 if TYPE_CHECKING:
     from aioseed.host.rundir import Resume
@@ -83,6 +84,7 @@ def _train(argv: Sequence[str]) -> int:
     config = load_config(words.config, overrides)
     run_dir, resume = where(words.run_dir, words.resume, Path(words.config).stem)
     keep_large_blocks()
+    raise_limit()
     with collector.at_rest(), RunView(config, quiet=words.json) as view, RunLog(view.warn) as log:
 
         def show(event: Event) -> None:

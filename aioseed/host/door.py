@@ -24,6 +24,8 @@ log = logging.getLogger("aioseed.serving.door")
 
 LOOK_S = 0.25
 """Seconds between two looks at the files of tokens and certificates."""
+NOTE_S = 86_400.0
+"""Seconds between two looks at how long a certificate that stays the same still lasts."""
 GOODBYE_S = 0.5
 """Longest wait for a peer whose token was taken back to close its channel; then it is cut."""
 SAY_EVERY_S = 1.0
@@ -34,6 +36,7 @@ _WORDS = {
     "handshake_timeout": "too slow to open a channel",
     "header_too_large": "too large a request head",
     "too_many_connections": "too many connections",
+    "no_descriptors": "too few file descriptors are left: raise the limit of this process, ulimit -n",
     "foreign_origin": "a web page whose origin is not listed (transport.allowed_origins)",
     "foreign_host": "a Host that is not this listener's",
     "bad_request": "no request of an actor",
@@ -120,12 +123,12 @@ class Door:
 
     async def watch(self) -> None:
         """Look at the files, take in what is new and send away whose token is gone, until cancelled."""
-        certificate = b""
+        certificate, noted_s, loop = b"", 0.0, asyncio.get_running_loop()
         while True:
             if self._tls is not None:
                 await self._refresh(self._tls.refresh, "certificate")
-                if self._tls.material.certificate is not certificate:
-                    certificate = self._tls.material.certificate
+                if self._tls.material.certificate is not certificate or loop.time() - noted_s >= NOTE_S:
+                    certificate, noted_s = self._tls.material.certificate, loop.time()
                     await self._note_expiry(certificate)
             if self._token_file is not None:
                 await self._refresh(self._read_keys, "tokens")
@@ -153,7 +156,9 @@ class Door:
     async def _note_expiry(self, certificate: bytes) -> None:
         left = await asyncio.to_thread(days_left, certificate)
         self._metrics.gauge("transport/certificate_days_left").set(left)
-        if left < WARN_DAYS:
+        if left < 0:
+            log.warning("the certificate has expired: renew it, actors that look at it do not come in any more")
+        elif left < WARN_DAYS:
             log.warning("the certificate is valid for %.1f more days", left)
 
     async def _send_away(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Literal, NamedTuple
 
+from aioseed import __version__
 from aioseed.errors import RefusedError, SpaceError
 from aioseed.specs import (
     ActionSpec,
@@ -51,7 +52,11 @@ def judge(hello: Hello, contract: Contract, max_message_bytes: int) -> None:
         RefusedError: Carries the code, the path of the field, and what either side has there.
     """
     if PROTOCOL_VERSION not in hello.protocol:
-        raise _refusal(RefusalCode.VERSION, "protocol", [PROTOCOL_VERSION], hello.protocol)
+        refusal = _refusal(RefusalCode.VERSION, "protocol", [PROTOCOL_VERSION], hello.protocol)
+        hint = f"install the same release on both sides (aioseed {__version__} here, {clip(hello.library)} there)"
+        raise RefusedError(
+            refusal.code, f"{refusal}; {hint}", field=refusal.field, ours=refusal.ours, theirs=refusal.theirs
+        )
     if hello.role not in contract.roles:
         raise _refusal(RefusalCode.ROLE, "role", sorted(contract.roles), hello.role)
     observation, action = _specs(hello)

@@ -7,9 +7,13 @@ that whoever cannot use its private key is refused by the TLS library itself, be
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import ipaddress
 import re
 import ssl
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,10 +99,7 @@ async def dial_identity(address: Address, tls: ClientTls) -> Identity:
         OSError: Nobody answers, or the handshake failed.
     """
     pinned = await _fetch(address, tls) if tls.fingerprint is not None else None
-    try:
-        return await asyncio.to_thread(_read_identity, tls, pinned)
-    except OSError as error:
-        raise _unusable(error, address.url) from error
+    return await asyncio.to_thread(_read_identity, tls, pinned, address.url)
 
 
 async def why_refused(address: Address, tls: ClientTls) -> CertificateError | None:
@@ -140,7 +141,9 @@ def certificate_error(error: BaseException, url: str) -> CertificateError | None
 def _unverified(error: ssl.SSLCertVerificationError, url: str) -> CertificateError:
     words = (error.verify_message or str(error)).rstrip(".")
     if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
-        return CertificateError("expired", f"the certificate of {url} is not valid now: {words}", url=url)
+        today = time.strftime("%Y-%m-%d", time.gmtime())
+        told = f"the certificate of {url} is not valid now: {words}; this machine's clock says {today}"
+        return CertificateError("expired", told, url=url)
     if error.verify_code in (_HOST_MISMATCH, _IP_MISMATCH):
         return CertificateError("name", f"the certificate of {url} is for another name: {words}", url=url)
     hint = "trust its authority with --tls-ca, or itself with --fingerprint"
@@ -173,36 +176,54 @@ async def _fetch(address: Address, tls: ClientTls) -> Pinned:
 def _context(tls: ClientTls, pinned: Pinned | None, url: str, *, verify: bool = True) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        if pinned is not None:
-            # The certificate itself is the trust, whoever signed it and whatever name it bears.
-            context.check_hostname = False
-            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-            context.load_verify_locations(cadata=pinned.pem)
-        elif not verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        elif tls.ca is not None:
+    if pinned is not None:
+        # The certificate itself is the trust, whoever signed it and whatever name it bears.
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(cadata=pinned.pem)
+    elif not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif tls.ca is not None:
+        with _usable(url, tls.ca):
             context.load_verify_locations(tls.ca)
-        else:
-            context.load_default_certs()
-        if tls.certificate is not None:
+    else:
+        context.load_default_certs()
+    if tls.certificate is not None:
+        with _usable(url, tls.certificate, tls.key):
             context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ValueError) as error:
-        raise _unusable(error, url) from error
     return context
 
 
-def _read_identity(tls: ClientTls, pinned: Pinned | None) -> Identity:
-    roots = pinned.pem.encode() if pinned is not None else tls.ca.read_bytes() if tls.ca is not None else None
-    certificate = None if tls.certificate is None else tls.certificate.read_bytes()
-    key = certificate if tls.key is None else tls.key.read_bytes()
+def _read_identity(tls: ClientTls, pinned: Pinned | None, url: str) -> Identity:
+    # Made to be thrown away: it says what is wrong with a file, where gRPC prints lines of its own or ends the process.
+    _context(tls, pinned, url)
+    roots = pinned.pem.encode() if pinned is not None else None
+    if roots is None and tls.ca is not None:
+        with _usable(url, tls.ca):
+            roots = tls.ca.read_bytes()
+    certificate = key = None
+    if tls.certificate is not None:
+        with _usable(url, tls.certificate, tls.key):
+            certificate = tls.certificate.read_bytes()
+            key = certificate if tls.key is None else tls.key.read_bytes()
     return Identity(roots, pinned.name if pinned is not None else "", certificate, key)
 
 
-def _unusable(error: OSError | ValueError, url: str) -> CertificateError:
-    reason = error.reason.lower().replace("_", " ") if isinstance(error, ssl.SSLError) and error.reason else error
-    return CertificateError("files", f"a certificate file for {url} cannot be used: {reason}", url=url)
+@contextlib.contextmanager
+def _usable(url: str, *paths: Path | None) -> Iterator[None]:
+    """Name the files that are read inside when they cannot be used."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        names = " and ".join(str(path) for path in paths if path is not None)
+        if isinstance(error, ssl.SSLError):
+            # OpenSSL gives no reason where it found nothing of what it looked for.
+            reason = (error.reason or "no certificate, or no private key, in PEM form").lower().replace("_", " ")
+        else:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        words = f"the certificate in {names} for {url} cannot be used: {reason}"
+        raise CertificateError("files", words, url=url) from error
 
 
 async def _greet(address: Address, context: ssl.SSLContext, *, answer: bool = True) -> tuple[bytes, str]:
@@ -229,7 +250,21 @@ async def _greet(address: Address, context: ssl.SSLContext, *, answer: bool = Tr
                 raise _HungUp from error
             except TimeoutError:
                 pass
-        names = (connection.getpeercert() or {}).get("subjectAltName", ())
-        return connection.getpeercert(binary_form=True), next((value for _, value in names), "")
+        shown = connection.getpeercert() or {}
+        return connection.getpeercert(binary_form=True), _best_name(
+            shown.get("subjectAltName", ()), shown.get("subject", ())
+        )
     finally:
         writer.close()
+
+
+def _best_name(names: Iterable[tuple[str, str]], subject: Iterable[Iterable[tuple[str, str]]]) -> str:
+    """Return one that every TLS library can compare: a name before a number, which Python writes in a way of its own.
+
+    The common name of the subject counts where there is no other.
+    """
+    common = [("DNS", value) for part in subject for kind, value in part if kind == "commonName"]
+    for kind, value in sorted(names or common, key=lambda name: name[0] != "DNS"):
+        with contextlib.suppress(ValueError):
+            return value if kind == "DNS" else str(ipaddress.ip_address(value))
+    return ""

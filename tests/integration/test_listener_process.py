@@ -21,6 +21,7 @@ from aioseed_grpc.stream import METHOD
 from aioseed.errors import ConnectError
 from aioseed.plugins import transport_for
 from aioseed.transport import Channel, DialOptions, Secret
+from aioseed.transport.descriptors import KEPT
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and sets the limits of another process"),
@@ -66,6 +67,7 @@ class Place:
     def bound_descriptors(self, count: int) -> None:
         import resource
 
+        self.bound = count
         _, hard = resource.prlimit(self._pid, resource.RLIMIT_NOFILE)
         resource.prlimit(self._pid, resource.RLIMIT_NOFILE, (count, hard))
 
@@ -178,11 +180,12 @@ async def test_a_listener_without_descriptors_serves_who_is_there_and_listens_ag
 ) -> None:
     async with listening(scheme) as place, await place.dial() as honest:
         await echoes(honest)
-        place.bound_descriptors(place.descriptors + 5)
+        place.bound_descriptors(place.descriptors + KEPT + 5)
         crowd = [await asyncio.open_connection("127.0.0.1", place.port) for _ in range(20)]
         await echoes(honest)
         if scheme == "ws":
-            await place.says("too_many_connections")
+            await place.says("no_descriptors")
+            assert place.descriptors < place.bound - KEPT // 2
         await echoes(honest)
         for _, writer in crowd:
             writer.transport.abort()

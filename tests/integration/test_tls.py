@@ -76,8 +76,9 @@ async def test_the_authority_and_the_name_let_in(kind, authority) -> None:
             await echoed(kind, listener.url, ClientTls(ca=authority.file), Secret("wrong"))
 
 
-async def test_a_fingerprint_lets_in_without_authority_or_name(kind, stranger) -> None:
-    issued = stranger.issue("elsewhere.example")
+@pytest.mark.parametrize("names", [("elsewhere.example",), ("::", "0.0.0.0", "gpu-box"), ("fd00::1",), ()])
+async def test_a_fingerprint_lets_in_without_authority_or_name(kind, stranger, names) -> None:
+    issued = stranger.issue(*names)
     async with serving(kind, ServerTls(*issued)) as listener:
         known = ClientTls(fingerprint_of(issued.certificate))
         assert await echoed(kind, listener.url, known) == b"there and back"
@@ -87,7 +88,7 @@ async def test_a_fingerprint_lets_in_without_authority_or_name(kind, stranger) -
 @pytest.mark.parametrize(
     ("hosts", "days", "foreign", "reason", "said"),
     [
-        (("127.0.0.1",), -1, False, "expired", "not valid now: certificate has expired"),
+        (("127.0.0.1",), -1, False, "expired", "not valid now: certificate has expired; this machine's clock says 20"),
         (("127.0.0.1",), 30, True, "foreign", "not trusted"),
         (("elsewhere.example",), 30, False, "name", "for another name"),
     ],
@@ -206,12 +207,37 @@ async def test_without_a_certificate_nobody_listens(kind) -> None:
         await kind[0].listen(kind[1], echo, ListenOptions())
 
 
-async def test_files_that_are_not_there_are_said_so(kind, authority, tmp_path) -> None:
-    async with serving(kind, ServerTls(*authority.issue("127.0.0.1"))) as listener:
-        for tls in (ClientTls(ca=tmp_path / "none"), ClientTls(ca=authority.file, certificate=tmp_path / "none")):
-            with pytest.raises(CertificateError, match="cannot be used") as caught:
+async def test_files_that_cannot_be_used_are_named(kind, authority, tmp_path, capfd) -> None:
+    issued, other, none, empty = authority.issue("127.0.0.1"), authority.issue("x"), tmp_path / "none", tmp_path / "nil"
+    empty.write_text("")
+    async with serving(kind, ServerTls(*issued)) as listener:
+        trust = ClientTls(ca=authority.file)
+        for tls, said in (
+            (ClientTls(ca=none), f"{none} .*: No such file"),
+            (ClientTls(ca=empty), f"{empty} .*: no certificate"),
+            (trust._replace(certificate=none), f"{none} .*: No such file"),
+            (trust._replace(certificate=other.certificate), f"{other.certificate} .*no private key"),
+            (
+                trust._replace(certificate=other.certificate, key=none),
+                f"{other.certificate} and {none} .*: No such file",
+            ),
+            (
+                trust._replace(certificate=other.certificate, key=issued.key),
+                f"and {issued.key} .*: key values mismatch",
+            ),
+        ):
+            with pytest.raises(CertificateError, match=said) as caught:
                 await echoed(kind, listener.url, tls)
             assert caught.value.reason == "files"
+    assert capfd.readouterr().err == ""  # gRPC would add lines of its own
+
+
+async def test_a_key_without_its_certificate_is_refused_before_anything_is_sent(kind, authority) -> None:
+    async with hanging_up(kind[0].schemes[1]) as (url, came):
+        tls = ClientTls(ca=authority.file, key=authority.issue("actor").key)
+        with pytest.raises(UsageError, match="give --tls-cert with --tls-key"):
+            await run_actor(url, unmade, environments=1, token="right", tls=tls, wait_s=1.0)
+    assert not came
 
 
 CHEAP = ("carries_every_legal_size", "slow_reader_is_cut", "listener_close_ends_channels")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from aioseed.errors import PluginError
-from aioseed_grpc.polling import one_thread_reads
+from aioseed_grpc.polling import one_thread_reads, only_errors_are_told
 
 try:
-    with one_thread_reads():
+    with one_thread_reads(), only_errors_are_told():
         import grpc  # noqa: F401
 except ImportError as error:
     raise PluginError(

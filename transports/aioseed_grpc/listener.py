@@ -11,6 +11,7 @@ import grpc
 
 from aioseed.transport.address import Address
 from aioseed.transport.channel import Listener, ListenOptions
+from aioseed.transport.descriptors import few_left
 from aioseed.transport.guard import Guard, watch
 from aioseed.transport.handlers import HandlerSet
 from aioseed.transport.server_tls import Material, ServerTls
@@ -90,6 +91,9 @@ class GrpcListener(Listener):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "refused")
         if len(self._guard) >= self._options.max_connections:
             self._options.report("too_many_connections", peer)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "refused")
+        if few_left():
+            self._options.report("no_descriptors", peer)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "refused")
         await context.send_initial_metadata(((ACCEPTED_KEY, "1"),))
         stream = ServerStream(context)

@@ -1,4 +1,4 @@
-"""Let the thread of gRPC that waits for completions read the network as well.
+"""What gRPC is told while it is imported: to write errors alone, and which of its threads is to read the network.
 
 Since grpcio 1.80 threads of an event engine wait for sockets and read them, and wake the thread that waits for
 completions, which wakes Python's. Where processors are few, the waking costs more than is won: over loopback a message
@@ -19,6 +19,8 @@ from importlib.metadata import version
 
 SWITCH = "GRPC_EXPERIMENTS"
 """gRPC's own variable; where it is set, even to nothing, gRPC is left as it is, and so it is anywhere but on Linux."""
+VERBOSITY = "GRPC_VERBOSITY"
+"""gRPC's own variable for what it writes to standard error."""
 EXPERIMENTS = "-event_engine_listener,-event_engine_client"
 SINCE, BEFORE = (1, 80), (1, 86)
 """The releases that have an engine and these experiments; a later one is looked at before it is put in here."""
@@ -35,6 +37,23 @@ def one_thread_reads() -> Iterator[None]:
         yield
     finally:
         del os.environ[SWITCH]
+
+
+@contextlib.contextmanager
+def only_errors_are_told() -> Iterator[None]:
+    """Keep gRPC from telling every failed handshake and every farewell of a server on standard error.
+
+    They are no news: whoever dialled is told in a sentence of ours. Must be entered before gRPC is imported; what the
+    user has set stays.
+    """
+    if VERBOSITY in os.environ:
+        yield
+        return
+    os.environ[VERBOSITY] = "ERROR"
+    try:
+        yield
+    finally:
+        del os.environ[VERBOSITY]
 
 
 def _release() -> tuple[int, int]:

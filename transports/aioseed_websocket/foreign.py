@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import ssl
 
 import aiohttp
 
@@ -12,25 +14,56 @@ from aioseed.transport.client_tls import certificate_error
 FOREIGN = (aiohttp.ClientError, aiohttp.WebSocketError, aiohttp.WSMessageTypeError, OSError, TimeoutError, ValueError)
 """Everything that dialling or using a WebSocket may raise."""
 
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
+"""What OpenSSL calls an answer that is no TLS."""
+
 
 def dial_error(error: BaseException, url: str, connect_timeout_s: float) -> TransportError:
     """Return what a dialler is told when opening a channel raised `error`."""
     if (about_certificate := certificate_error(error, url)) is not None:
         return about_certificate
     if isinstance(error, aiohttp.ClientResponseError):
+        if not isinstance(error, aiohttp.WSServerHandshakeError):
+            # aiohttp could not read it, and shows the bytes.
+            return ConnectError(f"what answers at {url} speaks no HTTP, so it is no learner's WebSocket", url=url)
         if error.status == 401:
             return AuthenticationError(f"{url} did not accept the token", url=url)
         return ConnectError(f"{url} answered with HTTP status {error.status} ({error.message})", url=url)
     if isinstance(error, TimeoutError):
         return ConnectError(f"{url} did not answer within {connect_timeout_s:g} s", url=url)
-    if isinstance(error, aiohttp.ClientSSLError):
-        return ConnectError(f"no secure connection to {url}: {error}", url=url)
+    if (words := _tls_words(error)) is not None:
+        return ConnectError(f"no secure connection to {url}: {words}", url=url)
+    if _hung_up(error):
+        hint = f": does it want TLS (wss{url[2:]})?" if url.startswith("ws:") else ""
+        return ConnectError(f"{url} hung up before it answered{hint}", url=url)
     return ConnectError(f"nobody answers at {url}: {_reason(error)}", url=url)
+
+
+def _tls_words(error: BaseException) -> str | None:
+    """Return what TLS says of a failed handshake, None if `error` is about something else."""
+    cause = _cause(error)
+    if isinstance(cause, ssl.SSLError):
+        if cause.reason in _NO_TLS:
+            return "what listens there does not speak TLS"
+        return cause.reason.lower().replace("_", " ") if cause.reason else str(cause)
+    return str(cause) if isinstance(error, aiohttp.ClientSSLError) else None
+
+
+def _hung_up(error: BaseException) -> bool:
+    """Say whether somebody took the connection and let it go without a word."""
+    cause = _cause(error)
+    return isinstance(cause, (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError)) or (
+        isinstance(cause, OSError) and cause.errno in (errno.ECONNRESET, errno.EPIPE)
+    )
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
 
 
 def _reason(error: BaseException) -> str:
     """Return the system's words, such as "Connection refused", where aiohttp wraps them in its own and the address."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    cause = _cause(error)
     if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
         return os.strerror(cause.errno)
     return str(cause) or type(cause).__name__

@@ -13,6 +13,7 @@ from typing import cast
 from aiohttp import web
 
 from aioseed.transport.channel import ListenOptions
+from aioseed.transport.descriptors import few_left
 
 TLS_SHUTDOWN_S = 1.0
 END_OF_HEAD = b"\r\n\r\n"
@@ -52,12 +53,15 @@ class Doorway:
         except BlockingIOError:
             return
         except OSError:
-            self.options.report("too_many_connections", "no descriptor is left")
+            self.options.report("no_descriptors", "the door")
             await asyncio.sleep(NO_DESCRIPTORS_S)
             return
         connection.setblocking(False)
         peer = f"{address[0]}:{address[1]}"
-        if len(self._gates) >= self.options.max_unauthenticated:
+        if few_left():
+            self.options.report("no_descriptors", peer)
+            connection.close()
+        elif len(self._gates) >= self.options.max_unauthenticated:
             self.options.report("too_many_connections", peer)
             connection.close()
         else:

@@ -46,7 +46,11 @@ class WebSocketListener(Listener):
             OSError: The port is in use or the address is not ours.
         """
         family = socket.AF_INET6 if ":" in numeric_host else socket.AF_INET
-        self._socket = socket.create_server((numeric_host, self._address.port), family=family, backlog=BACKLOG)
+        # At all addresses means those of IPv4 too, as gRPC has it: the names of most machines have no other.
+        both = numeric_host == "::" and socket.has_dualstack_ipv6()
+        self._socket = socket.create_server(
+            (numeric_host, self._address.port), family=family, backlog=BACKLOG, dualstack_ipv6=both
+        )
         self._socket.setblocking(False)
         self._address = self._address._replace(port=self._socket.getsockname()[1])
         loop = asyncio.get_running_loop()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aioseed.errors import CertificateError, EnvironmentFailed
+from aioseed.errors import AuthenticationError, CertificateError, EnvironmentFailed, TransportError
 from aioseed.transport.channel import Channel, DialOptions
 from aioseed.transport.memory import MemoryTransport
 from aioseed.types import FIRST
@@ -85,19 +85,28 @@ async def test_slots_that_were_lost_meanwhile_begin_anew_and_the_others_go_on(st
     assert step.columns.flags.tolist() == [0, FIRST, 0]
 
 
-async def test_a_certificate_that_is_not_right_for_a_while_costs_no_session(stage: Any) -> None:
-    class ChangingItsCertificate(MemoryTransport):
+@pytest.mark.parametrize(
+    "error",
+    [
+        CertificateError("expired", "the certificate is not valid now", url="memory://learner"),
+        AuthenticationError("the token was not accepted", url="memory://learner"),
+    ],
+)
+async def test_a_certificate_or_token_that_is_not_right_for_a_while_costs_no_session(
+    stage: Any, error: TransportError
+) -> None:
+    class Changing(MemoryTransport):
         dials = 0
 
         async def dial(self, url: str, options: DialOptions) -> Channel:
             self.dials += 1
             if self.dials == 2:
-                raise CertificateError("expired", f"the certificate of {url} is not valid now", url=url)
+                raise error
             return await super().dial(url, options)
 
-    stage.transport = ChangingItsCertificate()
+    stage.transport = Changing()
     await stage.listen()
-    stage.start(1)
+    stage.start(1, token="the same all the time")
     peer = await stage.peer()
     await peer.greet([0], [1])
     peer.act(await peer.step(), [0])

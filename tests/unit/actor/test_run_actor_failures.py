@@ -211,6 +211,11 @@ async def test_a_silent_learner_is_asked_and_then_left(stage: Any) -> None:
 async def test_no_learner_is_one_sentence(stage: Any) -> None:
     with pytest.raises(ConnectError, match=r"the learner at memory://learner did not answer within 0\.05 s"):
         await stage.start(1, wait_s=0.05)
+    [waiting] = [event.message for event in stage.events]
+    # With the reason: who waits for an hour is to see at once that the name is a wrong one.
+    assert waiting == (
+        "waiting for up to 0.05 s for the learner at memory://learner (nobody listens at memory://learner)"
+    )
 
 
 async def test_a_learner_that_does_not_come_back_is_one_sentence(stage: Any) -> None:
@@ -233,8 +238,10 @@ async def test_a_new_token_is_tried_and_a_wrong_one_is_not(stage: Any) -> None:
     await peer.hello()
     peer.say(Refused(code="run_over", message="over"))
     assert (await task).sessions == 0
-    with pytest.raises(AuthenticationError):
+    with pytest.raises(AuthenticationError, match="did not accept the token"):
         await stage.start(1, token="wrong")
+    with pytest.raises(AuthenticationError, match="there is none to show: give --token-file, or set AIOSEED_TOKEN"):
+        await stage.start(1, token=None)
 
 
 async def test_groups_larger_than_the_learner_takes_are_a_usage_error(stage: Any) -> None:

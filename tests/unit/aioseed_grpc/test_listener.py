@@ -10,8 +10,8 @@ from aioseed_grpc import GrpcTransport
 from aioseed_grpc.listener import check_free, server_options
 from aioseed_grpc.stream import ACCEPTED_KEY, METHOD
 
-from aioseed.errors import ListenError
-from aioseed.transport import Channel, Keyring, ListenOptions
+from aioseed.errors import ConnectError, ListenError
+from aioseed.transport import Channel, DialOptions, Keyring, ListenOptions
 from aioseed.transport.address import Address
 
 from .conftest import Accept, plain_channel
@@ -45,6 +45,16 @@ async def test_too_large_a_message_is_not_even_read(accept: Accept) -> None:
         call = channel.stream_stream(METHOD)()
         await call.write(bytes(2000))
         assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_nobody_takes_the_last_descriptors(accept: Accept, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[str] = []
+    options = ListenOptions(report=lambda what, peer: refused.append(what))
+    monkeypatch.setattr("aioseed_grpc.listener.few_left", lambda: True)
+    async with accept(options) as (listener, _):
+        with pytest.raises(ConnectError, match="RESOURCE_EXHAUSTED"):
+            await GrpcTransport().dial(listener.url, DialOptions())
+    assert refused == ["no_descriptors"]
 
 
 def test_ports_are_not_shared() -> None:

@@ -13,6 +13,7 @@ from aioseed_grpc import polling
 @pytest.fixture(autouse=True)
 def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(polling.SWITCH, raising=False)
+    monkeypatch.delenv(polling.VERBOSITY, raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
 
 
@@ -71,3 +72,36 @@ def test_grpc_reads_them_at_its_import_and_knows_ours() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stderr.count("Unknown experiment") == 1, ran.stderr
     assert "no_such_experiment" in ran.stderr
+
+
+_FAIL_A_HANDSHAKE = """
+import asyncio, os
+from aioseed_grpc import GrpcTransport
+from aioseed.errors import ConnectError
+from aioseed.transport import DialOptions
+
+async def main():
+    async def answer(reader, writer):
+        writer.write(b"no TLS")
+        writer.close()
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        try:
+            await GrpcTransport().dial(f"grpcs://127.0.0.1:{server.sockets[0].getsockname()[1]}", DialOptions())
+        except ConnectError:
+            print("told", os.environ.get("GRPC_VERBOSITY"))
+
+asyncio.run(main())
+"""
+
+
+def test_grpc_says_nothing_of_a_failed_handshake() -> None:
+    words = [sys.executable, "-c", _FAIL_A_HANDSHAKE]
+    ran = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("told None\n", "")
+
+
+def test_grpc_says_what_the_user_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(polling.VERBOSITY, "DEBUG")
+    with polling.only_errors_are_told():
+        assert os.environ[polling.VERBOSITY] == "DEBUG"
+    assert os.environ[polling.VERBOSITY] == "DEBUG"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 from aioseed_websocket import WebSocketTransport
 
 from aioseed.errors import ConnectError, ListenError, UsageError
-from aioseed.transport import Channel, DialOptions, ListenOptions, Secret
+from aioseed.transport import Channel, ClientTls, DialOptions, ListenOptions, Secret
 
 
 async def ignore(channel: Channel) -> None:
@@ -61,7 +62,7 @@ async def test_url_that_is_no_address_is_a_usage_error(url: str) -> None:
     [
         (b"", "did not answer within 0.05 s"),
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "503"),
-        (b"SSH-2.0-OpenSSH\r\n", "nobody answers|answered"),
+        (b"SSH-2.0-OpenSSH\r\n", "speaks no HTTP"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", "no WebSocket"),
     ],
 )
@@ -85,11 +86,26 @@ async def test_something_else_at_the_address_is_a_connect_error(answer: bytes, w
     await server.wait_closed()
 
 
-async def test_wss_to_a_plain_listener_is_a_connect_error() -> None:
+@pytest.mark.parametrize("tls", [ClientTls(), ClientTls("ab" * 32)], ids=["authority", "fingerprint"])
+async def test_wss_to_a_plain_listener_is_a_connect_error(tls: ClientTls) -> None:
     listener = await WebSocketTransport().listen("ws://127.0.0.1:0", ignore, ListenOptions())
-    with pytest.raises(ConnectError, match="no secure connection"):
-        await WebSocketTransport().dial(listener.url.replace("ws:", "wss:"), DialOptions())
+    with pytest.raises(
+        ConnectError, match=r"no secure connection to wss://[^ ]+: what listens there does not speak TLS$"
+    ):
+        await WebSocketTransport().dial(listener.url.replace("ws:", "wss:"), DialOptions(tls=tls))
     await listener.close()
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_who_hangs_up_without_an_answer_may_want_tls(scheme: str) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(ConnectError, match=url) as caught:
+            await WebSocketTransport().dial(url, DialOptions())
+    assert ("does it want TLS (wss://127" in str(caught.value)) is (scheme == "ws")
 
 
 async def test_token_that_no_header_can_carry_is_an_error_of_ours() -> None:
@@ -104,5 +120,14 @@ async def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     listener = await WebSocketTransport().listen("ws://127.0.0.1:0", ignore, ListenOptions())
     async with await WebSocketTransport().dial(listener.url, DialOptions()):
+        pass
+    await listener.close()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="a socket here is of one family")
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_at_all_addresses_means_those_of_both_families(host: str) -> None:
+    listener = await WebSocketTransport().listen("ws://[::]:0", ignore, ListenOptions())
+    async with await WebSocketTransport().dial(listener.url.replace("[::]", host), DialOptions()):
         pass
     await listener.close()

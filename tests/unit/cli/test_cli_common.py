@@ -79,6 +79,31 @@ def test_a_run_is_told_to_stop_once_and_returns_what_it_made(monkeypatch):
     assert said == ["aioseed: ending in order; press Ctrl-C again to end at once"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is no signal there")
+@pytest.mark.parametrize(
+    ("second", "same_s", "ended"), [("SIGTERM", 60.0, []), ("SIGTERM", 0.0, [130]), ("SIGINT", 60.0, [130])]
+)
+def test_a_sigterm_that_comes_twice_at_once_is_one_and_else_a_second_signal_ends_it(monkeypatch, second, same_s, ended):
+    exits: list[int] = []
+    monkeypatch.setattr(common.os, "_exit", exits.append)
+    monkeypatch.setattr(common, "SAME_S", same_s)
+
+    async def body(stop: asyncio.Event) -> str:
+        import signal
+
+        signal.raise_signal(signal.SIGTERM)
+        await stop.wait()
+        heard = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, heard.set)
+        signal.raise_signal(signal.Signals[second])
+        signal.raise_signal(signal.SIGUSR1)  # once this one was handled, so was the one before
+        await heard.wait()
+        return "saved"
+
+    assert common.run_until_interrupted(body, lambda words: None) == "saved"
+    assert exits == ended
+
+
 @pytest.fixture
 def shown():
     return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,6 +15,7 @@ from aioseed.telemetry.counters import Metrics
 from aioseed.transport.channel import Channel, DialOptions, ListenOptions
 from aioseed.transport.keyring import Keyring, parse_keys
 from aioseed.transport.memory import MemoryTransport
+from aioseed.transport.server_tls import ServerTls
 from aioseed.transport.token import Secret
 
 ONE, OTHER = Secret("one-canary"), Secret("other-canary")
@@ -125,6 +127,29 @@ async def test_an_expired_token_ends_its_sessions():
     with pytest.raises(AuthenticationError):
         await network.dial("memory://here", DialOptions(Secret("t")))
     watch.cancel()
+
+
+@pytest.mark.virtual_time
+async def test_a_certificate_that_nobody_renews_is_warned_of_each_day_also_when_it_has_expired(monkeypatch, caplog):
+    loop, day_s = asyncio.get_running_loop(), 86_400.0
+    began_s = loop.time()
+    monkeypatch.setattr("aioseed.host.door.days_left", lambda pem: 15.5 - (loop.time() - began_s) / day_s)
+    monkeypatch.setattr("aioseed.host.door.LOOK_S", day_s / 10)
+
+    async def in_no_time(function, *arguments):  # a thread would take real time, in which years pass here
+        return function(*arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", in_no_time)
+    tls, metrics = Mock(spec=ServerTls, material=Mock()), Metrics()
+    tls.refresh.return_value, tls.material.certificate = False, b"the same"
+    watch = asyncio.create_task(Door(None, None, tls, 9, metrics).watch())
+    await asyncio.sleep(17.05 * day_s)
+    watch.cancel()
+    told = [record.getMessage() for record in caplog.records]
+    assert told[:2] == [f"the certificate is valid for {days} more days" for days in (13.5, 12.5)]
+    assert told[13] == "the certificate is valid for 0.5 more days"
+    assert told[14:] == ["the certificate has expired: renew it, actors that look at it do not come in any more"] * 2
+    assert metrics.gauge("transport/certificate_days_left").value == pytest.approx(-1.5, abs=0.1)
 
 
 async def test_a_flood_of_refusals_is_counted_in_full_and_told_in_one_line(caplog):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aioseed import __version__
 from aioseed.errors import RefusedError
 from aioseed.serving.handshake import Contract, contract_of, judge
 from aioseed.specs import ActionSpec, ArraySpec, discrete, multi_discrete, observation_to_json
@@ -95,6 +96,12 @@ def test_a_difference_is_refused_with_its_field(
     if ours is not None:
         assert (json.loads(error.ours), json.loads(error.theirs)) == (ours, theirs)
     assert field in str(error) and error.ours in str(error) and error.theirs in str(error)
+
+
+def test_another_protocol_is_told_with_what_to_install() -> None:
+    error = refusal(hello(protocol=[2], library="aioseed 9.0"))
+    assert str(error).startswith("protocol differs: this run has [1], the actor has [2]; install the same release")
+    assert f"(aioseed {__version__} here, aioseed 9.0 there)" in str(error)
 
 
 def test_a_role_that_is_not_served_is_refused() -> None:
