@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from aioseed import __version__
 from aioseed.cli.interrupts import ends_at_once
+from aioseed.lookup import look_here_too
 
 
 class _Command(NamedTuple):
@@ -45,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is not None:
         return _run(list(argv))
-    # An own environment or network is a module in the current directory, which a script does not look into.
-    sys.path.append(os.getcwd())
+    look_here_too()  # an own environment or network is a module in the current directory
     code = _run(sys.argv[1:])
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: a second Ctrl-C must not change how it ended
