@@ -1,7 +1,7 @@
 """Describe an environment, building one if need be: the body of ``aioseed env-spec``, and how a learner learns specs.
 
-A learner runs this in a child process, ``python -P -m aioseed.actor.probe`` with the ``environment`` section as a line of
-JSON on standard input, so that environments never live in its own process. The child ends when its standard input
+A learner runs this in a child process, ``python -P -m aioseed.actor.probe`` with the ``environment`` section as a line
+of JSON on standard input, so that environments never live in its own process. The child ends when its standard input
 closes: a learner that dies leaves no half-built environment behind.
 """
 

@@ -45,10 +45,6 @@ def guarded(name: str, command: Callable[[], int]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; closing it again at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return INTERRUPTED
 
 
 def run_until_interrupted(
@@ -192,7 +188,6 @@ def print_json(values: dict[str, object]) -> None:
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
     }
     sys.stdout.write(json.dumps(clean) + "\n")
-    sys.stdout.flush()
 
 
 def command_line(*words: object) -> str:
