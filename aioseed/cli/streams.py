@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -38,21 +39,17 @@ def delivered(command: Callable[[], int]) -> int:
             code = command()
         except SystemExit as ended:  # argparse, after --help
             code = ended.code if isinstance(ended.code, int) else 0
-        return _flushed(code)
+        sys.stdout.flush()
     except BrokenPipeError:
         _discard()
         return INTERRUPTED
-
-
-def _flushed(code: int) -> int:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
     except OSError as error:
+        # Every file with a name has an error of its own elsewhere: this is what was printed.
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
         _discard()
         sys.stderr.write(f"aioseed: the output cannot be written: {error.strerror}\n")
-        return code or 1
+        return 1
     return code
 
 

@@ -53,7 +53,8 @@ def test_output_that_nobody_reads_is_no_traceback(words, unbuffered):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_output_that_cannot_be_written_is_one_sentence():
-    done = run("> /dev/full", "presets")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_one_sentence(unbuffered):
+    done = run("> /dev/full", "presets", PYTHONUNBUFFERED=unbuffered)
     assert done.returncode == 1
     assert done.stderr == "aioseed: the output cannot be written: No space left on device\n"
