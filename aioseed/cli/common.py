@@ -163,7 +163,7 @@ class _LogFile(logging.FileHandler):
     """Write a log. A full disk costs lines of it, not the run, and that is shown once."""
 
     def __init__(self, path: Path, show: Callable[[str], None]) -> None:
-        super().__init__(path, encoding="utf-8")
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self._show = show
         self._shown = False
 

@@ -18,7 +18,7 @@ from aioseed.host.events import Event, EventHub, Finished, Listening, Ready, Sav
 from aioseed.host.listen import PRIVATE, Listeners
 from aioseed.host.probe import probe
 from aioseed.host.run import LiveRun, finished_before_training
-from aioseed.host.rundir import OpenedRun, Resume, discard, new_run_path, open_run
+from aioseed.host.rundir import OpenedRun, Resume, discard, name_of_run, new_run_path, open_run
 from aioseed.host.runtime import Hooks, Runtime, build_runtime
 from aioseed.host.threads import in_own_thread
 from aioseed.serving.handshake import Contract
@@ -274,7 +274,7 @@ class Learner:
     def _facts(self, opened: OpenedRun) -> RunFacts:
         lockstep = self.config.local_environments if self.config.mode == "lockstep" else 0
         return RunFacts(
-            run_id=opened.directory.path.name,
+            run_id=name_of_run(opened.directory.path),
             library=f"aioseed {__version__}",
             seed=self.config.seed,
             lockstep_environments=lockstep,
