@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # What `_LAZY` says, for type checkers, which know nothing of `__getattr__`.
+    from aioseed.actor.config import EnvironmentConfig
+    from aioseed.actor.run import run_actor
+    from aioseed.host.config import RunConfig, load_config
+    from aioseed.host.learner import Learner
+    from aioseed.host.policy import load_policy
+
 __version__ = "0.1.0"
 
 _LAZY = {

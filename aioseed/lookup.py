@@ -6,8 +6,11 @@ by ``package.module:attribute``. Only names from the user's own configuration or
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import os
+import sys
 from collections.abc import Iterable
 
 from aioseed.errors import PluginError
@@ -17,6 +20,7 @@ __all__ = [
     "did_you_mean",
     "import_attribute",
     "is_reference",
+    "look_here_too",
     "near_names",
     "sentence_of",
     "without_learner",
@@ -80,6 +84,16 @@ def import_attribute(reference: str, *, group: str = "") -> object:
             raise PluginError(message, group=group, name=reference)
         found = getattr(found, part)
     return found
+
+
+def look_here_too() -> None:
+    """Let modules of the current directory be imported, after all that is installed.
+
+    Every process of a command says it, those that build environments are started with ``-P``: a file called types.py or
+    numpy.py where the command is started must not stand in for another module.
+    """
+    with contextlib.suppress(FileNotFoundError):  # the directory was removed: nothing is there to be found
+        sys.path.append(os.getcwd())
 
 
 def without_learner(error: ModuleNotFoundError) -> str:

@@ -1,7 +1,7 @@
 """Describe an environment, building one if need be: the body of ``aioseed env-spec``, and how a learner learns specs.
 
-A learner runs this in a child process, ``python -m aioseed.actor.probe`` with the ``environment`` section as a line of
-JSON on standard input, so that environments never live in its own process. The child ends when its standard input
+A learner runs this in a child process, ``python -P -m aioseed.actor.probe`` with the ``environment`` section as a line
+of JSON on standard input, so that environments never live in its own process. The child ends when its standard input
 closes: a learner that dies leaves no half-built environment behind.
 """
 
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from aioseed.actor.config import EnvironmentConfig
 from aioseed.errors import AioseedError
+from aioseed.lookup import look_here_too
 from aioseed.plugins import environment_plugin
 from aioseed.specs import Json, action_from_json, check_servable, observation_from_json, observation_to_json
 from aioseed.types import EnvironmentMetric, EnvironmentSpec, KnowsSpecs
@@ -109,4 +110,5 @@ def _end_with_stdin() -> None:
 
 
 if __name__ == "__main__":
+    look_here_too()
     sys.exit(main())

@@ -38,7 +38,7 @@ def token_path(url: str) -> Path:
     ``localhost`` and ``127.0.0.1`` are the same file.
 
     Raises:
-        UsageError: The URL has no host or no sensible port.
+        UsageError: The URL has no host or no sensible port, or as `token_folder`.
     """
     try:
         parts = urlsplit(url)
@@ -48,7 +48,21 @@ def token_path(url: str) -> Path:
     if not host:
         raise UsageError(f"{url!r} is not an address: it has no host")
     name = "127.0.0.1" if host == "localhost" else host.replace(":", "_")
-    return _runtime_directory() / "aioseed" / f"{name}-{port or 0}.token"
+    return token_folder() / f"{name}-{port or 0}.token"
+
+
+def token_folder() -> Path:
+    """Return where learners of this user leave their tokens: ``<runtime dir>/aioseed``.
+
+    Raises:
+        UsageError: The user has no home directory.
+    """
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    try:
+        return (Path(given) if given else _caches()) / "aioseed"
+    except RuntimeError as error:  # a user whom the system does not know, as in many containers
+        message = "this user has no home directory, where tokens are left: give a token, or set XDG_RUNTIME_DIR"
+        raise UsageError(message) from error
 
 
 def write_token(path: Path, token: Secret) -> None:
@@ -116,10 +130,7 @@ def _read_private(path: Path) -> str:
         raise UsageError(f"the token file {path} cannot be read: {error}") from error
 
 
-def _runtime_directory() -> Path:
-    given = os.environ.get("XDG_RUNTIME_DIR")
-    if given:
-        return Path(given)
+def _caches() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
     if sys.platform == "win32":

@@ -26,7 +26,7 @@ class Child:
 
     @classmethod
     async def start(cls, name: str, environment: Mapping[str, str] | None = None) -> Child:
-        """Start ``python -m aioseed.bench.<name>``.
+        """Start ``python -P -m aioseed.bench.<name>``.
 
         Args:
             name: Of the module.
@@ -35,7 +35,7 @@ class Child:
 
         def start() -> subprocess.Popen[str]:
             return subprocess.Popen(
-                [sys.executable, "-m", f"aioseed.bench.{name}"],
+                [sys.executable, "-P", "-m", f"aioseed.bench.{name}"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

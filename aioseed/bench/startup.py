@@ -37,6 +37,7 @@ def _run(preset: str, folder: Path, index: int) -> dict[str, float]:
     done = subprocess.run(
         [
             sys.executable,
+            "-P",
             "-m",
             "aioseed.cli.main",
             "train",

@@ -20,7 +20,7 @@ class Process:
 
     def __init__(self, words: Sequence[str], log: Path) -> None:
         self._child = subprocess.Popen(
-            [sys.executable, "-m", *words],
+            [sys.executable, "-P", "-m", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

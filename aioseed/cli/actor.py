@@ -23,6 +23,7 @@ from aioseed.cli import collector
 from aioseed.cli.common import Parser, add_overrides, guarded, loop_factory, split_overrides
 from aioseed.cli.interrupts import INTERRUPTED, children_spared
 from aioseed.errors import UsageError
+from aioseed.lookup import look_here_too
 from aioseed.plugins import environment_plugin
 from aioseed.transport.allocator import keep_large_blocks
 from aioseed.transport.client_tls import ClientTls, parse_fingerprint
@@ -238,4 +239,5 @@ def _ending_signals() -> list[signal.Signals]:
 
 
 if __name__ == "__main__":
+    look_here_too()
     sys.exit(main())

@@ -45,10 +45,6 @@ def guarded(name: str, command: Callable[[], int]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; closing it again at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return INTERRUPTED
 
 
 SAME_S = 0.5
@@ -177,7 +173,7 @@ class _LogFile(logging.FileHandler):
     """Write a log. A full disk costs lines of it, not the run, and that is shown once."""
 
     def __init__(self, path: Path, show: Callable[[str], None]) -> None:
-        super().__init__(path, encoding="utf-8")
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self._show = show
         self._shown = False
 
@@ -202,7 +198,6 @@ def print_json(values: dict[str, object]) -> None:
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
     }
     sys.stdout.write(json.dumps(clean) + "\n")
-    sys.stdout.flush()
 
 
 def command_line(*words: object) -> str:

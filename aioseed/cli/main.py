@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from aioseed import __version__
 from aioseed.cli.interrupts import ends_at_once
+from aioseed.cli.streams import delivered, make_usable
+from aioseed.lookup import look_here_too
 
 
 class _Command(NamedTuple):
@@ -45,15 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is not None:
         return _run(list(argv))
-    # An own environment or network is a module in the current directory, which a script does not look into.
-    sys.path.append(os.getcwd())
-    code = _run(sys.argv[1:])
+    make_usable()
+    look_here_too()  # an own environment or network is a module in the current directory
+    code = delivered(lambda: _run(sys.argv[1:]))
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: a second Ctrl-C must not change how it ended
     if any(thread.name.startswith("aioseed-") and thread.daemon for thread in threading.enumerate()):
         # A compiler or an environment is at it still; the interpreter would pull the ground from under its feet.
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.flush()
         os._exit(code)
     return code
 

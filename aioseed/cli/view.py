@@ -106,7 +106,7 @@ def plain_line(event: Progress, config: RunConfig) -> str:
         f"{event.trained_steps_per_s:,.0f}/s",
         f"return {_number(event.return_mean)}",
         f"lag {event.policy_lag:.0f}",
-        f"batch {event.batch_rows:.0f}",
+        f"batch {_number(event.batch_rows, 0)}",
         f"dropped {_dropped(event)}",
         event.verdict,
     ]
@@ -121,7 +121,7 @@ def panel(event: Progress, config: RunConfig, note: str = "") -> Group:
     goal = f" of {config.stop.return_mean:g}" if config.stop.return_mean is not None else ""
     speed = f"{event.trained_steps_per_s:,.0f}/s trained, {event.env_steps_per_s:,.0f}/s stepped"
     environments = f"{event.environments:,} of {event.actors} actor{'' if event.actors == 1 else 's'}"
-    fill = f"{event.batch_rows:.0f} of {config.serving.max_batch_rows} rows"
+    fill = f"{_number(event.batch_rows, 0)} of {config.serving.max_batch_rows} rows"
     table.add_row("trained steps", f"{event.trained_steps:,}", "speed", speed)
     table.add_row("return", f"{_number(event.return_mean)}{goal}", "episodes", f"{event.episodes:,}")
     table.add_row("policy lag", f"{event.policy_lag:.0f} updates", "batch fill", fill)
@@ -164,8 +164,8 @@ def _dropped(event: Progress) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in event.dropped.items()) or "0"
 
 
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.1f}"
+def _number(value: float, digits: int = 1) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _write(stream: TextIO, line: str) -> None:

@@ -103,7 +103,12 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
-def default_cache() -> Path:
-    """Return the user's cache folder for compiled programs."""
+def default_cache() -> Path | None:
+    """Return the user's cache folder for compiled programs, None where the user has none that can be written to."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "aioseed" / "xla"
+    try:
+        folder = (Path(base) if base else Path.home() / ".cache") / "aioseed" / "xla"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # the latter: a user whom the system does not know
+        return None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None

@@ -124,7 +124,7 @@ class LocalActors:
 
     def _start(self, index: int) -> subprocess.Popen[bytes]:
         # With faulthandler the log tells where an environment was when it brought its process down.
-        words = [sys.executable, "-X", "faulthandler", "-m", "aioseed.cli.actor"]
+        words = [sys.executable, "-P", "-X", "faulthandler", "-m", "aioseed.cli.actor"]
         words += [self._url, "--preset", str(self._config_file)]
         words += ["--actor-index", str(index), "--actor-id", f"local-{index}", "--role", self._role, "--lifeline-stdin"]
         try:

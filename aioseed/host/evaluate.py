@@ -26,6 +26,7 @@ from aioseed.host.actors import LocalActors
 from aioseed.host.config import RunConfig
 from aioseed.host.events import Trouble
 from aioseed.host.listen import PRIVATE, Listeners
+from aioseed.host.rundir import name_of_run
 from aioseed.host.saved import SavedRun, load_run
 from aioseed.host.threads import in_own_thread
 from aioseed.presets import apply_overrides
@@ -176,7 +177,7 @@ async def evaluate(
 
     run = await in_own_thread("aioseed-build", lambda: _load(path))
     limit_bytes = run.config.transport.max_message_bytes
-    facts = RunFacts(path.name, f"aioseed {__version__}", run.config.seed, 0, limit_bytes)
+    facts = RunFacts(name_of_run(path), f"aioseed {__version__}", run.config.seed, 0, limit_bytes)
     metrics = Metrics()
     server = Server(run.config.serving, facts, metrics)
     slots = run.config.serving.max_environments

@@ -11,14 +11,14 @@ from typing import Any
 
 from aioseed import __version__
 from aioseed.actor.task import task_of
-from aioseed.errors import AioseedError
+from aioseed.errors import AioseedError, UsageError
 from aioseed.host.accelerator import default_cache, prepare
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Event, EventHub, Finished, Listening, Ready, Saved, Trouble
 from aioseed.host.listen import PRIVATE, Listeners
 from aioseed.host.probe import probe
 from aioseed.host.run import LiveRun, finished_before_training
-from aioseed.host.rundir import OpenedRun, Resume, discard, new_run_path, open_run
+from aioseed.host.rundir import OpenedRun, Resume, discard, name_of_run, new_run_path, open_run
 from aioseed.host.runtime import Hooks, Runtime, build_runtime
 from aioseed.host.threads import in_own_thread
 from aioseed.serving.handshake import Contract
@@ -54,6 +54,10 @@ class Learner:
         token: What actors must show; None makes a random one for loopback listeners.
         token_file: File with tokens, read again when it changes; takes the place of `token`.
         transports: Transport instances to use instead of loaded ones, such as one `MemoryTransport`.
+
+    Raises:
+        UsageError: `listen` is one text instead of a list.
+        ConfigError: The configuration is wrong.
     """
 
     def __init__(
@@ -67,6 +71,8 @@ class Learner:
         token_file: Path | str | None = None,
         transports: Sequence[Transport] = (),
     ) -> None:
+        if isinstance(listen, str):
+            raise UsageError(f"listen is {listen!r}: expected a list of addresses")
         self.config = _as_config(config)
         self._listen = list(listen) if listen is not None else ["ws://127.0.0.1:0"]
         self._run_dir = Path(run_dir) if run_dir is not None else None
@@ -275,7 +281,7 @@ class Learner:
     def _facts(self, opened: OpenedRun) -> RunFacts:
         lockstep = self.config.local_environments if self.config.mode == "lockstep" else 0
         return RunFacts(
-            run_id=opened.directory.path.name,
+            run_id=name_of_run(opened.directory.path),
             library=f"aioseed {__version__}",
             seed=self.config.seed,
             lockstep_environments=lockstep,

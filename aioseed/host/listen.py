@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from aioseed.actor.token import is_loopback, read_keys, read_token, token_path, write_token
-from aioseed.errors import ListenError
+from aioseed.actor.token import is_loopback, read_keys, read_token, token_folder, token_path, write_token
+from aioseed.errors import ListenError, UsageError
 from aioseed.host.certificate import self_signed
 from aioseed.host.door import Door
 from aioseed.plugins import transport_for
@@ -129,9 +129,15 @@ class Listeners:
             )
 
     def _ready_token(self, urls: Sequence[str]) -> None:
-        """Make a token file where a self-signed learner for other machines has none, so that one command is enough."""
-        remote = any(_scheme(url) != "memory" and not is_loopback(url) for url in urls)
-        if not self._given and remote and self._config.tls.self_signed:
+        """Make a token file where actors will not find a token by themselves, so that one command is enough.
+
+        That is for self-signed learners for other machines, and where the user has no folder to leave a token in, as in
+        many containers.
+        """
+        sockets = [url for url in urls if _scheme(url) != "memory"]
+        remote = any(not is_loopback(url) for url in sockets)
+        hidden = any(is_loopback(url) for url in sockets) and not _can_leave_token()
+        if not self._given and (hidden or (remote and self._config.tls.self_signed)):
             self.token_file, self._given = self._private / TOKEN, True
             if not self.token_file.exists():
                 write_token(self.token_file, self.token)
@@ -160,6 +166,16 @@ class Listeners:
 async def _transport(url: str, transports: Sequence[Transport]) -> Transport:
     ours = next((transport for transport in transports if _scheme(url) in transport.schemes), None)
     return ours if ours is not None else await asyncio.to_thread(transport_for, url)
+
+
+def _can_leave_token() -> bool:
+    """Say whether actors of the same user could find a token that is left for them."""
+    try:
+        folder = token_folder()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, UsageError):
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _scheme(url: str) -> str:

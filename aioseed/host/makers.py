@@ -92,7 +92,12 @@ def _checked(
 def _check_options(
     parameters: Sequence[inspect.Parameter], name: str, options: Mapping[str, object], path: str
 ) -> None:
-    """Raise ConfigError for an option that the function does not know."""
+    """Raise ConfigError for an option that the function does not know, or that is no list where it has one."""
+    lists = {parameter.name for parameter in parameters if isinstance(parameter.default, tuple)}
+    for key, value in options.items():
+        if key in lists and not isinstance(value, list | tuple):
+            # A text would be taken for a list of its letters.
+            raise ConfigError(f"{path}.{key} is {value!r}: expected a list", path=f"{path}.{key}", value=str(value))
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = [parameter.name for parameter in parameters]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from aioseed.errors import SpaceError
 from aioseed.host.acting import acting_of
 from aioseed.host.saved import load_run
 from aioseed.serving.inference import ActRows
-from aioseed.specs import Tree, flatten, spec_leaves
+from aioseed.specs import ArraySpec, ObservationSpec, Tree
 from aioseed.types import FIRST, EnvironmentSpec
 
 
@@ -33,7 +35,6 @@ class LoadedPolicy:
         self.spec: EnvironmentSpec = run.built.spec
         self.version = run.version
         acting = acting_of(run.built, greedy=greedy)
-        self._leaves = spec_leaves(self.spec.observation)
         self._params = run.params
         self._key = jax.random.key(seed)
         self._initial: list[np.ndarray | jax.Array] = [np.asarray(leaf)[None] for leaf in acting.initial_state]
@@ -55,6 +56,9 @@ class LoadedPolicy:
         Args:
             observation: As the environment returns it: an array, or a dict or tuple of them.
             reward: The reward that came with it, for networks that look at it.
+
+        Raises:
+            SpaceError: The observation is not one of the kind that the policy was trained on.
         """
         first = self._sequence == 0
         # NumPy columns: each jnp function here would be compiled, once for every shape.
@@ -66,10 +70,7 @@ class LoadedPolicy:
             flags=np.full(1, FIRST if first else 0, np.uint8),
             reward=np.full(1, 0.0 if first else reward, np.float32),
             previous_action=self._previous,
-            observation=tuple(
-                np.asarray(leaf, spec.numpy_dtype).reshape((1, *spec.shape))
-                for leaf, spec in zip(flatten(observation), self._leaves, strict=True)
-            ),
+            observation=tuple(_columns(observation, self.spec.observation, "observation")),
         )
         action, _, state = self._act(self._params, self._key, self._state, rows)
         self._state = list(state)
@@ -77,6 +78,33 @@ class LoadedPolicy:
         self._sequence += 1
         taken: np.ndarray = self._previous[0]
         return taken
+
+
+def _columns(observation: object, spec: ObservationSpec, path: str) -> list[np.ndarray]:
+    """Return the leaves of one observation as columns of one row, in the order of `specs.flatten`."""
+    if isinstance(spec, ArraySpec):
+        return [_column(np.asarray(observation), spec, path)]
+    if isinstance(spec, dict):
+        if not isinstance(observation, Mapping) or set(observation) != set(spec):
+            has = f"the parts {', '.join(map(str, observation))}" if isinstance(observation, Mapping) else "no parts"
+            raise SpaceError(f"{path} has {has}, the policy was trained on {', '.join(sorted(spec))}{_REMEDY}")
+        branches = [(observation[key], spec[key], f"{path}.{key}") for key in sorted(spec)]
+    else:
+        if not isinstance(observation, Sequence) or len(observation) != len(spec):
+            raise SpaceError(f"{path} is no tuple of {len(spec)}, as the policy was trained on{_REMEDY}")
+        branches = [(observation[i], branch, f"{path}.{i}") for i, branch in enumerate(spec)]
+    return [column for branch in branches for column in _columns(*branch)]
+
+
+_REMEDY = ": give it one observation at a time, as the run's environment returns it behind its wrappers"
+
+
+def _column(leaf: np.ndarray, spec: ArraySpec, path: str) -> np.ndarray:
+    # Neither cut to shape nor wrapped around: a picture that lies on its side has as many numbers.
+    if leaf.shape != spec.shape or not np.can_cast(leaf.dtype, spec.numpy_dtype, "same_kind"):
+        given, wanted = f"{leaf.dtype}{list(leaf.shape)}", f"{spec.dtype}{list(spec.shape)}"
+        raise SpaceError(f"{path} is {given}, the policy was trained on {wanted}{_REMEDY}")
+    return leaf.astype(spec.numpy_dtype)[None]
 
 
 def load_policy(path: Path | str, *, greedy: bool = True, seed: int = 0) -> LoadedPolicy:

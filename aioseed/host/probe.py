@@ -49,7 +49,7 @@ async def probe(config: EnvironmentConfig) -> Description:
 
 
 class _Child:
-    """Run ``python -m aioseed.actor.probe``.
+    """Run ``python -P -m aioseed.actor.probe``.
 
     `subprocess` never runs fork handlers of other libraries, which a loop's own way may. The child has a process group
     of its own, so that a Ctrl-C does not reach it and its simulators end with it, and ends when its standard input
@@ -79,7 +79,7 @@ class _Child:
     def _wait(self, out: BinaryIO, err: BinaryIO) -> int:
         try:
             self._process = process = subprocess.Popen(
-                [sys.executable, "-m", "aioseed.actor.probe"],
+                [sys.executable, "-P", "-m", "aioseed.actor.probe"],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,

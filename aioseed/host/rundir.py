@@ -42,6 +42,11 @@ def new_run_path(name: str, base: Path = Path("runs")) -> Path:
     return path
 
 
+def name_of_run(path: Path) -> str:
+    """Return what actors call the run in `path`: the folder's name, with a mark for each byte that is not UTF-8."""
+    return os.fsencode(path.absolute().name).decode("utf-8", errors="replace")
+
+
 def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
     """Take possession of `path` and find the checkpoint to go on from.
 

@@ -28,6 +28,7 @@ class TaskResult(NamedTuple):
 
     task: SuiteTask
     curve: Curve
+    steps: int  # trained so far, scored or not
     finished: bool
 
     @property
@@ -112,7 +113,7 @@ def as_json(report: SuiteReport) -> dict[str, object]:
             "human_normalised": result.normalised,
             "random_score": result.task.random_score,
             "human_score": result.task.human_score,
-            "env_steps": _steps(result),
+            "env_steps": result.steps,
             "finished": result.finished,
         }
         for result in report.results
@@ -129,25 +130,31 @@ def as_json(report: SuiteReport) -> dict[str, object]:
 
 
 def _result(task: SuiteTask, run_dir: Path, metric: str) -> TaskResult:
-    return TaskResult(task, _curve(run_dir / METRICS, metric), (run_dir / FINISHED).exists())
+    curve, newest_step = _curve(run_dir / METRICS, metric)
+    return TaskResult(task, curve, newest_step, (run_dir / FINISHED).exists())
 
 
-def _curve(path: Path, metric: str) -> Curve:
+def _curve(path: Path, metric: str) -> tuple[Curve, int]:
+    """Return the curve and the newest step, at which there may be no score yet."""
     steps: list[int] = []
     scores: list[float] = []
+    newest_step = 0
     try:
         with path.open("rb") as lines:
             for line in lines:
                 values = _values(line)
                 step, score = values.get("step"), values.get(metric)
-                if step is not None and score is not None:
-                    steps.append(int(step))
+                if step is None:
+                    continue
+                newest_step = int(step)
+                if score is not None:
+                    steps.append(newest_step)
                     scores.append(float(score))
     except FileNotFoundError:
-        return Curve((), ())
+        return Curve((), ()), 0
     except (OSError, ValueError, TypeError) as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}", path=str(path)) from error
-    return Curve(tuple(steps), tuple(scores))
+    return Curve(tuple(steps), tuple(scores)), newest_step
 
 
 def _values(line: bytes) -> Mapping[str, float | None]:
@@ -162,15 +169,11 @@ def _values(line: bytes) -> Mapping[str, float | None]:
 def _row(result: TaskResult) -> str:
     task = result.task
     score = "" if result.score is None else f"{result.score:,.2f}"
-    state = "" if result.finished else "unfinished" if result.curve.steps else "not begun"
+    state = "" if result.finished else "unfinished" if result.steps else "not begun"
     return (
         f"| {task.name} | {score} | {_percent(result.normalised)} | {task.random_score:,g} | {task.human_score:,g} | "
-        f"{_steps(result):,} | {state} |"
+        f"{result.steps:,} | {state} |"
     )
-
-
-def _steps(result: TaskResult) -> int:
-    return result.curve.steps[-1] if result.curve.steps else 0
 
 
 def _finished(report: SuiteReport) -> int:

@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 from aioseed import load_policy, run_actor
-from aioseed.errors import CheckpointError, ConfigError, RefusedError, RunDirectoryInUse, SpaceError, TrainingFailed
+from aioseed.errors import (
+    CheckpointError,
+    ConfigError,
+    RefusedError,
+    RunDirectoryInUse,
+    SpaceError,
+    TrainingFailed,
+    UsageError,
+)
 from aioseed.host.config import RunConfig
 from aioseed.host.doctor import imbalance
 from aioseed.host.events import Finished, Listening, Progress, Ready
@@ -134,6 +142,11 @@ async def test_stopping_during_the_start_ends_at_once_and_leaves_nothing_behind(
     finished = await train(small(), run_dir=tmp_path / "runs" / "run", stop=stop, on_event=interrupt)
     assert (finished.reason, finished.saved, finished.solved) == ("stopped", False, False)
     assert left_in(tmp_path) == []
+
+
+def test_one_address_instead_of_a_list_is_not_taken_apart() -> None:
+    with pytest.raises(UsageError, match="expected a list of addresses"):
+        Learner(small(), listen="ws://127.0.0.1:0")
 
 
 async def test_one_learner_a_run_directory(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from aioseed.transport.guard import Bucket, Guard, watch
 from aioseed.transport.handlers import HandlerSet
 from aioseed_websocket.admission import SUBPROTOCOL, Admission, admission
 from aioseed_websocket.channel import WebSocketChannel
+from aioseed_websocket.complaints import reporting_logger
 from aioseed_websocket.frames import PROTOCOL_ERROR, FrameError
 from aioseed_websocket.gate import Doorway, peer_of
 
@@ -33,7 +34,12 @@ class WebSocketListener(Listener):
         limit = options.max_header_bytes
         # `lingering_time` 0: nobody reads the body of a request that was refused.
         self._http = web.Server(
-            self._serve, access_log=None, lingering_time=0.0, max_line_size=limit, max_field_size=limit
+            self._serve,
+            access_log=None,
+            logger=reporting_logger(options.report),
+            lingering_time=0.0,
+            max_line_size=limit,
+            max_field_size=limit,
         )
         self._doorway = Doorway(options, self._http, secure=address.scheme == "wss")
         self._guard = Guard(options.received_bytes_per_s, options.stall_timeout_s)

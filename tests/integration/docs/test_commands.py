@@ -71,6 +71,10 @@ def shown() -> list[tuple[str, str]]:
     ]
 
 
+def test_every_kind_of_measurement_is_named() -> None:
+    assert [kind for kind in bench.KINDS if f"`{kind}" not in REFERENCE] == []
+
+
 def test_every_command_has_a_section() -> None:
     assert set(re.findall(r"^## aioseed (\S+)$", REFERENCE, re.M)) == set(COMMANDS)
 

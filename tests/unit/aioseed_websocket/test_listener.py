@@ -114,6 +114,28 @@ async def test_a_peer_that_does_not_wait_for_its_answer_is_told_so(accept: Accep
         assert seen == ["bad_request"] and accepted.empty()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x24\x04\0\0\0\0\0",
+        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
+        b"GET / HTTP/1.1\r\n:\r\n\r\n",
+    ],
+    ids=["gRPC", "TLS", "no header"],
+)
+async def test_a_peer_that_talks_no_http_is_reported_and_no_traceback(
+    accept: Accept, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[str] = []
+    options = ListenOptions(report=lambda what, peer: seen.append(what))
+    async with accept(options) as (listener, _), asyncio.timeout(5.0):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))
+        writer.write(said)
+        writer.write_eof()
+        await dropped(reader, writer)
+    assert seen == ["bad_request"] and not caplog.records
+
+
 async def test_a_request_may_come_in_pieces(accept: Accept) -> None:
     async with accept() as (listener, accepted), asyncio.timeout(5.0):
         reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))

@@ -182,7 +182,7 @@ def test_the_module_runs_as_a_command(words: list[str], code: int, sentence: str
 
 
 def test_the_command_imports_nothing_of_a_learner() -> None:
-    heavy = "{'jax', 'flax', 'optax', 'safetensors', 'grpc', 'gymnasium', 'typer'}"
+    heavy = "{'jax', 'flax', 'optax', 'safetensors', 'grpc', 'gymnasium'}"
     code = f"import sys, aioseed.cli.actor; print(sorted({heavy} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15, check=True)
     assert ended.stdout == "[]\n"

@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -34,15 +33,6 @@ def test_an_interrupt_is_130_and_other_errors_are_left_alone():
     assert common.guarded("train", interrupted) == 130
     with pytest.raises(ZeroDivisionError):
         common.guarded("train", broken)
-
-
-def test_a_reader_that_has_gone_is_no_traceback():
-    code = "import sys; from aioseed.cli.main import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "config", "schema"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b""
 
 
 def test_words_that_are_missing_are_named_without_the_optional_overrides():
@@ -124,6 +114,13 @@ def test_the_log_waits_for_the_run_directory_and_has_everything(log, tmp_path):
         "INFO aioseed.learner: before",
         "WARNING aioseed.actors: after",
     ]
+
+
+def test_a_path_that_is_not_utf8_is_spelt_out_in_the_log(log, tmp_path, capsys):
+    log.write_to(tmp_path / "learner.log")
+    logging.getLogger("aioseed.learner").info("saved %s", Path("h\udce9"))
+    assert (tmp_path / "learner.log").read_text().endswith("saved h\\udce9\n")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_run_that_never_begins_writes_and_shows_nothing(shown, capsys, tmp_path):

@@ -74,6 +74,11 @@ def test_before_the_first_episode_there_is_no_return(config):
     assert "- of 485" in drawn(panel(PROGRESS._replace(return_mean=math.nan), config))
 
 
+def test_before_the_first_batch_it_has_no_size(config):
+    waiting = PROGRESS._replace(batch_rows=math.nan)
+    assert "- of 128 rows" in drawn(panel(waiting, config)) and "| batch - |" in plain_line(waiting, config)
+
+
 def test_a_plain_line_has_it_all_in_one(config):
     line = plain_line(PROGRESS._replace(share_done=0.5), limited(config))
     assert line.split(" | ") == [

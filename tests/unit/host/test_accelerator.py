@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from aioseed.host.accelerator import default_cache
+
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 SHOW = """
@@ -113,3 +115,11 @@ def test_a_platform_that_this_machine_does_not_have_is_named(platform: str) -> N
     shown = subprocess.run(ran, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
     assert shown.startswith(f"JAX_PLATFORMS JAX cannot compute with JAX_PLATFORMS='{platform}': ")
     assert shown.endswith(" None\n")
+
+
+def test_without_a_folder_to_write_to_nothing_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert default_cache() == tmp_path / "cache" / "aioseed" / "xla"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert default_cache() is None

@@ -15,6 +15,7 @@ import pytest
 from aioseed.errors import EnvironmentFailed, RefusedError, UsageError
 from aioseed.host.actors import MAX_RESTARTS, LocalActors
 from aioseed.host.config import RunConfig
+from aioseed.transport.token import Secret
 
 WAITS_FOR_ITS_LIFELINE = "import sys; sys.stdin.read()"
 
@@ -58,6 +59,19 @@ async def test_it_ends_when_every_actor_says_that_the_run_is_over(actors: Callab
     made = actors("", processes=3)
     await made.run()
     assert made.starts == 3 and made.process_ids == ()
+
+
+async def test_a_file_where_the_command_is_started_stands_in_for_no_module_of_its_name(
+    small: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("aioseed", "numpy", "random"):
+        Path(f"{name}.py").write_text("raise RuntimeError('somebody else\\'s file')")
+    config = small("actor.processes=1", "actor.wait_s=0")
+    Path("config.json").write_text(config.model_dump_json())
+    made = LocalActors(config, Path("config.json"), "ws://127.0.0.1:1", Secret("x" * 32), lambda trouble: None)
+    with pytest.raises(EnvironmentFailed, match="nobody answers"):
+        await made.run()
 
 
 @pytest.mark.parametrize(("code", "error"), [(2, UsageError), (3, RefusedError)])

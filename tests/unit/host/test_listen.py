@@ -57,6 +57,30 @@ async def test_a_loopback_listener_leaves_a_random_token_that_only_its_user_can_
     assert len(listeners.token.reveal()) > 40 and listeners.token != made().token
 
 
+def homeless() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize("home", [True, False])
+async def test_a_token_that_cannot_be_left_for_actors_is_in_the_run_directory(made, tmp_path, monkeypatch, home):
+    (tmp_path / "file").touch()
+    if home:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file"))
+    else:
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        monkeypatch.delenv("LOCALAPPDATA", raising=False)
+        monkeypatch.setattr(Path, "home", homeless)
+    ours = made()
+    await ours.open([LOCAL], handle, ())
+    assert ours.token_file == tmp_path / "private" / "token"
+    assert await asyncio.to_thread(read_token, ours.token_file) == ours.token
+    await ours.close(0.1)
+    memory = made()
+    await memory.open(["memory://a"], handle, [MemoryTransport()])
+    assert memory.token_file is None
+    await memory.close(0.1)
+
+
 async def test_closing_takes_the_token_away_and_is_idempotent(listeners):
     await listeners.open([LOCAL], handle, ())
     path = token_path(listeners.urls[0])

@@ -72,6 +72,8 @@ def test_an_agent_is_built_from_what_was_resolved():
         ("agent.discont=0.5", 'agent.discont is not a known key (did you mean "discount"?)'),
         ("agent.discount=2", "agent.discount is 2"),
         ("network.bogus=1", "network.bogus is not a known key (known to mlp: hidden, activation, shared_torso)"),
+        ("network.hidden=64", "network.hidden is 64: expected a list"),
+        ("transforms=[{name: scale, only: image}]", "transforms.0.only is 'image': expected a list"),
         ("environment.options.nope=3", "environment.options.nope is not a known key"),
         ("transforms=[{name: scale, factr: 2}]", 'transforms.0.factr is not a known key (did you mean "factor"?)'),
     ],

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from aioseed.errors import CheckpointError
+from aioseed.errors import CheckpointError, SpaceError
 from aioseed.host.acting import build_agent
-from aioseed.host.policy import load_policy
+from aioseed.host.policy import _columns, load_policy
 from aioseed.host.rundir import open_run
 from aioseed.host.saved import load_run
 from aioseed.specs import ArraySpec, discrete
@@ -75,6 +75,41 @@ def test_sampling_follows_its_seed(saved):
     path = saved()
     one, same, other = (actions(load_policy(path, greedy=False, seed=seed)) for seed in (1, 1, 2))
     assert one == same != other
+
+
+@pytest.mark.parametrize(
+    ("observation", "said"),
+    [
+        (np.zeros((2, 2), np.float32), "observation is float32[2, 2], the policy was trained on float32[4]"),
+        (np.zeros((8, 4), np.float32), "observation is float32[8, 4], the policy was trained on float32[4]"),
+        (np.zeros(4, np.complex64), "observation is complex64[4], the policy was trained on float32[4]"),
+        ({"image": np.zeros(4)}, "observation is object[], the policy was trained on float32[4]"),
+    ],
+)
+def test_an_observation_of_another_kind_is_refused_and_not_bent_into_shape(saved, observation, said):
+    with pytest.raises(SpaceError) as caught:
+        load_policy(saved())(observation)
+    assert str(caught.value).startswith(f"{said}: give it one observation at a time")
+
+
+def test_the_parts_of_an_observation_are_told_apart_by_name():
+    image, spec = ArraySpec("uint8", (2, 3)), {"a": ArraySpec("float32", (2,)), "b": (ArraySpec("uint8", (2, 3)),)}
+    columns = _columns({"b": (np.ones((2, 3), np.uint8),), "a": [1, 2]}, spec, "observation")
+    assert [(column.dtype.name, column.shape) for column in columns] == [("float32", (1, 2)), ("uint8", (1, 2, 3))]
+    for wrong, said in [
+        ({"a": [1, 2], "c": (1,)}, "observation has the parts a, c, the policy was trained on a, b"),
+        ([1, 2], "observation has no parts, the policy was trained on a, b"),
+        ({"a": [1, 2], "b": ()}, "observation.b is no tuple of 1"),
+        (
+            {"a": [1, 2], "b": (np.full((2, 3), 300),)},
+            "observation.b.0 is int64[2, 3], the policy was trained on uint8",
+        ),
+        ({"a": [1, 2], "b": (np.zeros((3, 2), np.uint8),)}, "observation.b.0 is uint8[3, 2]"),
+    ]:
+        with pytest.raises(SpaceError) as caught:
+            _columns(wrong, spec, "observation")
+        assert str(caught.value).startswith(said)
+    assert _columns(np.zeros((2, 3), np.uint8), image, "observation")[0].shape == (1, 2, 3)
 
 
 def test_a_recurrent_state_is_kept_between_calls_and_begins_anew_with_reset(saved):

@@ -64,6 +64,13 @@ async def test_specs_and_task_come_back_whatever_the_environment_prints(own, mak
     assert described.task["max_episode_steps"] == 9
 
 
+@pytest.mark.parametrize("name", ["aioseed", "numpy", "random"])
+async def test_a_file_beside_the_environment_stands_in_for_no_module_of_its_name(own, name):
+    (own / f"{name}.py").write_text("raise RuntimeError('somebody else's file')")
+    described = await probe(EnvironmentConfig(name="own:chatty"))
+    assert described.spec.action == discrete(2)
+
+
 @pytest.mark.parametrize(
     ("config", "error", "said"),
     [

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from aioseed.errors import CheckpointError, ConfigError, RunDirectoryError, RunDirectoryInUse, UsageError
-from aioseed.host.rundir import discard, new_run_path, open_run
+from aioseed.host.rundir import discard, name_of_run, new_run_path, open_run
 from aioseed.training.store import Snapshot
 
 
@@ -32,6 +33,13 @@ def test_a_run_begins_with_its_configuration_and_generation_1(opened, tmp_path):
     run = opened("never", "seed=5")
     assert (run.generation, run.restored, run.config_before) == (1, None, None)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 5
+
+
+def test_a_run_has_a_name_that_can_be_sent_whatever_its_folder_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert name_of_run(Path("runs/Fähre 1")) == "Fähre 1"
+    assert name_of_run(Path()) == tmp_path.name
+    assert name_of_run(Path("runs", os.fsdecode(b"h\xe9"))).encode() == "h\N{REPLACEMENT CHARACTER}".encode()
 
 
 def test_the_configuration_of_a_run_holds_the_defaults_of_its_plugins(opened, tmp_path):

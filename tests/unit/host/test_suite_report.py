@@ -56,6 +56,7 @@ def test_the_table_and_the_numbers_say_the_same(folder):
     assert "2 of 4 tasks have a score; 2 are finished." in table
     assert "capped mean 62.5 %, mean 125.0 %, median 125.0 %" in table
     assert "| weak | 4.50 | 25.0 % | 2 | 12 | 300 |  |" in table
+    assert "| begun |  |  | 2 | 12 | 10 | unfinished |" in table
     assert "| never |  |  | 2 | 12 | 0 | not begun |" in table
     numbers = as_json(report)
     assert (numbers["mean"], numbers["capped_mean"], numbers["tasks_scored"]) == (1.25, 0.625, 2)
