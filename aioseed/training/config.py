@@ -40,7 +40,7 @@ class OptimizerConfig(BaseModel):
     epsilon: float = Field(
         default=1e-8,
         gt=0,
-        description="Added to the denominator (adam), or to the mean of the gradient's square, below the root (rmsprop).",
+        description="Added to the denominator (adam), or to the mean of squares, below the root (rmsprop).",
     )
     beta1: Share = Field(default=0.9, description="Decay of the mean of the gradient (adam).")
     beta2: Share = Field(default=0.999, description="Decay of the mean of its square (adam).")
