@@ -99,6 +99,7 @@ def build_experience(
         ledger,
         metrics,
         sample_unrolls=config.training.call_unrolls,
+        sample_batches=per_call,
         samples_first=config.mode == "lockstep",
         zeros=zeros,
         relabel=None if hindsight is None else Hindsight(hindsight, built.spec.observation, layout),

@@ -24,8 +24,10 @@ class LoadedPolicy:
         policy = aioseed.load_policy("runs/cartpole-...")
         observation, _ = env.reset()
         policy.reset()
-        while True:
-            observation, reward, terminated, truncated, _ = env.step(policy(observation))
+        reward, done = 0.0, False
+        while not done:
+            observation, reward, terminated, truncated, _ = env.step(policy(observation, reward))
+            done = terminated or truncated
 
     Thread: one at a time.
     """
@@ -54,8 +56,9 @@ class LoadedPolicy:
         """Return the action for `observation`: an array of the action spec, discrete choices counted from 0.
 
         Args:
-            observation: As the environment returns it: an array, or a dict or tuple of them.
-            reward: The reward that came with it, for networks that look at it.
+            observation: As the environment returns it: an array, or a dict or tuple of them. Discrete parts count from
+                0 as actions do: the `start` of their space is taken off.
+            reward: The reward that came with it, raw; networks with a memory look at it by default.
 
         Raises:
             SpaceError: The observation is not one of the kind that the policy was trained on.

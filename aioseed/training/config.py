@@ -37,7 +37,11 @@ class OptimizerConfig(BaseModel):
 
     name: Literal["adam", "rmsprop", "sgd"] = "adam"
     learning_rate: float = Field(default=1e-3, gt=0)
-    epsilon: float = Field(default=1e-8, gt=0, description="Added to the denominator (adam, rmsprop).")
+    epsilon: float = Field(
+        default=1e-8,
+        gt=0,
+        description="Added to the denominator (adam), or to the mean of squares, below the root (rmsprop).",
+    )
     beta1: Share = Field(default=0.9, description="Decay of the mean of the gradient (adam).")
     beta2: Share = Field(default=0.999, description="Decay of the mean of its square (adam).")
     decay: Share = Field(default=0.99, description="Decay of the mean of the gradient's square (rmsprop).")

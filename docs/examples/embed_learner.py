@@ -38,10 +38,11 @@ def play(policy: LoadedPolicy, name: str) -> float:
     environment = gymnasium.make(name)
     observation, _ = environment.reset(seed=0)
     policy.reset()
-    total, over = 0.0, False
+    total, reward, over = 0.0, 0.0, False
     while not over:
-        observation, reward, terminated, truncated, _ = environment.step(policy(observation))
-        total, over = total + float(reward), terminated or truncated
+        observation, gained, terminated, truncated, _ = environment.step(policy(observation, reward))
+        reward, over = float(gained), terminated or truncated
+        total += reward
     environment.close()
     return total
 

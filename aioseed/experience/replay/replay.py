@@ -104,8 +104,13 @@ class Replay:
             done += count
         return gone
 
-    def draw(self, count: int) -> Drawn:
-        """Draw `count` unrolls with replacement, independent of one another."""
+    def draw(self, count: int, batches: int = 1) -> Drawn:
+        """Draw `count` unrolls with replacement, independent of one another.
+
+        Args:
+            count: How many.
+            batches: Optimiser steps that share them evenly, in order: the highest importance of each one's is 1.
+        """
         blocks = self.blocks
         if not self._prioritized:
             numbers = self.generator.integers(blocks.oldest, blocks.next, count)
@@ -118,7 +123,9 @@ class Replay:
         self._draws[places] += 1
         # (1 / (N p))^beta over the highest of the batch (Schaul et al. 2016, arXiv:1511.05952, section 3.4): the sum of
         # all weights and N cancel out.
-        importance = (weights[weights.argmin()] / weights) ** self._importance_exponent
+        shared = weights.reshape(batches, -1)
+        lowest = np.minimum.reduce(shared, axis=1, keepdims=True)
+        importance = (lowest / shared).reshape(-1) ** self._importance_exponent
         return Drawn(numbers, importance.astype(np.float32), weights)
 
     def priorities_of(self, drawn: Drawn) -> np.ndarray:

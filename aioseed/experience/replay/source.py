@@ -42,6 +42,7 @@ class ReplaySource:
         metrics: Metrics,
         *,
         sample_unrolls: int,
+        sample_batches: int = 1,
         samples_first: bool = False,
         relabel: Relabel | None = None,
         zeros: Allocate = aligned_zeros,
@@ -57,6 +58,7 @@ class ReplaySource:
             ledger: Where transitions are accounted for.
             metrics: Takes size, samples per insert, priorities, age and share never drawn, under ``replay/``.
             sample_unrolls: Unrolls that one `take` hands over.
+            sample_batches: Optimiser steps that share them.
             samples_first: Sample as soon as it is allowed, even if unrolls wait: what is learned from then depends on
                 the order of unrolls alone, not on when they came (lockstep). Otherwise actors are held up less.
             relabel: Makes what is learned from out of what was drawn, with the randomness of the drawing.
@@ -68,6 +70,7 @@ class ReplaySource:
         self._chunks = chunks
         self._ledger = ledger
         self._sample_unrolls = sample_unrolls
+        self._sample_batches = sample_batches
         self._samples_first = samples_first
         self._relabel = relabel
         self._clock = clock
@@ -185,7 +188,7 @@ class ReplaySource:
         if self._buffer is None:
             raise AioseedError("a batch was asked for while another one is lent")
         buffer, self._buffer = self._buffer, None
-        drawn = self.replay.draw(self._sample_unrolls)
+        drawn = self.replay.draw(self._sample_unrolls, self._sample_batches)
         self.replay.blocks.copy_out(drawn.numbers, buffer)
         buffer.batch.columns.importance[...] = drawn.importance
         self.limiter.sample()

@@ -130,6 +130,18 @@ def test_shares_and_importance_weights_are_those_of_seeds_own_test() -> None:
         np.testing.assert_allclose(held.priorities_of(drawn), np.array([0.3, 0.9])[drawn.numbers], rtol=1e-6)
 
 
+def test_importance_is_over_the_highest_of_each_optimiser_step_not_of_all_that_one_call_makes() -> None:
+    held, alone = (replay(capacity_unrolls=64) for _ in range(2))
+    for each in (held, alone):
+        each.insert(unrolls(0, 50), np.linspace(0.01, 5, 50))
+    together = held.draw(12, batches=3)
+    for step in range(3):
+        part = slice(4 * step, 4 * step + 4)
+        single = alone.draw(4)
+        np.testing.assert_array_equal(together.numbers[part], single.numbers)
+        np.testing.assert_array_equal(together.importance[part], single.importance)
+
+
 def test_even_drawing_knows_no_priorities() -> None:
     held = replay(sampling="uniform")
     held.insert(unrolls(0, 4), np.array([1e6, 1.0, 1.0, 1e-6]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import count
 
 import jax
 import numpy as np
@@ -16,10 +17,13 @@ from aioseed.experience.layout import allocate_buffer
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.limiter import SamplesPerInsert
 from aioseed.host.acting import BuiltAgent, layout_of
-from aioseed.host.experience import UpdatesAllowed, first_priorities
+from aioseed.host.config import RunConfig
+from aioseed.host.experience import UpdatesAllowed, build_experience, first_priorities
 from aioseed.nets.mlp import mlp
 from aioseed.specs import ArraySpec, discrete
-from aioseed.types import FIRST, EnvironmentSpec
+from aioseed.telemetry.counters import Metrics
+from aioseed.types import FIRST, ActColumns, CopiedRows, EnvironmentSpec, StepColumns
+from aioseed.validation import validate
 
 SPEC = EnvironmentSpec(ArraySpec("float32", (3,)), discrete(2))
 numbers = st.integers(1, 20)
@@ -85,3 +89,34 @@ def test_without_priorities_there_is_no_function(built: BuiltAgent) -> None:
     assert first_priorities(built, layout, ReplayConfig(sampling="uniform"), 3, device) is None
     plain = built._replace(agent=built.agent._replace(priorities=None))
     assert first_priorities(plain, layout, ReplayConfig(), 3, device) is None
+
+
+def test_each_step_of_a_call_has_importance_weights_of_its_own(built: BuiltAgent) -> None:
+    """What a step learns does not depend on how many others are compiled into one call with it."""
+    form = {
+        "environment": {"name": "none"},
+        "serving": {"max_environments": 8, "max_batch_rows": 8, "buckets": [8]},
+        "experience": {"unroll_steps": 1},
+        "replay": {"capacity_unrolls": 64, "min_unrolls": 32, "samples_per_insert": None, "insert_unrolls": 8},
+        "training": {"batch_unrolls": 4, "updates_per_call": 6},
+    }
+    device, generator = jax.devices()[0], np.random.default_rng(0)
+    made = build_experience(validate(RunConfig, form, ""), built, layout_of(built, 1), None, Metrics(), device, device)
+    made.assembler.begin(np.arange(8), evaluation=False)
+    for sequence in count():
+        steps = StepColumns(
+            slot=np.arange(8, dtype=np.uint32),
+            epoch=np.ones(8, np.uint64),
+            sequence=np.full(8, sequence, np.uint32),
+            flags=np.full(8, FIRST if sequence == 0 else 0, np.uint8),
+            reward=generator.exponential(size=8).astype(np.float32),
+            metrics=np.zeros((8, 0), np.float32),
+            observation=(np.zeros((8, 3), np.float32),),
+        )
+        acts = ActColumns(np.zeros(8, np.int32), np.zeros(8, np.int32), (np.zeros((8, 2), np.float32),), 0)
+        made.assembler.append(steps, acts, 8, lambda which: [], CopiedRows(8))
+        batch = made.source.take(0.0)
+        if batch is not None:
+            break
+    highest = batch.columns.importance.reshape(6, 4).max(axis=1)
+    np.testing.assert_array_equal(highest, np.ones(6, np.float32))
