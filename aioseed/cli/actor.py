@@ -21,7 +21,7 @@ from aioseed.actor.task import task_of
 from aioseed.actor.token import is_loopback, read_token, token_of_environment, token_path
 from aioseed.cli import collector
 from aioseed.cli.common import Parser, add_overrides, guarded, loop_factory, split_overrides
-from aioseed.cli.interrupts import INTERRUPTED, children_spared
+from aioseed.cli.interrupts import INTERRUPTED, children_spared, ending_signals, leave_lost_terminal
 from aioseed.errors import UsageError
 from aioseed.lookup import look_here_too
 from aioseed.plugins import environment_plugin
@@ -182,7 +182,7 @@ class _Teller:
 
 
 class _Interrupt:
-    """End the command in order on Ctrl-C, on SIGTERM (SIGBREAK on Windows), or when standard input closes.
+    """End the command in order on Ctrl-C, on a signal of `ending_signals`, or when standard input closes.
 
     A second Ctrl-C ends it at once: that is `asyncio.Runner`'s habit. Processes that environments fork end on SIGTERM
     as if this were not there.
@@ -191,12 +191,13 @@ class _Interrupt:
     def __init__(self) -> None:
         self._cancel: Callable[[], object] | None = None
         self._ended = threading.Event()
+        self._signals = ending_signals()
 
     def run(self, actor: Coroutine[object, object, object]) -> int:
         """Run `actor` to its end and return the exit code; its errors are raised."""
         # A Ctrl-C is left as it is: it goes to the processes of environments and to their parent, which closes them.
         try:
-            with children_spared(_ending_signals()), asyncio.Runner(loop_factory=loop_factory()) as runner:
+            with children_spared(self._signals), asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._cancellable(actor))
         except (asyncio.CancelledError, KeyboardInterrupt):
             return INTERRUPTED
@@ -212,11 +213,12 @@ class _Interrupt:
         loop, task = asyncio.get_running_loop(), asyncio.ensure_future(actor)
 
         def cancel(*_: object) -> None:
+            leave_lost_terminal()
             with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
                 loop.call_soon_threadsafe(task.cancel)
 
         self._cancel = cancel
-        for number in _ending_signals():
+        for number in self._signals:
             signal.signal(number, cancel)
         await task
 
@@ -232,10 +234,6 @@ class _Interrupt:
             if self._ended.wait(LIFELINE_S):
                 return
         os._exit(INTERRUPTED)
-
-
-def _ending_signals() -> list[signal.Signals]:
-    return [signal.Signals[name] for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from aioseed.cli.interrupts import INTERRUPTED, children_spared
+from aioseed.cli.interrupts import INTERRUPTED, children_spared, ending_signals, leave_lost_terminal
 from aioseed.errors import AioseedError, UsageError
 
 Result = TypeVar("Result")
@@ -48,7 +48,10 @@ def guarded(name: str, command: Callable[[], int]) -> int:
 
 
 SAME_S = 0.5
-"""Within this time a second SIGTERM is the first one again: `timeout` sends it to the process and to its group."""
+"""Within this time a second signal that is no Ctrl-C is the first one again.
+
+`timeout` sends its SIGTERM to the process and to its group, and a shell the SIGHUP that the kernel sent as well.
+"""
 
 
 def run_until_interrupted(
@@ -56,13 +59,15 @@ def run_until_interrupted(
 ) -> Result:
     """Run `main` in an event loop of its own.
 
-    The first Ctrl-C or SIGTERM sets the event that `main` gets, so that it ends in order; a second one ends the process
-    at once with code 130, but for a SIGTERM within half a second. Local actors end by themselves when this process is
-    gone.
+    The first Ctrl-C or signal of `ending_signals` sets the event that `main` gets, so that it ends in order; a second one
+    ends the process at once with code 130, but for a signal other than Ctrl-C within half a second. Local actors end by
+    themselves when this process is gone.
 
     Args:
         say: Told what an interrupt does, in one sentence.
     """
+
+    ending = ending_signals()
 
     async def body() -> Result:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -71,16 +76,17 @@ def run_until_interrupted(
         def interrupt(number: signal.Signals) -> None:
             nonlocal first_s
             if stop.is_set():
-                if number is signal.SIGTERM and loop.time() - first_s < SAME_S:
+                if number is not signal.SIGINT and loop.time() - first_s < SAME_S:
                     return
                 sys.stderr.write("aioseed: ended at once\n")
                 sys.stderr.flush()
                 os._exit(INTERRUPTED)
             first_s = loop.time()
             stop.set()
+            leave_lost_terminal()
             say("aioseed: ending in order; press Ctrl-C again to end at once")
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *ending):
             try:
                 loop.add_signal_handler(number, interrupt, number)
             except NotImplementedError:
@@ -88,7 +94,7 @@ def run_until_interrupted(
                 signal.signal(number, lambda got, _: loop.call_soon_threadsafe(interrupt, signal.Signals(got)))
         return await main(stop)
 
-    with children_spared([signal.SIGTERM]), asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with children_spared(ending), asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(body())
 
 

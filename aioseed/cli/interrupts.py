@@ -1,10 +1,11 @@
-"""What a Ctrl-C does while a command has not begun its work, and what signals do to processes that a command forks."""
+"""The signals that end a command: which they are, what a Ctrl-C does before it begins, and what its children see."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 
@@ -27,6 +28,26 @@ def ends_at_once() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Return the signals beside a Ctrl-C that end a command in order, as they stand now.
+
+    SIGHUP, which comes when a terminal is closed or its line breaks, is one unless somebody ignores it: `nohup` does.
+    """
+    names = ["SIGTERM", "SIGBREAK", "SIGHUP"]
+    numbers = [signal.Signals[name] for name in names if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def leave_lost_terminal() -> None:
+    """Let what is printed go nowhere if the terminal that it went to is gone: each line would be an error."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from aioseed.cli.interrupts import ending_signals
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
 
@@ -65,3 +69,45 @@ def test_what_a_run_forks_can_be_terminated_and_the_run_goes_on(loop: str) -> No
     code, out, _ = end_of(FORKS.format(loop=loop))
     assert out == "-15 False\n"
     assert code == -15  # and then the command itself, as before
+
+
+def test_nohup_keeps_a_command_from_ending_with_its_terminal() -> None:
+    assert signal.SIGHUP in ending_signals()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert ending_signals() == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+HANGS_UP = """
+import fcntl, pathlib, sys, termios
+from aioseed.cli import common
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+async def body(stop):
+    print("ready", flush=True)
+    await stop.wait()
+    print("a line that no terminal takes any more", flush=True)
+    return "saved"
+
+pathlib.Path({path!r}).write_text(common.run_until_interrupted(body, print))
+"""
+
+
+def test_a_terminal_that_is_closed_ends_a_command_in_order(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    code = HANGS_UP.format(path=str(tmp_path / "said"))
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    try:
+        assert os.read(ours, 100).startswith(b"ready")
+        os.close(ours)
+        assert child.wait(20) == 0
+    finally:
+        child.kill()
+        child.wait()
+    assert (tmp_path / "said").read_text() == "saved"
