@@ -59,9 +59,9 @@ def run_until_interrupted(
 ) -> Result:
     """Run `main` in an event loop of its own.
 
-    The first Ctrl-C or signal of `ending_signals` sets the event that `main` gets, so that it ends in order; a second one
-    ends the process at once with code 130, but for a signal other than Ctrl-C within half a second. Local actors end by
-    themselves when this process is gone.
+    The first Ctrl-C or signal of `ending_signals` sets the event that `main` gets, so that it ends in order. A second
+    one ends the process at once with code 130, but for a signal other than Ctrl-C within half a second. Local actors
+    end by themselves when this process is gone.
 
     Args:
         say: Told what an interrupt does, in one sentence.
