@@ -1,4 +1,7 @@
-"""The whole loss of the SAC agent against NumPy, for a linear policy and quadratic critics: sums and gradient."""
+"""The whole loss of the SAC agent against NumPy, for a linear policy and quadratic critics: sums and gradient.
+
+Networks with a memory see a running sum of observations in the place of the observation.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from aioseed.agents.agent import LearnerState, Unroll
 from aioseed.agents.sac import agent as plugin
 from aioseed.agents.sac.loss import Outputs, sac_loss
 from aioseed.agents.transitions import Transitions
-from aioseed.nets.network import feed_forward
+from aioseed.nets.network import Network, feed_forward
 from aioseed.specs import ActionSpec, ArraySpec
 from aioseed.types import FIRST, TERMINATED, TRUNCATED, EnvironmentSpec
 
-STEPS, BATCH, FEATURES, ELEMENTS = 5, 3, 2, 2
+STEPS, BATCH, FEATURES, ELEMENTS, KEEP = 5, 3, 2, 2, 0.6
 LOW, HIGH = np.array([-2.0, 0.0]), np.array([2.0, 3.0])
 SPEC = EnvironmentSpec(
     ArraySpec("float32", (FEATURES,)),
@@ -54,6 +57,41 @@ def linear(observation, action, heads):
         return {name: found}
 
     return feed_forward(init, apply)
+
+
+def remembering(observation, action, heads):
+    """Make what `linear` makes, on ``memory = KEEP memory + x``."""
+    without = linear(observation, action, heads)
+
+    def step(params, memory, inputs):
+        memory = jnp.where(inputs.first[:, None], 0.0, KEEP * memory) + inputs.observation
+        return without.step(params, (), inputs._replace(observation=memory))[0], memory
+
+    def unroll(params, memory, inputs):
+        def row(memory, inputs):
+            outputs, memory = step(params, memory, inputs)
+            return memory, outputs
+
+        memory, outputs = jax.lax.scan(row, memory, inputs)
+        return outputs, memory
+
+    return Network(without.init, lambda: jnp.zeros(FEATURES), step, unroll)
+
+
+def with_memory(rows: Unroll, critics: int) -> Unroll:
+    """Return `rows` with a state that entered them, the same for policy and critics."""
+    state = np.random.default_rng(5).normal(size=(BATCH, FEATURES)).astype(np.float32)
+    return rows._replace(initial_state={"policy": state, "critics": np.stack([state] * critics, axis=1)})
+
+
+def seen(rows: Unroll) -> np.ndarray:
+    """Return float64[T+1, B, F], what a network looks at."""
+    found = rows.observation.astype(float)
+    if not isinstance(rows.initial_state["policy"], tuple):
+        memory = rows.initial_state["policy"].astype(float)
+        for t in range(STEPS + 1):
+            memory = found[t] = np.where((rows.flags[t] & FIRST)[:, None], 0, KEEP * memory) + found[t]
+    return found
 
 
 def unroll() -> Unroll:
@@ -107,15 +145,15 @@ def values(critics, observation, action) -> np.ndarray:
     ])  # fmt: skip
 
 
-def literal(config, policy, critics, held, cost: float) -> dict[str, float]:
+def literal(config, rows: Unroll, policy, critics, held, cost: float) -> dict[str, float]:
     """Return means over valid steps; `held` are the networks and the temperature where no gradient flows."""
-    rows, noise = unroll(), standard_normals()
+    observation, noise = seen(rows), standard_normals()
     found: dict[str, list[float]] = {name: [] for name in ("critic", "policy", "entropy", "value", "target", "spread")}
     for b in range(BATCH):
         for t in range(STEPS):
             if rows.flags[t + 1, b] & FIRST:
                 continue
-            now, after = rows.observation[t, b].astype(float), rows.observation[t + 1, b].astype(float)
+            now, after = observation[t, b], observation[t + 1, b]
             reward = rows.reward[t + 1, b] * config.reward_scale
             if config.max_abs_reward:
                 reward = np.clip(reward, -config.max_abs_reward, config.max_abs_reward)
@@ -147,11 +185,13 @@ def literal(config, policy, critics, held, cost: float) -> dict[str, float]:
     }
 
 
-@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.fixture(params=[*CONFIGS, "a memory"])
 def case(request):
-    """Return config, agent, state and the float64 networks; the targets differ from the critics."""
-    config = plugin.config_type(**request.param)
-    built = plugin.build(config, SPEC, linear)
+    """Return config, agent, state, unroll and the float64 networks; the targets differ from the critics."""
+    config = plugin.config_type(**CONFIGS.get(request.param, {}))
+    remembers = request.param == "a memory"
+    built = plugin.build(config, SPEC, remembering if remembers else linear)
+    rows = with_memory(unroll(), config.critics) if remembers else unroll()
     params = built.init(jax.random.key(0)).params
     other = built.init(jax.random.key(1)).params["critics"]
     network = {
@@ -159,13 +199,13 @@ def case(request):
         "critics": {name: np.asarray(leaf, float) for name, leaf in params["critics"].items()},
     }
     held = {**network, "target": {n: np.asarray(leaf, float) for n, leaf in other.items()}, "cost": config.entropy_cost}
-    return config, built, LearnerState(params, {"critics": other}), network, held
+    return config, built, LearnerState(params, {"critics": other}), rows, network, held
 
 
 def test_sums_are_those_of_a_literal_computation(case) -> None:
-    config, built, state, network, held = case
-    found = jax.jit(built.loss)(*state, unroll(), KEYS)
-    wanted = literal(config, **network, held=held, cost=config.entropy_cost)
+    config, built, state, rows, network, held = case
+    found = jax.jit(built.loss)(*state, rows, KEYS)
+    wanted = literal(config, rows, **network, held=held, cost=config.entropy_cost)
     assert found.count == wanted.pop("count") == STEPS * BATCH - 3
     assert found.metrics.keys() == wanted.keys()
     for name, value in wanted.items():
@@ -175,17 +215,17 @@ def test_sums_are_those_of_a_literal_computation(case) -> None:
 
 def test_the_gradient_is_that_of_each_loss_with_everything_else_held(case) -> None:
     """By central differences: targets do not move with critics or policy, nor the critics with the policy's loss."""
-    config, built, state, network, held = case
+    config, built, state, rows, network, held = case
 
     def loss(params):
-        found = built.loss(params, state.extra, unroll(), KEYS)
+        found = built.loss(params, state.extra, rows, KEYS)
         return found.total, found.count
 
     gradient, count = jax.jit(jax.grad(loss, has_aux=True))(state.params)
 
     def total(changed=network, log_cost: float = 0.0) -> float:
         cost = config.entropy_cost * np.exp(config.entropy_cost_adjustment_speed * log_cost)
-        return literal(config, **changed, held=held, cost=cost)["losses/total"]
+        return literal(config, rows, **changed, held=held, cost=cost)["losses/total"]
 
     for part, leaves in network.items():
         for name, leaf in leaves.items():

@@ -1,4 +1,7 @@
-"""The whole loss of the V-trace agent against NumPy, for a linear policy: sums, metrics and gradient."""
+"""The whole loss of the V-trace agent against NumPy, for a linear policy: sums, metrics and gradient.
+
+A network with a memory sees a running sum of observations in the place of the observation.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ import pytest
 
 from aioseed.agents.agent import Unroll
 from aioseed.agents.vtrace import agent as plugin
-from aioseed.nets.network import feed_forward
+from aioseed.nets.network import Network, feed_forward
 from aioseed.specs import ArraySpec, discrete
 from aioseed.types import FIRST, TERMINATED, TRUNCATED, EnvironmentSpec
 
-STEPS, BATCH, FEATURES, CHOICES = 7, 3, 2, 3
+STEPS, BATCH, FEATURES, CHOICES, KEEP = 7, 3, 2, 3, 0.6
 SPEC = EnvironmentSpec(ArraySpec("float32", (FEATURES,)), discrete(CHOICES))
 KEYS = jax.random.split(jax.random.key(9), BATCH)
 CONFIGS = {
@@ -37,6 +40,34 @@ def linear(observation, action, heads):
         }
 
     return feed_forward(init, lambda params, inputs: {n: inputs.observation @ kernel for n, kernel in params.items()})
+
+
+def remembering(observation, action, heads):
+    """Make what `linear` makes, on ``memory = KEEP memory + x``."""
+    without = linear(observation, action, heads)
+
+    def step(params, memory, inputs):
+        memory = jnp.where(inputs.first[:, None], 0.0, KEEP * memory) + inputs.observation
+        return without.step(params, (), inputs._replace(observation=memory))[0], memory
+
+    def unroll(params, memory, inputs):
+        def row(memory, inputs):
+            outputs, memory = step(params, memory, inputs)
+            return memory, outputs
+
+        memory, outputs = jax.lax.scan(row, memory, inputs)
+        return outputs, memory
+
+    return Network(without.init, lambda: jnp.zeros(FEATURES), step, unroll)
+
+
+def remembered(rows: Unroll) -> Unroll:
+    """Return `rows` with memories in the place of observations."""
+    memory, found = np.asarray(rows.initial_state, float), []
+    for t in range(STEPS + 1):
+        memory = np.where((rows.flags[t] & FIRST)[:, None], 0, KEEP * memory) + rows.observation[t]
+        found.append(memory)
+    return rows._replace(observation=np.array(found))
 
 
 def unroll() -> Unroll:
@@ -112,21 +143,27 @@ def literal_loss(config, network, cost, frozen_cost, rows: Unroll, targets, adva
     }
 
 
-@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.fixture(params=[*CONFIGS, "a memory"])
 def case(request, literal_vtrace):
-    config = plugin.config_type(**request.param)
-    built = plugin.build(config, SPEC, linear)
+    """Return config, agent, parameters, what it is given, what its network looks at, and the literal corrections."""
+    config = plugin.config_type(**CONFIGS.get(request.param, {}))
+    given = looked = unroll()
+    if request.param == "a memory":
+        entered = np.random.default_rng(5).normal(size=(BATCH, FEATURES)).astype(np.float32)
+        given = unroll()._replace(initial_state=entered)
+        looked = remembered(given)
+    built = plugin.build(config, SPEC, linear if given is looked else remembering)
     params = built.init(jax.random.key(0)).params
     network = {name: np.asarray(kernel, float) for name, kernel in params["network"].items()}
-    return config, built, params, network, corrected(literal_vtrace, config, network, unroll())
+    return config, built, params, network, given, looked, corrected(literal_vtrace, config, network, looked)
 
 
 def test_sums_are_those_of_a_literal_computation(case) -> None:
-    config, built, params, network, (targets, advantages) = case
-    found = jax.jit(built.loss)(params, (), unroll(), KEYS)
+    config, built, params, network, given, looked, (targets, advantages) = case
+    found = jax.jit(built.loss)(params, (), given, KEYS)
     cost = config.entropy_cost
-    wanted = literal_loss(config, network, cost, cost, unroll(), targets, advantages)
-    assert found.count == sum(row[6] for row in steps_of(network, unroll())) == STEPS * BATCH - 3
+    wanted = literal_loss(config, network, cost, cost, looked, targets, advantages)
+    assert found.count == sum(row[6] for row in steps_of(network, looked)) == STEPS * BATCH - 3
     assert found.metrics.keys() == wanted.keys()
     for name, value in wanted.items():
         np.testing.assert_allclose(found.metrics[name] / found.count, value, rtol=1e-5, atol=1e-6, err_msg=name)
@@ -135,13 +172,13 @@ def test_sums_are_those_of_a_literal_computation(case) -> None:
 
 def test_the_gradient_is_that_of_the_literal_loss_with_targets_and_weights_held(case) -> None:
     """By central differences, with targets, advantages and the entropy's weight as constants."""
-    config, built, params, network, (targets, advantages) = case
-    gradient = jax.jit(jax.grad(lambda p: built.loss(p, (), unroll(), KEYS).total))(params)
-    count = built.loss(params, (), unroll(), KEYS).count
+    config, built, params, network, given, looked, (targets, advantages) = case
+    gradient = jax.jit(jax.grad(lambda p: built.loss(p, (), given, KEYS).total))(params)
+    count = built.loss(params, (), given, KEYS).count
 
     def mean_loss(changed, log_cost_shift: float = 0.0) -> float:
         cost = config.entropy_cost * np.exp(config.entropy_cost_adjustment_speed * log_cost_shift)
-        return literal_loss(config, changed, cost, config.entropy_cost, unroll(), targets, advantages)["losses/total"]
+        return literal_loss(config, changed, cost, config.entropy_cost, looked, targets, advantages)["losses/total"]
 
     for name, kernel in network.items():
         for index in np.ndindex(*kernel.shape):

@@ -50,3 +50,21 @@ def test_statistics_are_published_and_move_with_what_was_seen():
     after = agent.after_update(learned, jnp.int32(1))
     jax.tree.map(np.testing.assert_array_equal, after.extra, learned.extra)
     assert subject.gradient(unroll, learned).total != subject.gradient(unroll).total
+
+
+def test_rows_that_two_unrolls_share_count_once():
+    """The last rows of an unroll are the burn-in of the next: statistics take each row of a slot from one of them."""
+    overlap, fresh = 2, 3
+    inner = build(VtraceConfig(), SPEC, partial(mlp, hidden=(8,)))._replace(overlap_steps=overlap)
+    agent = transformed(inner, chain(SPEC.observation, [normalize]))
+    stream = np.random.default_rng(0).normal(3, 2, (overlap + 2 * fresh + 1, 4, 3)).astype(np.float32)
+    unroll = AgentUnderTest(agent, SPEC).unroll(np.random.default_rng(1))
+    learner = agent.init(jax.random.key(0))
+    for begin in (0, fresh):
+        rows = stream[begin : begin + overlap + fresh + 1]
+        learner = agent.observe(learner, unroll._replace(observation=rows, flags=np.zeros(rows.shape[:2], np.uint8)))
+    ((moments,),) = agent.published(learner).transform
+    seen = stream[overlap : overlap + 2 * fresh].reshape(-1, 3)
+    assert float(moments.rows) == len(seen)
+    np.testing.assert_allclose(moments.mean, seen.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(moments.variance, seen.var(0), rtol=1e-4)

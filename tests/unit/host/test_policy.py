@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from aioseed.agents.agent import ActInput
 from aioseed.errors import CheckpointError, SpaceError
 from aioseed.host.acting import build_agent
 from aioseed.host.policy import _columns, load_policy
@@ -19,7 +20,7 @@ from aioseed.training.optimizer import make_optimizer
 from aioseed.training.store import Snapshot
 from aioseed.training.trees import flatten_arrays
 from aioseed.training.update import init_state
-from aioseed.types import EnvironmentSpec
+from aioseed.types import FIRST, EnvironmentSpec
 
 SPEC = EnvironmentSpec(ArraySpec("float32", (4,)), discrete(2))
 DESCRIBED = {"observation": SPEC.observation.to_json(), "action": SPEC.action.to_json(), "metrics": [], "task": {}}
@@ -127,6 +128,36 @@ def test_a_recurrent_state_is_kept_between_calls_and_begins_anew_with_reset(save
     assert len(set(once)) == 3
     policy.reset()
     assert states() == once
+
+
+def test_it_acts_row_by_row_as_serving_does_with_rewards_actions_and_borders(saved):
+    path = saved("network={name: lstm, lstm_units: 8}", "transforms=[{name: normalize}, {name: frame_stack, n: 2}]")
+    run, policy = load_run(path), load_policy(path)
+    agent = run.built.agent
+    act = jax.jit(agent.act, static_argnums=4)
+    state = jax.tree.map(lambda leaf: np.asarray(leaf)[None], agent.initial_state())
+    generator, previous = np.random.default_rng(0), np.ones(1, np.int32)
+    for row in range(9):
+        first = row in (0, 5)
+        if first:
+            policy.reset()
+        observation = generator.normal(size=4).astype(np.float32)
+        reward = float(generator.normal())
+        rows = ActInput(
+            observation=observation[None],
+            reward=np.full(1, 0 if first else reward, np.float32),
+            flags=np.full(1, FIRST if first else 0, np.uint8),
+            previous_action=previous,
+            slot=np.zeros(1, np.uint32),
+            epoch_low=np.zeros(1, np.uint32),
+            sequence=np.full(1, row, np.uint32),
+            evaluation=np.ones(1, np.bool_),
+        )
+        answer, state = act(run.params, jax.random.key(0), state, rows, True)
+        previous = np.asarray(answer.action)
+        assert policy(observation, reward) == previous[0]
+        for mine, its in zip(policy._state, jax.tree.leaves(state), strict=True):
+            np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-6)
 
 
 def test_the_checkpoint_decides_and_not_the_configuration_of_a_later_attempt(saved):
