@@ -44,6 +44,15 @@ async def test_one_tokens_environments_are_added_up_over_its_sessions(desk):
     assert (await (await joined(table, MINE, 1)).hears()).kind == "welcome"
 
 
+async def test_an_actor_that_comes_back_is_not_counted_beside_itself(desk):
+    table = await desk()
+    first = await joined(table, MINE, 2)
+    welcome = await first.hears_a(Welcome)
+    await first.channel.close()
+    again = await joined(table, MINE, 2, resume_token=welcome.resume_token)
+    assert (await again.hears_a(Welcome)).epochs == welcome.epochs
+
+
 async def test_more_than_the_token_ever_allows_is_not_worth_asking_again(desk):
     table = await desk()
     refused = await (await joined(table, MINE, 4)).hears_a(Refused)
