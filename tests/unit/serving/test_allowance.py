@@ -88,6 +88,16 @@ async def test_a_flood_of_messages_that_are_no_steps_ends_its_session_alone(desk
     await quiet.hears_a(Pong)
 
 
+async def test_messages_that_nobody_knows_are_borne_no_longer(desk):
+    table = await desk(messages_per_s=5.0)
+    peer = await table.dial()
+    await peer.join(1)
+    for _ in range(21):
+        peer.say(b"\x63 of a later version")
+    heard = [await peer.hears() for _ in range(22)]
+    assert [message.code for message in heard] == ["unknown_message"] * 20 + ["unexpected_message", "protocol"]
+
+
 async def test_messages_at_the_allowed_pace_never_end(desk):
     table = await desk(messages_per_s=5.0)
     peer = await table.dial()
