@@ -23,7 +23,7 @@ from aioseed.serving.rule import TIMER_S, Close, Limits, Waiting, close_now, pat
 from aioseed.serving.slots import Rows, SlotTable
 from aioseed.types import Allocate, Payload, StepColumns
 from aioseed.wire.columns import HEADER, ActionLayout, End, StepLayout, flat_columns, step_views
-from aioseed.wire.messages import Error, ErrorCode, RefusedRow
+from aioseed.wire.messages import MAX_ERROR_ROWS, Error, ErrorCode, RefusedRow
 
 _ONE = np.array(1, np.uint32)  # without axes: to NumPy that is cheaper than a number, which it has to make one of
 _SERVICE_WEIGHT = 1 / 16
@@ -199,7 +199,7 @@ class Intake:
         count, rows = self._count, self._open
         columns = rows.columns
         slots, sequence = columns.slot[:count].astype(np.int64), columns.sequence[:count]
-        if self._entered or self.limits.lockstep_rows:
+        if self._entered:
             self.sync()
         else:
             self.table.enter(slots, sequence)
@@ -235,12 +235,12 @@ class Intake:
         self.in_flight -= 1
         self._in_flight_rows -= batch.count
         self._idle_from_s = now_s
-        alive = self.table.answer(batch.slots, batch.epochs, batch.lease_changes, now_s)
+        self.table.answer(batch.slots, batch.epochs, batch.lease_changes, now_s)
         sequence, following = batch.sequence, batch.following
         for group, start, stop, _ in batch.segments:
             if group is not None:
-                if alive is None or alive[start:stop].all():
-                    group.expect(following[4 * start : 4 * stop])
+                # Of one whose lease has ended no session knows any more (`forget`): no STEP is compared with it.
+                group.expect(following[4 * start : 4 * stop])
                 group.answer(sequence[4 * start : 4 * stop], actions[start * row_bytes : stop * row_bytes])
         if self._careful:
             self._answer_careful()
@@ -385,6 +385,6 @@ def _refusal(views: StepColumns, rows: Rows) -> Error:
     code = next(iter(codes)) if len(codes) == 1 else ErrorCode.MALFORMED
     named = [
         RefusedRow(slot=int(views.slot[row]), epoch=int(views.epoch[row]), sequence=int(views.sequence[row]), code=why)
-        for row, why in rows.refused[:1024]
+        for row, why in rows.refused[:MAX_ERROR_ROWS]
     ]
     return Error(code=code, message=f"{len(rows.refused)} of {views.slot.size} rows were refused", rows=named)

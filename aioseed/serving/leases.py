@@ -193,8 +193,9 @@ class Leases:
     def park(self, session: Session, now_s: float) -> None:
         """Keep the leases of a session whose channel broke, for an actor that comes back within the grace."""
         held = session.held
-        lives = session.machine.state is State.ACTIVE and not session.suspended and held.size > 0
-        if not lives or self.closing or not self._config.resume_grace_s:
+        # Neither a suspended session nor one of a learner that goes down: those hold nothing or were told BYE.
+        lives = session.machine.state is State.ACTIVE and held.size > 0
+        if not lives or not self._config.resume_grace_s:
             self.end(session, now_s)
             return
         log.info("actor %s is away; its %d slots are kept for a while", clip(session.actor_id), held.size)
@@ -261,15 +262,14 @@ class Leases:
 
     def wake(self, session: Session, now_s: float) -> None:
         """Give a suspended session that woke up its slots again, under new epochs."""
-        session.suspended, session.away_since_s = False, None
+        session.suspended = False
         epochs = self._table.epoch[session.lost].tolist()
         session.tell(Revoke(slots=session.lost.tolist(), epochs=epochs, reason="the actor was silent for too long"))
         self._give_again(session, session.lost, now_s)
 
     def give_back(self, session: Session, refused: np.ndarray, now_s: float) -> None:
         """Lease those of the `refused` slots again that were revoked: their environments are back."""
-        if session.lost.size and not session.suspended:
-            self._give_again(session, np.intersect1d(session.lost, refused), now_s)
+        self._give_again(session, np.intersect1d(session.lost, refused), now_s)
 
     def _attend(self, session: Session, now_s: float) -> bool:
         """Do what the silence of a session asks for; True when there is no hope for it."""
@@ -283,7 +283,7 @@ class Leases:
             session.away_since_s = None
             if session.suspended:
                 self.wake(session, now_s)  # it seems to have had no step under way that would have told so
-        elif session.away_since_s is None and not session.suspended:
+        elif session.away_since_s is None:
             log.warning("actor %s is silent for %.0f s", clip(session.actor_id), silent_s)
             self._metrics.counter("serving/silent").add()
             self._note_away(session, now_s)
@@ -343,7 +343,7 @@ class Leases:
             self._poll(now_s)
 
     def _note_away(self, session: Session, now_s: float) -> None:
-        if session.away_since_s is None:
+        if session.away_since_s is None or session.away_since_s < session.last_heard_s:
             session.away_since_s = now_s
         self._intake.sync()
         self._unmarked = self._table.mark_absent(np.union1d(self._unmarked, session.held))

@@ -78,7 +78,7 @@ def close_now(state: Waiting, limits: Limits) -> Close:
     if state.rows >= state.expected:
         return Close.ALL
     # Rounded up, so that a lone environment beside a frozen one is enough by itself only once the other is forgotten.
-    enough = min((state.recent + 1) // 2, limits.max_rows)
+    enough = (state.recent + 1) // 2
     settled = not state.arriving or state.idle_s >= min(state.service_s, TOGETHER_S)
     if state.in_flight == 0 and enough and state.rows >= enough and settled:
         return Close.ENOUGH

@@ -45,12 +45,11 @@ class SlotTable:
         self.last_sequence = np.full(capacity, _NEVER, np.int64)
         self.in_batch = np.zeros(capacity, bool)  # a row waits in the open batch or in one under way
         self.late = np.zeros(capacity, bool)  # missed a deadline close; not expected until it sends
-        self.evaluation = np.zeros(capacity, bool)
         self.answered_at_s = np.zeros(capacity, np.float64)
         self.step_deadline_s = np.full(capacity, np.inf)
         self.leased = 0
         self.late_count = 0
-        self.changes = 0  # leases that were given or ended so far, in bunches
+        self.changes = 0  # leases that ended so far, in bunches
 
     def lease(
         self, owner: int, count: int, now_s: float, *, evaluation: bool = False, first_slot: int | None = None
@@ -69,13 +68,13 @@ class SlotTable:
             slots = free[-count:] if evaluation else free[:count]
         if slots.size < count:
             return None
-        self._grant(slots, owner, now_s, evaluation)
+        self._grant(slots, owner, now_s)
         return slots.astype(np.uint32)
 
     def renew(self, slots: np.ndarray, owner: int, now_s: float) -> None:
-        """Lease free `slots` again to `owner` under new epochs, in the role that they had."""
+        """Lease free `slots` again to `owner` under new epochs."""
         assert (self.owner[slots] == NOBODY).all(), "a slot is leased once"
-        self._grant(slots, owner, now_s, None)
+        self._grant(slots, owner, now_s)
 
     def transfer(self, slots: np.ndarray, owner: int, now_s: float) -> None:
         """Hand leased `slots` to another session as they stand: epochs and sequence numbers go on."""
@@ -91,7 +90,6 @@ class SlotTable:
         self.leased -= held.size
         self.late_count -= int(np.count_nonzero(self.late[held]))
         self.late[held] = False
-        self.in_batch[held] = False
 
     def sort(self, owner: int, rows: StepColumns) -> Rows:
         """Sort the rows of a STEP of session `owner` into those to apply, repeats and refused ones.
@@ -118,7 +116,7 @@ class SlotTable:
         refuse(~first_seen, ErrorCode.DUPLICATE_SLOT)
         last = self.last_sequence[known]
         sequence = rows.sequence.astype(np.int64)
-        repeats = (sequence == last) & (last >= 0)
+        repeats = sequence == last
         following = sequence == np.where(last == _NEVER, 0, last + 1)
         refuse(~(repeats | following), ErrorCode.SEQUENCE_GAP)
         refuse(following & self.in_batch[known], ErrorCode.UNANSWERED)
@@ -136,23 +134,16 @@ class SlotTable:
             self.late_count -= int(np.count_nonzero(self.late[slots]))
             self.late[slots] = False
 
-    def answer(self, slots: np.ndarray, epochs: np.ndarray, changes: int, now_s: float) -> np.ndarray | None:
+    def answer(self, slots: np.ndarray, epochs: np.ndarray, changes: int, now_s: float) -> None:
         """Note that the rows of a batch were answered; slots leased anew meanwhile stay as they are.
 
         Args:
             changes: What `changes` was when the batch was closed.
-
-        Returns:
-            bool[n], True where the lease still lives; None where all of them do, which is the rule.
         """
-        alive = None
         if changes != self.changes:
-            current = self.epoch[slots] == epochs
-            alive = current & (self.owner[slots] != NOBODY)
-            slots = slots[current]
+            slots = slots[self.epoch[slots] == epochs]
         self.in_batch[slots] = False
         self.answered_at_s[slots] = now_s
-        return alive
 
     def mark_late(self) -> int:
         """Mark every leased slot that waits nowhere as late and return how many became so."""
@@ -177,13 +168,10 @@ class SlotTable:
         waiting_for = (self.owner != NOBODY) & ~self.in_batch
         return np.flatnonzero(waiting_for & (now_s - self.answered_at_s > self.step_deadline_s))
 
-    def _grant(self, slots: np.ndarray, owner: int, now_s: float, evaluation: bool | None) -> None:
-        self.changes += 1
+    def _grant(self, slots: np.ndarray, owner: int, now_s: float) -> None:
         self.owner[slots] = owner
         self.epoch[slots] += np.uint64(1)
         self.last_sequence[slots] = _NEVER
         self.in_batch[slots] = False
         self.answered_at_s[slots] = now_s
         self.leased += slots.size
-        if evaluation is not None:
-            self.evaluation[slots] = evaluation

@@ -59,7 +59,7 @@ class Pins:
             CheckpointError: It may have been used again.
         """
         with self._lock:
-            if physical not in save.blocks or save.cancelled:
+            if physical not in save.blocks:
                 raise CheckpointError(
                     "replay needed the memory that was being saved; the next save tries again", path=""
                 )

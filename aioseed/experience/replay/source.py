@@ -86,7 +86,7 @@ class ReplaySource:
         Raises:
             AioseedError: The batch before was not given back.
         """
-        if not (self._samples_first and self.limiter.may_sample()):
+        if not self._samples_first:
             self._insert_waiting()
         until_s = self._clock() + timeout_s
         while not self.limiter.may_sample():

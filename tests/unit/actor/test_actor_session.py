@@ -76,6 +76,7 @@ def act(payload: bytes, actions: Sequence[int]) -> bytes:
 def test_nothing_but_a_greeting_is_legal_before_the_welcome() -> None:
     session, _ = greeted()
     assert session.receive(Starting().encode()).events[0].kind == "starting"
+    assert not session.idle  # a learner that compiles has not forgotten this actor
     assert decode_control(session.receive(Ping(number=4).encode()).sends[0]) == Pong(number=4)
     for message in (Lease(slots=[0], epochs=[1]), Revoke(slots=[0], epochs=[1]), Drain()):
         with pytest.raises(ProtocolError, match="not legal"):
@@ -90,6 +91,12 @@ def test_a_welcome_hands_every_group_its_slots_in_order() -> None:
     assert [reset.slots.tolist() for reset in resets if reset] == [[5, 6], [7, 8]]
     assert [reset.epochs.tolist() for reset in resets if reset] == [[1, 2], [3, 4]]
     assert all(job.actions is None for _, job in outcome.jobs)
+
+
+def test_a_group_may_be_as_large_as_the_learner_takes() -> None:
+    session, _ = greeted()
+    largest = welcome([0, 1], [1, 1], max_step_rows=2, max_message_bytes=STEPS.size_bytes(2))
+    assert len(session.receive(largest.encode()).jobs) == 1
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,14 @@ def test_hearing_anything_begins_the_silence_anew() -> None:
         watch.heard()
 
 
+def test_a_second_silence_is_asked_about_again() -> None:
+    watch, now_s = make(), 0.0
+    for _ in range(2):
+        now_s, verdicts = tick_for(watch, now_s, 7.0)
+        assert verdicts == [NOTHING._replace(ping=True)]
+        watch.heard()
+
+
 def test_an_actor_that_gets_no_lease_for_long_is_forgotten() -> None:
     watch, now_s = make(), 0.0
     for _ in range(3):

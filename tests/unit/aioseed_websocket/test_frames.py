@@ -387,3 +387,14 @@ def test_bytes_are_scattered_over_pieces_in_their_order(pieces: list[int]) -> No
     memory = [memoryview(bytearray(count)) for count in pieces]
     left = scatter([memoryview(b"abc"), memoryview(b""), memoryview(b"defg")], memory)
     assert b"".join(memory)[:7] == b"abcdefg" and sum(map(len, left)) == sum(pieces) - 7
+
+
+@pytest.mark.parametrize("before", [b"", frame(bytes(200), key=bytes(4))], ids=["alone", "behind another"])
+def test_a_usual_frame_is_bounded_and_no_part_of_a_message_as_any_other(before: bytes) -> None:
+    """Those that no mask hides are read by a shorter road."""
+    with pytest.raises(FrameError, match="too large"):
+        Heard(max_message_bytes=250).read(before + frame(bytes(251), key=bytes(4)))
+    heard = Heard()
+    heard.read(before + frame(bytes(200), key=bytes(4), final=False))
+    with pytest.raises(FrameError, match="where none belongs"):
+        heard.read(frame(bytes(200), key=bytes(4)))

@@ -118,12 +118,12 @@ def test_a_slot_twice_in_one_batch_is_a_breach(feeder, rows_before):
         road.feed([4, 2, 4], [1, 2, 3])
 
 
-@pytest.mark.parametrize("slots", [[7, 8], [8, 0]])
+@pytest.mark.parametrize("slots", [[7, 8], [8, 0], [7, 9]])
 def test_a_slot_beyond_the_table_is_a_breach(feeder, slots):
     road = feeder(2)
-    road.sequence += [0]
-    road.epoch += [1]
-    with pytest.raises(AioseedError, match="slot 8 is beyond"):
+    road.sequence += [0, 0]
+    road.epoch += [1, 1]
+    with pytest.raises(AioseedError, match=f"slot {max(slots)} is beyond"):
         road.feed(slots, [1, 2])
 
 
@@ -242,17 +242,26 @@ def test_the_audit_finds_what_the_ledger_was_not_told(feeder):
 
 def test_closing_names_what_was_left(feeder):
     road = feeder(2, batch_unrolls=2)
-    for row in range(8):
+    for row in range(10):
         road.feed([0], [row])
     for row in range(4):
         road.feed([1], [row])
     road.assembler.close()
     road.assembler.close()
     books = road.ledger.snapshot()
-    # Slot 0 filled three unrolls and slot 1 one: two batches wait. Each has one transition more.
-    assert books.dropped == {"shutdown": 8, "partial_unroll": 2}
+    # Slot 0 filled four unrolls and slot 1 one: two batches wait and half a one. Each has one transition more.
+    assert books.dropped == {"shutdown": 10, "partial_unroll": 2}
     assert (books.held, books.imbalance) == (0, 0)
     assert road.assembler.take(60.0) is None
+
+
+def test_what_an_update_that_broke_off_would_have_trained_on_is_dropped_as_at_a_shutdown(feeder):
+    road = feeder(2)
+    for row in range(3):
+        road.feed([0], [row])
+    batch = road.assembler.take(0.0)
+    assert road.assembler.settle(batch, None, None) == (0, 0)
+    assert road.ledger.snapshot().dropped == {"shutdown": 2}
 
 
 def test_after_stop_full_batches_can_be_taken_and_new_unrolls_are_dropped(feeder):

@@ -115,3 +115,11 @@ def test_statistics_say_where_the_buffers_are(queue):
     fill(queue)
     queue.take(0.0)
     assert queue.statistics() == (1, 1, 2, 2, 0, 0.0)
+
+
+def test_what_is_cleared_can_be_filled_again_and_nothing_once_the_queue_is_closed(queue):
+    batch = fill(queue)
+    assert queue.clear() == [batch]
+    assert (queue.free, queue.ready) == (4, 0)
+    queue.close()
+    assert queue.free == 0

@@ -98,6 +98,42 @@ def test_a_save_appends_what_was_inserted_since_the_one_before() -> None:
     assert made.written == []
 
 
+def test_what_an_earlier_save_has_written_is_neither_kept_nor_read_for_a_later_one() -> None:
+    made = Saving(capacity=32)
+    made.insert(4)
+    made.save()
+    made.insert(1)
+    saved = save_replay(made.replay, made.cuts, {})
+    assert [made.replay.pins.may_reuse(made.replay.blocks.physical(number)) for number in range(5)] == [True] * 4 + [
+        False
+    ]
+    with pytest.raises(CheckpointError), saved.segments[0].read():
+        pass
+    saved.release(True)
+    assert made.replay.pins.may_reuse(made.replay.blocks.physical(4))
+
+
+def test_a_save_that_failed_is_made_up_for_by_the_next() -> None:
+    made = Saving(capacity=32)
+    made.insert(4)
+    save_replay(made.replay, made.cuts, {}).release(False)
+    made.save()
+    assert len(made.written) == 4
+
+
+def test_a_save_that_was_cut_short_needs_a_block_only_while_that_is_read() -> None:
+    pins = Pins()
+    save = pins.begin({1, 2, 3})
+    with pins.reading(save, 1):
+        pass
+    with pins.reading(save, 2):
+        pins.cut_short()
+        assert [pins.may_reuse(block) for block in (1, 2, 3)] == [True, False, True]
+    assert pins.may_reuse(2)
+    with pytest.raises(CheckpointError), pins.reading(save, 2):
+        pass
+
+
 def test_segments_go_with_what_they_hold() -> None:
     made = Saving(capacity=32)
     made.insert(32)
@@ -139,6 +175,8 @@ def test_when_spare_memory_runs_out_the_save_is_cut_short_and_the_next_one_is_wh
     "harm",
     [
         lambda state, arrays: state["segments"].pop(0),
+        lambda state, arrays: state["segments"].reverse(),
+        lambda state, arrays: state.update(evicted="0"),
         lambda state, arrays: state.pop("next"),
         lambda state, arrays: state.update(block_unrolls=7),
         lambda state, arrays: state.update(generator={"bit_generator": "MT19937"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +62,42 @@ def test_nothing_is_drawn_before_there_is_enough_and_then_as_often_as_the_ratio_
             drawn += batch.count
             made.source.give_back(batch)
     assert drawn == 4 and made.source.limiter.inserted == 4
+
+
+@pytest.mark.parametrize(("samples_first", "held"), [(True, 2), (False, 6)])
+def test_it_samples_before_it_takes_in_what_waits_where_the_order_must_not_depend_on_when_that_came(
+    line, samples_first: bool, held: int
+) -> None:
+    made = line(ratio=None, samples_first=samples_first)
+    made.steps(0, 10)
+    for _ in range(2):
+        batch = made.source.take(0.0)
+        made.source.give_back(batch)
+    assert len(made.source.replay) == held
+
+
+def test_it_waits_no_longer_than_it_was_told_however_many_unrolls_come_meanwhile(line, monkeypatch) -> None:
+    seconds = iter(range(9))
+    made = line(minimum=6, samples_first=True, clock=lambda: float(next(seconds)))
+    made.steps(0, 7)
+    waits: list[float] = []
+    take = made.feeder.assembler.take
+    monkeypatch.setattr(made.feeder.assembler, "take", lambda timeout_s: waits.append(timeout_s) or take(0.0))
+    assert made.source.take(2.0) is None
+    assert waits == [1.0, 0.0, 0.0]
+
+
+def test_what_was_saved_before_it_was_trained_on_counts_as_trained_after_the_restart(line) -> None:
+    made, other = line(), line()
+    made.steps(0, 4)
+    batch = made.source.take(0.0)
+    saved = made.source.save()
+    arrays = {}
+    for segment in saved.segments:
+        with segment.read() as there:
+            arrays[segment.name] = dict(there)
+    other.source.restore(saved.state, saved.arrays, arrays.__getitem__)
+    assert other.source.settle(batch, np.array([True]), None) == (6, 0)
 
 
 def test_drawn_unrolls_are_those_that_came(line) -> None:
@@ -156,12 +193,34 @@ def test_in_lockstep_all_that_is_owed_is_drawn_before_more_is_inserted(line) -> 
     assert all(inserted.count(n) == 2 for n in (4, 6)), inserted
 
 
+def test_what_was_likelier_drawn_weighs_less(line) -> None:
+    made = line(ratio=None, sample=64)
+    made.steps(0, 4)
+    made.source.give_back(made.source.take(0.0))
+    made.source.replay.update(np.array([0, 1]), np.array([1.0, 3.0]))
+    batch = made.source.take(0.0)
+    assert set(batch.entries.tolist()) == {0, 1}
+    assert (batch.columns.importance == 1).tolist() == (batch.entries == 0).tolist()
+
+
+def test_it_is_ready_where_unrolls_wait_or_can_be_drawn(line) -> None:
+    made = line()
+    ready = [made.source.ready]
+    made.steps(0, 4)
+    ready.append(made.source.ready)
+    made.source.give_back(made.source.take(0.0))
+    ready.append(made.source.ready)
+    assert ready == [0, 1, 0]
+
+
 def test_a_batch_is_lent_once(line) -> None:
     made = line(ratio=None)
     made.steps(0, 4)
     batch = made.source.take(0.0)
     with pytest.raises(AioseedError, match="lent"):
         made.source.take(0.0)
+    with pytest.raises(AioseedError, match="not lent"):
+        made.source.give_back(replace(batch, columns=batch.columns._replace()))
     made.source.give_back(batch)
     with pytest.raises(AioseedError, match="not lent"):
         made.source.give_back(batch)

@@ -15,7 +15,7 @@ from aioseed.serving.intake import ActionTable, ClosedBatch, Intake
 from aioseed.serving.rule import Limits
 from aioseed.serving.server import RunFacts, Server, Serving
 from aioseed.serving.slots import SlotTable
-from aioseed.serving.thread import Leased, Released
+from aioseed.serving.thread import Item, Leased, Released
 from aioseed.specs import ArraySpec, discrete, observation_to_json
 from aioseed.telemetry.counters import Metrics
 from aioseed.transport.channel import Channel, DialOptions, ListenOptions
@@ -80,17 +80,18 @@ class Peer:
 class Desk:
     """A server, its network, and an inference whose action is a slot's number plus 100 times its sequence number."""
 
-    def __init__(self, capacity: int = 8, *, roles: frozenset[Role], **config: Any) -> None:
+    def __init__(self, capacity: int = 8, *, roles: frozenset[Role], lockstep: int = 0, **config: Any) -> None:
         self.metrics = Metrics()
         self.config = ServingConfig(max_environments=capacity, max_batch_rows=capacity, **config)
-        self.server = Server(self.config, RunFacts("run", "aioseed test", 7, 0, 2**20), self.metrics)
+        self.server = Server(self.config, RunFacts("run", "aioseed test", 7, lockstep, 2**20), self.metrics)
         self.table = SlotTable(capacity, 1)
         self.told: list[Leased | Released] = []
+        self.items: list[type[Item]] = []  # the kinds of all that came to inference, in order
         self.expels: list[int] = []  # slots that the next batch is found to have sent nonsense of
         self.held: list[ClosedBatch] | None = None  # batches, while inference is held up
         self._actions = ActionTable(np.zeros(capacity + 1, np.int32))
         self._contract = Contract(SPEC, None, (), roles)
-        limits = Limits(capacity, 2, self.config.batch_deadline_s)
+        limits = Limits(capacity, 2, self.config.batch_deadline_s, lockstep)
         self._intake = Intake(STEPS, ACTIONS, self.table, self._actions, limits, self._infer)
         self._network = MemoryTransport()
 
@@ -101,12 +102,23 @@ class Desk:
         return Peer(await self._network.dial("memory://learner", DialOptions()))
 
     def open(self) -> None:
-        self.server.open(Serving(self._contract, self.table, self._intake, self.told.append))
+        self.server.open(Serving(self._contract, self.table, self._intake, self._hear))
 
     def count(self, name: str) -> int:
         return self.metrics.counter(name).value
 
+    def serve_held(self) -> None:
+        """Serve the batches that were held up, and all that come."""
+        held, self.held = self.held or [], None
+        for batch in held:
+            self._infer(batch)
+
+    def _hear(self, item: Leased | Released) -> None:
+        self.told.append(item)
+        self.items.append(type(item))
+
     def _infer(self, batch: ClosedBatch) -> None:
+        self.items.append(ClosedBatch)
         if self.held is not None:
             self.held.append(batch)
             return

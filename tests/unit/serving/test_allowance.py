@@ -44,6 +44,15 @@ async def test_one_tokens_environments_are_added_up_over_its_sessions(desk):
     assert (await (await joined(table, MINE, 1)).hears()).kind == "welcome"
 
 
+async def test_an_actor_that_comes_back_is_not_counted_beside_itself(desk):
+    table = await desk()
+    first = await joined(table, MINE, 2)
+    welcome = await first.hears_a(Welcome)
+    await first.channel.close()
+    again = await joined(table, MINE, 2, resume_token=welcome.resume_token)
+    assert (await again.hears_a(Welcome)).epochs == welcome.epochs
+
+
 async def test_more_than_the_token_ever_allows_is_not_worth_asking_again(desk):
     table = await desk()
     refused = await (await joined(table, MINE, 4)).hears_a(Refused)
@@ -77,6 +86,16 @@ async def test_a_flood_of_messages_that_are_no_steps_ends_its_session_alone(desk
     assert isinstance(heard[-2], Error) and isinstance(heard[-1], Bye)
     quiet.say(Ping(number=1))
     await quiet.hears_a(Pong)
+
+
+async def test_messages_that_nobody_knows_are_borne_no_longer(desk):
+    table = await desk(messages_per_s=5.0)
+    peer = await table.dial()
+    await peer.join(1)
+    for _ in range(21):
+        peer.say(b"\x63 of a later version")
+    heard = [await peer.hears() for _ in range(22)]
+    assert [message.code for message in heard] == ["unknown_message"] * 20 + ["unexpected_message", "protocol"]
 
 
 async def test_messages_at_the_allowed_pace_never_end(desk):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
+
+import pytest
 
 from aioseed.serving.batching import Batching
 from aioseed.serving.rule import Close
@@ -24,10 +27,13 @@ class Desk:
         self.sending_s = 0.0
         self.took_s: list[float] = []
         self.held_back = False
+        self.due_s: float | None = None  # nothing closes before
         self._closes_with = closes_with
 
     def poll(self, now_s: float, *, arriving: bool = False) -> Close:
         self.looks.append((self.waiting_rows, arriving))
+        if self.due_s is not None and now_s < self.due_s:
+            return Close.NO
         if not self.waiting_rows or (arriving and self.waiting_rows < self._closes_with):
             return Close.NO
         batch: Any = SimpleNamespace(rows=self.waiting_rows, closed_s=now_s)
@@ -42,7 +48,7 @@ class Desk:
         return Close.ENOUGH
 
     def due_at_s(self) -> float | None:
-        return None
+        return self.due_s if self.waiting_rows else None
 
     def answer(self, batch: Any, actions: bytes, row_bytes: int, now_s: float) -> None:
         self.answered.append(batch.rows)
@@ -52,10 +58,10 @@ class Desk:
         self.took_s.append(service_s)
 
 
-def open_desk(closes_with: int = 100) -> tuple[Desk, Batching]:
+def open_desk(closes_with: int = 100, clock: Callable[[], float] | None = None) -> tuple[Desk, Batching]:
     loop, desk = asyncio.get_running_loop(), Desk(closes_with)
     intake: Any = desk
-    desk.batching = Batching(loop, intake, Mock(), lambda: desk.time_s, Mock())
+    desk.batching = Batching(loop, intake, Mock(), clock or (lambda: desk.time_s), Mock())
     return desk, desk.batching
 
 
@@ -73,6 +79,9 @@ async def test_a_burst_is_looked_at_until_a_turn_brings_nothing() -> None:
     await bring(desk, batching, 2, 3, 1, 0, 0)
     assert desk.looks[:4] == [(2, True), (5, True), (6, True), (6, False)]
     assert desk.answered == [6]
+    desk.looks.clear()
+    await bring(desk, batching, 1, 2, 0, 0)
+    assert desk.looks[:3] == [(1, True), (3, True), (3, False)]
 
 
 async def test_all_that_are_expected_are_not_waited_for_longer() -> None:
@@ -110,6 +119,27 @@ async def test_answers_of_another_moment_wait_for_their_turn() -> None:
     await asyncio.sleep(0)
     assert desk.answered == [7, 7]
     assert desk.took_s == [2.0, 2.0]
+
+
+async def test_an_answer_makes_room_for_the_batch_behind_it() -> None:
+    desk, batching = open_desk()
+    desk.waiting_rows = 3
+    batch: Any = SimpleNamespace(rows=7, closed_s=0.0)
+    batching.answer_from(batch, b"", 0)
+    await asyncio.sleep(0)
+    assert desk.answered == [7, 3]
+
+
+@pytest.mark.virtual_time
+async def test_time_alone_closes_one_batch_after_another() -> None:
+    loop = asyncio.get_running_loop()
+    desk, batching = open_desk(clock=loop.time)
+    for number in range(1, 4):
+        desk.waiting_rows, desk.due_s = number, float(number)
+        batching.poll(loop.time())
+        assert len(desk.answered) == number - 1
+        await asyncio.sleep(1.0)
+    assert desk.answered == [1, 2, 3]
 
 
 async def test_actions_that_are_held_back_go_out_behind_what_the_loop_was_told_before() -> None:

@@ -11,6 +11,7 @@ from aioseed.errors import ProtocolError
 from aioseed.serving.groups import MAX_GROUPS
 from aioseed.serving.rule import Close
 from aioseed.serving.slots import SlotTable
+from aioseed.wire.messages import MAX_ERROR_ROWS
 
 from .bench import STEPS, Bench, Peer, taken
 
@@ -48,6 +49,7 @@ def test_the_columns_of_a_batch_hold_the_rows_where_the_segments_say() -> None:
     (batch,) = bench.batches
     columns = batch.rows.columns
     assert columns.slot[: batch.count].tolist() == [0, 1, 2, 3]
+    assert batch.rows.resident_rows == 4
     assert columns.observation[0][: batch.count, 0].tolist() == [1.0, 1.0, 2.0, 2.0]
 
 
@@ -65,6 +67,58 @@ def test_an_idle_device_waits_as_long_as_a_batch_takes() -> None:
     assert bench.intake.due_at_s() == pytest.approx(9.9)  # with a batch in flight
     bench.serve(1.1)
     assert bench.intake.due_at_s() == pytest.approx(1.4)
+
+
+def test_nothing_is_due_while_as_many_batches_as_may_be_are_in_flight() -> None:
+    bench = Bench(max_in_flight=1)
+    one, ours = bench.join(1, 2)
+    two, theirs = bench.join(2, 2)
+    bench.intake.take(one, bench.step(ours, 0), 0.0)
+    assert bench.intake.poll(1.0) is Close.DEADLINE
+    bench.intake.take(two, bench.step(theirs, 0), 1.0)
+    assert bench.intake.due_at_s() is None
+    bench.serve(3.0)
+    assert bench.intake.due_at_s() is not None
+
+
+@given(st.floats(0.0, 1e5), st.floats(1e-3, 10.0))
+def test_a_batch_closes_when_it_is_due(opened_s: float, deadline_s: float) -> None:
+    bench = Bench(deadline_s=deadline_s)
+    peer, slots = bench.join(1, 1)
+    bench.join(2, 1)
+    bench.intake.take(peer, bench.step(slots, 0), opened_s)
+    assert bench.intake.poll(bench.intake.due_at_s() or 0.0) is Close.DEADLINE
+
+
+def test_who_missed_a_deadline_is_not_expected_until_it_sends() -> None:
+    bench = Bench()
+    one, ours = bench.join(1, 2)
+    two, theirs = bench.join(2, 2)
+    bench.intake.take(one, bench.step(ours, 0), 0.0)
+    assert bench.intake.poll(0.5) is Close.NO
+    assert bench.intake.poll(1.0) is Close.DEADLINE
+    bench.serve(1.0)
+    bench.intake.take(one, bench.step(ours, 1), 2.0)
+    assert bench.intake.poll(2.0) is Close.ALL
+    bench.serve(2.0)
+    bench.intake.take(two, bench.step(theirs, 0), 3.0)
+    bench.intake.close(Close.ENOUGH, 3.0)
+    assert bench.table.late_count == 0
+
+
+def test_half_of_those_that_answered_lately_is_enough_and_makes_nobody_late() -> None:
+    bench, (one, ours), (two, theirs) = four_and_two_wait()
+    for sequence in range(1, 3):
+        bench.intake.poll(0.0)
+        bench.serve(1.0)
+        bench.intake.take(one, bench.step(ours, sequence), 1.0)
+        assert bench.intake.poll(1.0, arriving=True) is Close.NO
+        bench.intake.take(two, bench.step(theirs, sequence), 1.0)
+    bench.intake.poll(1.0)
+    bench.serve(1.0)
+    bench.intake.take(one, bench.step(ours[:3], 3), 1.0)  # of six that answered each of the last two closes
+    assert bench.intake.poll(1.0) is Close.ENOUGH
+    assert bench.table.late_count == 0
 
 
 def test_a_batch_that_is_due_sooner_than_a_timer_goes_off_closes_with_the_next_message() -> None:
@@ -110,6 +164,17 @@ def test_a_repeat_while_the_first_copy_is_under_way_is_answered_with_it(number: 
     found = taken(peer)[answers:]
     assert found[0][:2] == ([0, 1], [number, number])
     assert found == found[:1] * 2, "the step, and once whoever asked again"
+    assert not bench.intake._careful  # else it would keep sessions that are over
+
+
+def test_a_repeat_of_a_lease_that_ends_meanwhile_is_not_answered() -> None:
+    bench = Bench()
+    peer, slots = bench.join(1, 1)
+    for _ in range(2):
+        bench.intake.take(peer, bench.step(slots, 0), 0.0)
+    bench.intake.forget(peer, slots.astype(np.int64), 0.0)
+    bench.serve()
+    assert len(peer.answers) == 1
 
 
 def test_a_step_that_is_repeated_without_end_is_answered_once_and_counted() -> None:
@@ -159,6 +224,26 @@ def test_one_refused_row_refuses_the_message_and_nothing_is_applied() -> None:
     assert bench.intake.take(peer, bench.step(slots, 0), 0.0) is None
 
 
+def test_an_error_names_as_many_rows_as_fit_and_one_code_only_where_it_is_that_of_all() -> None:
+    bench = Bench(capacity=2048, max_rows=2048)
+    peer, slots = bench.join(1, MAX_ERROR_ROWS + 1)
+    error = bench.intake.take(peer, bench.step(slots, 3), 0.0)
+    assert error is not None
+    assert (error.code, len(error.rows)) == ("sequence_gap", MAX_ERROR_ROWS)
+    assert error.encode()
+    error = bench.intake.take(peer, bench.step(np.array([0, 2000]), 3), 0.0)
+    assert error is not None
+    assert error.code == "malformed"
+
+
+def test_who_plays_with_subsets_does_not_fill_our_memory() -> None:
+    bench = Bench(capacity=1024, max_rows=1024)
+    peer, slots = bench.join(1, MAX_GROUPS + 1)
+    for slot in slots:
+        assert bench.intake.take(peer, bench.step(slots[slot : slot + 1], 0), 0.0) is None
+    assert len(peer.groups) <= MAX_GROUPS
+
+
 def test_subsets_and_whole_groups_may_alternate() -> None:
     """A remembered group must never accept a step whose slots went on by other messages meanwhile."""
     bench = Bench()
@@ -172,6 +257,17 @@ def test_subsets_and_whole_groups_may_alternate() -> None:
     assert bench.intake.waiting_rows == 3
     bench.intake.close(Close.ENOUGH, 0.0)
     assert bench.serve() == 3
+
+
+def test_a_group_is_not_taken_for_granted_after_a_step_of_new_and_repeated_rows() -> None:
+    bench = Bench()
+    peer, slots = bench.join(1, 3)
+    bench.intake.take(peer, bench.step(slots, 0), 0.0)
+    bench.intake.poll(0.0)
+    bench.serve()
+    assert bench.intake.take(peer, bench.step(slots[:2], [0, 1]), 0.0) is None
+    assert bench.intake.take(peer, bench.step(slots, 1), 0.0) is None
+    assert bench.intake.waiting_rows == 3
 
 
 def test_a_batch_without_room_is_closed_first() -> None:
@@ -238,11 +334,12 @@ def test_lockstep_rows_lie_in_the_order_of_slots_whatever_the_order_of_arrival()
     one, ours = bench.join(1, 2)
     two, theirs = bench.join(2, 2)
     for sequence in range(3):
-        bench.intake.take(two, bench.step(theirs, sequence), 0.0)
+        bench.intake.take(two, bench.step(theirs, sequence), 5.0)
         assert bench.intake.poll(9.0) is Close.NO
         bench.intake.take(one, bench.step(ours, sequence), 0.0)
         assert bench.intake.poll(9.0) is Close.ALL
         assert bench.batches[0].rows.columns.slot[:4].tolist() == [0, 1, 2, 3]
+        assert bench.batches[0].opened_s == 5.0
         bench.serve()
     assert taken(one)[-1] == ([0, 1], [2, 2], [2, 3])
     assert taken(two)[-1] == ([2, 3], [2, 2], [4, 5])
@@ -287,6 +384,18 @@ def test_a_group_that_lost_a_lease_while_it_was_served_is_not_taken_for_granted_
     error = bench.intake.take(peer, bench.step(slots, 1), 0.0)
     assert error is not None
     assert {row.slot for row in error.rows} == set(ended)
+
+
+def test_an_answer_finds_its_rows_when_the_columns_of_its_batch_are_in_use_again() -> None:
+    bench = Bench()
+    peer, slots = bench.join(1, 2)
+    other, theirs = bench.join(2, 1)
+    bench.intake.take(peer, bench.step(slots, 0), 0.0)
+    bench.intake.close(Close.ENOUGH, 0.0)
+    bench.batches[0].rows.columns.epoch[:] = 0
+    bench.intake.forget(other, theirs.astype(np.int64), 0.0)
+    bench.serve()
+    assert not bench.table.in_batch.any()
 
 
 def test_a_lease_elsewhere_leaves_a_group_on_the_fast_road() -> None:

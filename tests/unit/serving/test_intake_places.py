@@ -60,8 +60,8 @@ def test_a_batch_is_as_old_as_the_step_that_was_read_to_its_place() -> None:
 
 
 def test_only_what_is_sure_to_be_taken_gets_a_place() -> None:
-    bench = Bench(steps=PICTURES, max_rows=4)
-    (one, ours), (two, theirs) = bench.join(1, 3), bench.join(2, 2)
+    bench = Bench(steps=PICTURES, max_rows=6)
+    (one, ours), (two, theirs) = bench.join(1, 3), bench.join(2, 4)
     assert not sent_to_its_place(bench, one, bench.step(ours, 0))  # not known yet
     for peer, slots in ((one, ours), (two, theirs)):
         bench.intake.take(peer, bench.step(slots, 0), 0.0)
@@ -76,6 +76,22 @@ def test_only_what_is_sure_to_be_taken_gets_a_place() -> None:
     assert not sent_to_its_place(bench, one, bench.step(ours, 1))  # it is in a batch
     assert not sent_to_its_place(bench, two, bench.step(theirs, 1))  # no room
     assert bench.intake.waiting_rows == 3
+
+
+def test_a_step_with_the_head_of_a_known_group_and_another_length_gets_no_place() -> None:
+    bench = Bench(steps=PICTURES)
+    other, theirs = bench.join(1, 3)
+    bench.intake.take(other, bench.step(theirs, 0), 0.0)  # messages of 3 rows were seen before
+    peer, slots = bench.join(2, 2)
+    for sequence in range(3):
+        bench.intake.take(peer, bench.step(slots, sequence), 0.0)
+        bench.intake.close(Close.ENOUGH, 0.0)
+        bench.serve()
+    sound = bench.step(slots, 3)
+    forged = sound + bytes(PICTURES.size_bytes(3) - len(sound))
+    assert forged[32:36] == sound[24:28], "where 3 rows have the slot of the first, this step has the same number"
+    assert bench.intake.place(peer, len(forged), memoryview(forged)) is None
+    assert bench.intake.place(peer, len(sound), memoryview(sound)) is not None
 
 
 def test_in_lockstep_nothing_gets_a_place() -> None:

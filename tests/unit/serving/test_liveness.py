@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from aioseed.errors import ChannelClosed
+from aioseed.serving.intake import ClosedBatch
 from aioseed.serving.session import VAIN_STEPS_PER_S
 from aioseed.serving.thread import Leased, Released
 from aioseed.wire.messages import (
@@ -133,6 +134,24 @@ async def test_an_environment_that_hangs_loses_its_slot_and_gets_it_again_when_i
     awake.cancel()
 
 
+async def test_of_two_environments_that_hung_only_the_one_that_is_back_is_leased_again(desk):
+    table = await desk(step_deadline_s=5.0, ping_timeout_s=600.0)
+    peer = await table.dial()
+    welcome = await peer.join(2)
+    assert (await peer.hears_a(Revoke)).slots == [0, 1]
+    peer.step(0, [1], welcome.epochs[1:])
+    assert (await peer.hears_a(Lease)).slots == [1]
+    assert table.server.environments == 1
+
+
+async def test_in_lockstep_nothing_is_revoked_for_being_late(desk):
+    table = await desk(capacity=2, lockstep=2, step_deadline_s=5.0, ping_timeout_s=600.0)
+    peer = await table.dial()
+    await peer.join(2, actor_index=0)
+    await asyncio.sleep(60.0)
+    assert table.server.environments == 2
+
+
 async def test_a_slot_that_sent_what_is_not_finite_begins_a_new_epoch_and_its_sibling_goes_on(desk):
     table = await desk()
     peer = await table.dial()
@@ -151,6 +170,17 @@ async def test_a_slot_that_sent_what_is_not_finite_begins_a_new_epoch_and_its_si
     acted = [await peer.acts(), await peer.acts()]
     assert sorted(acted) == [([0], [100]), ([1], [1])]
     assert table.count("serving/nonfinite_rows") == 1
+
+
+async def test_rows_that_wait_are_served_before_inference_hears_that_their_lease_ended(desk):
+    table = await desk(batch_deadline_s=5.0)
+    leaving, other = await table.dial(), await table.dial()
+    await leaving.join(2)
+    await other.join(2)
+    leaving.step(0)
+    leaving.say(Bye(code="leaving"))
+    await asyncio.sleep(EVERYBODY_ELSE_FIRST_S)
+    assert table.items[-2:] == [ClosedBatch, Released]
 
 
 async def test_a_slot_that_is_expelled_has_lost_its_lease_before_its_batch_is_answered(desk):

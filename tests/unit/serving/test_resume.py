@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from aioseed.errors import ChannelClosed
-from aioseed.serving.thread import Released
-from aioseed.wire.messages import Bye, Refused, Starting, Welcome
+from aioseed.serving.thread import Leased, Released
+from aioseed.wire.messages import Bye, Lease, Pong, Refused, Starting, Welcome
 
 pytestmark = pytest.mark.virtual_time
 
@@ -87,6 +88,71 @@ async def test_nobody_waits_for_a_session_that_is_away(desk):
         here.step(sequence)
         await here.acts()
     assert loop.time() - before_s < 0.1
+
+
+async def test_who_broke_off_is_expected_no_more_once_the_rows_that_wait_are_answered(desk):
+    table = await desk(batch_deadline_s=5.0)
+    here, slow, *gone = [await table.dial() for _ in range(4)]
+    for number, peer in enumerate((here, slow, *gone)):
+        await peer.join(2, actor_id=f"actor {number}")
+    for sequence in range(2):  # the second time they are known groups
+        for peer in (here, slow, *gone):
+            peer.step(sequence)
+        await here.acts()
+    table.held = []
+    here.step(2)
+    await asyncio.sleep(0.1)
+    for peer in gone:
+        peer.step(2)
+    await asyncio.sleep(0.1)
+    assert len(table.held) == 1  # the rows of those who go wait for the batch behind it
+    for peer in gone:
+        await peer.channel.close()
+    await asyncio.sleep(EVERYBODY_ELSE_FIRST_S)
+    assert table.table.late_count == 0
+    table.serve_held()
+    await asyncio.sleep(0.1)
+    assert table.table.late_count == 4
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 30.0], ids=["and ends", "and may come back"])
+async def test_a_batch_that_waited_for_a_session_closes_when_that_breaks_off(desk, grace_s):
+    table = await desk(batch_deadline_s=5.0, resume_grace_s=grace_s)
+    gone, here = await table.dial(), await table.dial()
+    await gone.join(2)
+    await here.join(2)
+    here.step(0)
+    await asyncio.sleep(1.0)
+    await cut(gone)
+    await here.acts()
+    assert asyncio.get_running_loop().time() == pytest.approx(1.0, abs=0.1)
+
+
+async def test_who_was_heard_again_after_a_silence_has_the_whole_grace_when_its_channel_breaks(desk):
+    table = await desk(ping_interval_s=5.0, ping_timeout_s=5.0, resume_grace_s=20.0)
+    peer = await table.dial()
+    first = await peer.join(2)
+    await asyncio.sleep(30.0)
+    assert table.count("serving/silent") == 1 and table.count("serving/suspended") == 0
+    peer.step(0)
+    await peer.acts()
+    await cut(peer)
+    await asyncio.sleep(15.0)
+    assert isinstance((await back(table, first))[1], Welcome)
+
+
+async def test_what_is_not_finite_costs_a_session_that_is_away_its_slot(desk):
+    table = await desk()
+    peer = await table.dial()
+    first = await peer.join(2)
+    peer.step(0)
+    await peer.acts()
+    await cut(peer)
+    table.server.expel_from(np.array([1]), np.array(first.epochs[1:], np.uint64))
+    await asyncio.sleep(EVERYBODY_ELSE_FIRST_S)
+    assert table.server.environments == 1
+    _, second = await back(table, first)
+    assert second.epochs[0] == first.epochs[0] and second.epochs[1] > first.epochs[1]
 
 
 async def test_a_token_is_good_once_and_each_bad_one_is_refused_in_its_own_words(desk):
@@ -179,6 +245,41 @@ async def test_a_silent_session_may_go_on_over_another_channel(desk):
     assert second.epochs == first.epochs
 
 
+async def test_a_channel_that_breaks_in_a_silence_gives_no_second_grace(desk):
+    table = await desk(resume_grace_s=20.0)
+    peer = await table.dial()
+    await peer.join(2)
+    await asyncio.sleep(25.0)
+    await cut(peer)
+    assert table.server.environments == 2
+    await asyncio.sleep(8.0)
+    assert table.server.environments == 0
+
+
+async def test_a_second_silence_is_counted_from_its_own_beginning(desk):
+    table = await desk(resume_grace_s=20.0)
+    peer = await table.dial()
+    await peer.join(2)
+    for _ in range(2):
+        await asyncio.sleep(25.0)
+        peer.say(Pong(number=0))
+        await asyncio.sleep(1.0)
+    assert table.count("serving/silent") == 2 and table.count("serving/suspended") == 0
+
+
+async def test_a_token_is_not_good_while_its_session_is_suspended_but_once_that_has_its_slots_again(desk):
+    table = await desk(resume_grace_s=20.0)
+    peer = await table.dial()
+    first = await peer.join(2)
+    await asyncio.sleep(40.0)
+    assert table.count("serving/suspended") == 1
+    assert (await back(table, first))[1].code == "resume_token"
+    peer.say(Pong(number=0))
+    lease = await peer.hears_a(Lease)
+    await cut(peer)
+    assert (await back(table, first))[1].epochs == lease.epochs
+
+
 async def test_a_silent_session_is_found_within_ten_seconds(desk):
     table = await desk()
     await (await table.dial()).join(2)
@@ -196,8 +297,20 @@ async def test_an_actor_that_was_started_again_does_not_wait_for_itself(desk):
     assert second.slots == first.slots and second.epochs > first.epochs
 
 
+async def test_an_actor_that_was_started_again_leaves_nothing_behind_where_there_is_room(desk):
+    table = await desk(capacity=8)
+    peer = await table.dial()
+    first = await peer.join(2)
+    await cut(peer)
+    again = await table.dial()
+    await again.join(2)
+    assert table.server.environments == 2
+    assert (await back(table, first))[1].code == "resume_token"
+
+
 async def test_an_actor_that_is_here_comes_before_one_that_is_away(desk):
-    table = await desk(capacity=6)
+    table = await desk(capacity=7)
+    await (await table.dial()).join(1)
     away = [await table.dial() for _ in range(2)]
     tokens = [await peer.join(2, actor_id=name) for peer, name in zip(away, "ab", strict=True)]
     for peer in away:
@@ -205,7 +318,7 @@ async def test_an_actor_that_is_here_comes_before_one_that_is_away(desk):
     big = await table.dial()
     big.greet(7, actor_id="too big")
     assert (await big.hears()).code == "capacity"
-    assert table.server.environments == 4  # nobody was given up in vain
+    assert table.server.environments == 5  # nobody was given up in vain
     await (await table.dial()).join(4, actor_id="c")
     assert (await back(table, tokens[0], actor_id="a"))[1].code == "resume_token"
     assert isinstance((await back(table, tokens[1], actor_id="b"))[1], Welcome)
@@ -225,6 +338,7 @@ async def test_slots_that_were_revoked_before_the_break_begin_anew(desk):
     _, second = await back(table, first)
     assert second.slots == [0, 1]
     assert second.epochs[0] == first.epochs[0] and second.epochs[1] > first.epochs[1]
+    assert isinstance(table.told[-1], Leased) and table.told[-1].slots.tolist() == [1]
 
 
 async def test_a_learner_that_goes_down_keeps_nobody(desk):

@@ -49,6 +49,8 @@ def waiting(**changes: float) -> Waiting:
         (waiting(rows=1, idle_s=0.0004, service_s=0.0002), Close.PATIENCE),
         (waiting(rows=1, idle_s=0.019, service_s=math.inf), Close.NO),
         (waiting(rows=1, recent=0, expected=5), Close.NO),
+        (waiting(rows=1, recent=3, expected=5), Close.NO),
+        (waiting(rows=2, recent=3, expected=5), Close.ENOUGH),
         (waiting(rows=63, expected=1000, recent=1000), Close.NO),
         (waiting(rows=64, expected=1000, recent=1000), Close.FULL),
     ],

@@ -64,6 +64,20 @@ async def test_only_steps_of_active_sessions_are_given_places(desk, monkeypatch)
     assert not has_place()
 
 
+async def test_a_step_that_was_read_to_its_place_is_heard_and_looked_at(desk, monkeypatch):
+    table = await desk()
+    peer = await table.dial()
+    await peer.join(2)
+    opened, (session,) = table.server._opened, table.server._sessions.values()
+    looks = []
+    monkeypatch.setattr(opened.intake, "take_placed", lambda step, now_s: looks.append(now_s))
+    monkeypatch.setattr(opened.batching, "poll_soon", lambda: looks.append("poll"))
+    await asyncio.sleep(3.0)
+    now_s = asyncio.get_running_loop().time()
+    assert table.server._hear_placed(session, opened, PlacedStep(End(4, (), ()), None, b""))
+    assert looks == [now_s, "poll"] and session.last_heard_s == now_s
+
+
 async def test_the_welcome_tells_the_rules(desk):
     table = await desk(step_deadline_s=30.0, ping_interval_s=3.0, ping_timeout_s=4.0)
     peer = await table.dial()

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from aioseed.serving.groups import CarefulReply, KnownGroup
 from aioseed.serving.session import Session
 from aioseed.transport.channel import DialOptions, ListenOptions
 from aioseed.transport.memory import MemoryChannel
 from aioseed.wire.messages import Bye, Drain, Ping, decode_control
+
+from .conftest import ACTIONS, STEPS
 
 
 def session_and_peer() -> tuple[Session, MemoryChannel]:
@@ -50,3 +53,13 @@ def test_it_holds_what_it_was_given_and_has_not_lost() -> None:
     assert session.held.size == 0
     session.slots, session.lost = np.array([3, 4, 5]), np.array([4])
     assert session.held.tolist() == [3, 5]
+
+
+async def test_who_gives_its_slots_up_knows_no_groups_and_owes_no_answers() -> None:
+    session, _ = active()
+    session.slots = np.array([0])
+    head = bytes(STEPS.identity_bytes(1))
+    session.groups[b"...."] = KnownGroup(session, head, session.slots, STEPS, ACTIONS)
+    session.careful[b""] = CarefulReply(b"", session.slots)
+    session.give_up_slots()
+    assert not (session.groups or session.careful or session.held.size)

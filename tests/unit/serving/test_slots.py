@@ -122,8 +122,45 @@ def test_the_late_are_counted_until_they_send() -> None:
     assert table.mark_late() == 0
     table.enter(np.array([2]), np.array([0]))
     assert table.late_count == 1
+    assert np.flatnonzero(table.late).tolist() == [3]
     table.release(np.array([3]))
     assert table.late_count == 0
+
+
+def test_who_was_late_is_expected_again_once_its_slot_is_leased_anew() -> None:
+    table, _ = leased()
+    table.enter(np.array([0, 1, 2]), np.array([0, 0, 0]))
+    assert table.mark_late() == 1
+    table.release(np.array([3]))
+    table.renew(np.array([3]), 2, 0.0)
+    assert not table.late[3]
+    assert table.mark_late() == table.late_count == 1
+
+
+def test_the_absent_count_as_late_once_and_only_while_they_are_leased() -> None:
+    table, _ = leased()
+    table.enter(np.array([0]), np.array([0]))
+    assert table.mark_late() == 3
+    assert table.mark_absent(np.array([0, 1])).tolist() == [0]
+    assert table.late_count == 3
+    for _ in range(2):
+        table.release(np.array([0]))
+    assert table.leased == 3
+    assert table.mark_absent(np.array([0, 7])).size == 0
+    assert table.late_count == 3
+
+
+def test_a_step_deadline_runs_from_when_a_lease_was_given_or_handed_on() -> None:
+    table = SlotTable(8, 3)
+    table.step_deadline_s[:] = 5.0
+    table.lease(1, 2, 100.0)
+    assert table.overdue(104.0).size == 0
+    table.transfer(np.array([1]), 2, 104.0)
+    assert table.overdue(106.0).tolist() == [0]
+    table.release(np.array([0]))
+    assert table.overdue(106.0).size == 0
+    table.renew(np.array([0]), 1, 107.0)
+    assert table.overdue(108.0).size == 0
 
 
 def test_overdue_slots_are_those_whose_environment_steps_for_too_long() -> None:

@@ -34,6 +34,7 @@ def test_an_account_never_falls_below_zero():
         lambda: ledger.finish(-1),
         lambda: ledger.accept(-1),
         lambda: ledger.accept(0, evaluated=-1),
+        lambda: ledger.lose_after_checkpoint(-1),
     ):
         with pytest.raises(AioseedError):
             breach()
@@ -58,6 +59,9 @@ def test_an_audit_compares_each_account_with_its_recount():
     ledger.audit({Account.OPEN: 3, Account.QUEUED: 2})
     with pytest.raises(AioseedError, match="2 transitions in account queued, a recount finds 1"):
         ledger.audit({Account.OPEN: 3, Account.QUEUED: 1})
+    ledger._accepted += 1
+    with pytest.raises(AioseedError, match="out of balance by 1"):
+        ledger.audit({Account.OPEN: 3})
 
 
 @pytest.mark.parametrize(
@@ -67,6 +71,8 @@ def test_an_audit_compares_each_account_with_its_recount():
         {"accepted": -1},
         {"accepted": 5.0},
         {"consumed": True},
+        {"lost_after_checkpoint": True},
+        {"lost_after_checkpoint": -1},
         {"held": None},
         {"dropped": []},
         {"dropped": {"boredom": 1}},
@@ -78,6 +84,32 @@ def test_a_saved_ledger_that_cannot_be_is_refused(change):
     with pytest.raises(CheckpointError) as caught:
         Ledger.from_json({**ledger.to_json(), **change}, path="run/3/manifest.json")
     assert caught.value.path == "run/3/manifest.json"
+
+
+def test_a_saved_replay_of_more_than_the_ledger_held_is_refused():
+    ledger = Ledger()
+    ledger.accept(5)
+    with pytest.raises(CheckpointError, match="has 6 transitions, the saved ledger holds 5"):
+        Ledger.from_json(ledger.to_json(), replay=6)
+
+
+def test_what_restarts_cost_adds_up():
+    ledger = Ledger()
+    for _ in range(2):
+        ledger.accept(5)
+        ledger = Ledger.from_json(ledger.to_json())
+    assert ledger.snapshot().dropped == {"restart": 10}
+
+
+def test_what_is_in_replay_was_trained_on_and_is_no_longer_on_the_way():
+    ledger = Ledger()
+    ledger.accept(10)
+    ledger.finish(8)
+    ledger.begin_training(6)
+    ledger.remember(5)
+    ledger.consume(2, Account.REPLAY)
+    books = ledger.snapshot()
+    assert (books.held, books.trained, books.on_the_way) == (8, 5, 5)
 
 
 def test_a_saved_ledger_without_a_total_is_refused():

@@ -88,6 +88,21 @@ def test_rows_behind_the_count_are_not_read():
     assert episodes.slot.tolist() == [0]
 
 
+def test_metrics_begin_with_those_of_the_first_row_wherever_that_stands_in_the_batch():
+    tracker = EpisodeTracker(4, METRICS)
+    tracker.append(rows([0, 1, 2], [0, FIRST, 0], [0, 0, 0], [[1, 1, 1], [2, 2, 2], [3, 3, 3]]), 3)
+    ended = tracker.append(rows([1], [TERMINATED], [1], [[5, 1, 1]]), 1)
+    assert ended.metrics.tolist() == [[7, 1, 2]]
+
+
+def test_episodes_that_end_together_are_told_apart_by_their_roles():
+    tracker = EpisodeTracker(4)
+    tracker.begin(np.array([1]), evaluation=True)
+    tracker.append(rows([0, 1], [FIRST, FIRST], [0, 0]), 2)
+    tracker.append(rows([0, 1], [TERMINATED, TERMINATED], [3, 8]), 2)
+    assert (tracker.return_mean, tracker.evaluation_return_mean, tracker.episodes) == (3, 8, 1)
+
+
 def test_the_training_figure_is_the_mean_of_the_newest_episodes_without_those_of_evaluation():
     tracker = EpisodeTracker(4, window_episodes=3)
     assert math.isnan(tracker.return_mean) and math.isnan(tracker.evaluation_return_mean)

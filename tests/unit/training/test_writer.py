@@ -45,8 +45,10 @@ def test_a_failing_disk_is_reported_and_the_next_save_works(tmp_path, faulty_fil
     reports = []
     store = CheckpointStore(tmp_path, files=faulty_files(3, OSError(code, "the disk says no")))
     writer = make(store, on_report=reports.append)
-    writer.submit(snapshot(1))
-    writer.submit(snapshot(2))
+    released = []
+    for step in (1, 2):
+        writer.submit(snapshot(step)._replace(release=released.append))
+    assert released == [False, True]
     assert isinstance(reports[0].error, CheckpointError)
     assert "the disk says no" in str(reports[0].error)
     assert reports[1].error is None
@@ -97,10 +99,12 @@ def test_submitting_never_waits_and_the_newest_that_waits_wins(tmp_path):
     writer = make(store, executor, on_report=reports.append)
     writer.submit(snapshot(1))
     store.entered.acquire()
-    writer.submit(snapshot(2))
+    released = []
+    writer.submit(snapshot(2)._replace(release=released.append))
     writer.submit(snapshot(3))
     store.go_on.release(2)
     executor.shutdown(wait=True)
+    assert released == [False]
     assert [report.step for report in reports] == [1, 3]
     assert writer._metrics.counter("checkpoints/superseded").value == 1
 
