@@ -22,5 +22,5 @@ def test_every_public_name_has_a_type_although_it_is_imported_when_asked_for(sou
 
 def test_every_package_says_that_it_is_typed(sources):
     packages = {source.path.parent for source in sources if "." not in source.module and source.path.stem == "__init__"}
-    assert len(packages) == 7
+    assert len(packages) == 8
     assert [folder.name for folder in sorted(packages) if not (folder / "py.typed").is_file()] == []
