@@ -49,6 +49,7 @@ def test_the_wheel_holds_packages_and_presets_and_nothing_else(wheel):
         "aioseed_atari",
         "aioseed_football",
         "aioseed_dmlab",
+        "aioseed_described",
     }
     assert {f"{package}/py.typed" for package in packages} <= set(names)
     assert "aioseed_gymnasium/presets/cartpole.yaml" in names
@@ -83,7 +84,7 @@ def test_a_command_that_needs_the_learner_says_what_to_install(thin):
 
 def test_every_thin_module_imports_on_the_thin_base(thin):
     code = "import aioseed.actor, aioseed.plugins, aioseed.presets, aioseed_websocket, aioseed_gymnasium, "
-    code += "aioseed_football, aioseed_football.match, aioseed_dmlab"
+    code += "aioseed_football, aioseed_football.match, aioseed_dmlab, aioseed_described"
     done = thin.run("python", "-W", "error", "-c", code)
     assert (done.returncode, done.stderr) == (0, "")
 
