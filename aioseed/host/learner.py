@@ -147,6 +147,8 @@ class Learner:
                 await asyncio.to_thread(_close, opening.result(), False)
             raise cancelled
         opened = opening.result()
+        if opened.changes:
+            log.info("%s", opened.changes)
         self._listeners = Listeners(
             self.config.transport,
             self._run_dir / PRIVATE,
@@ -229,7 +231,8 @@ class Learner:
             if runtime is None:
                 finished = finished_before_training(self.run_dir)
             else:
-                self._hub.emit(Ready(loop.time() - began_s, runtime.notes))
+                notes = (*([opened.changes] if opened.changes else []), *runtime.notes)
+                self._hub.emit(Ready(loop.time() - began_s, notes))
                 listeners = self._listening()
                 self._live = LiveRun(self.config, opened, runtime, server, listeners, writer, self._metrics)
                 finished = await self._live.run(stop, self._hub.emit)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from aioseed.errors import CheckpointError, RunDirectoryError, UsageError
+from aioseed.host.changes import changes_said
 from aioseed.host.config import RunConfig
 from aioseed.host.options import resolved
 from aioseed.training.rundir import CONFIG, GENERATION, LOCK, RunDirectory
@@ -27,6 +28,7 @@ class OpenedRun(NamedTuple):
     restored: Checkpoint | None
     config_before: str | None  # the configuration that it held; None if it held no run
     made: tuple[Path, ...]  # folders that were not there before, the outermost first
+    changes: str  # what is configured otherwise than before, in a sentence; empty for a run that begins
 
 
 def new_run_path(name: str, base: Path = Path("runs")) -> Path:
@@ -80,11 +82,13 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
         if resume == "require" and restored is None:
             raise CheckpointError(f"{path} never completed a save: there is nothing to resume", path=str(path))
         generation = directory.next_generation(0 if restored is None else restored.manifest.generation)
-        directory.save_config(said.model_dump_json(indent=1))
+        config_now = said.model_dump_json(indent=1)
+        changes = changes_said(config_before, config_now) if restored is not None and config_before is not None else ""
+        directory.save_config(config_now)
     except BaseException:
         directory.close()
         raise
-    return OpenedRun(directory, store, generation, restored, config_before, made)
+    return OpenedRun(directory, store, generation, restored, config_before, made, changes)
 
 
 def discard(opened: OpenedRun) -> None:

@@ -95,7 +95,11 @@ async def test_a_run_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     first = await train(small("training.total_steps=2000"), run_dir=tmp_path / "run")
     with pytest.raises(CheckpointError, match="holds a run already"):
         await train(small(), run_dir=tmp_path / "run")
-    second = await train(small("training.total_steps=4000"), run_dir=tmp_path / "run", resume="auto")
+    events: list[object] = []
+    more = small("training.total_steps=4000")
+    second = await train(more, run_dir=tmp_path / "run", resume="auto", on_event=events.append)
+    (ready,) = (event for event in events if isinstance(event, Ready))
+    assert "training.total_steps is 4000 (was 2000)" in ready.notes[0]
     assert second.trained_steps >= 4000 > first.trained_steps
     assert second.imbalance == 0
     before = config_of(tmp_path / "run")
