@@ -36,8 +36,10 @@ def main(argv: Sequence[str]) -> int:
 
 def parser() -> Parser:
     """Return the parser of the command."""
-    words = Parser(prog="aioseed evaluate", description="Measure the newest sound checkpoint of a run.")
-    words.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    words = Parser(prog="aioseed evaluate", description="Measure a run: its newest sound checkpoint, or another one.")
+    words.add_argument(
+        "run_dir", type=Path, metavar="RUN_DIR", help="of a run, or RUN_DIR/checkpoints/... for that checkpoint"
+    )
     words.add_argument("--episodes", type=int, default=100, help="episodes to measure (default: 100)")
     words.add_argument("--greedy", action="store_true", help="take the likeliest action instead of sampling")
     add_listen_arguments(
@@ -55,6 +57,7 @@ def _evaluate(argv: Sequence[str]) -> int:
     token = token_of_environment() if words.token_file is None else None
     # After everything that a user may have mistyped: JAX takes a second to import.
     from aioseed.host.evaluate import evaluate
+    from aioseed.host.saved import run_directory_of
 
     def begun(listeners: Listeners) -> None:
         log.begin()
@@ -63,7 +66,7 @@ def _evaluate(argv: Sequence[str]) -> int:
         for url in listeners.urls:
             secure = url.partition(":")[0] in SECURE_SCHEMES
             joining = joining_words(listeners.token_file, listeners.fingerprint if secure else None)
-            where = [reachable(url), "--preset", words.run_dir / "config.json", *joining]
+            where = [reachable(url), "--preset", run_directory_of(words.run_dir) / "config.json", *joining]
             _say(f"join with:  {command_line('actor', *where, '--role', 'evaluate')}")
 
     def trouble(event: Trouble) -> None:

@@ -148,12 +148,12 @@ async def evaluate(
     on_listening: Callable[[Listeners], None] = lambda listeners: None,
     on_trouble: Callable[[Trouble], None] = lambda trouble: None,
 ) -> Evaluation:
-    """Evaluate the newest sound checkpoint of the run in `path`.
+    """Evaluate the newest sound checkpoint of the run in `path`, or the checkpoint that `path` is.
 
     Safe to cancel: actors are told and processes ended.
 
     Args:
-        path: The run directory; the run may be going on.
+        path: The run directory, or a checkpoint in it; the run may be going on.
         episodes: How many to measure.
         greedy: Take the likeliest action instead of sampling.
         listen: Addresses for remote actors in the role evaluate; without any, local actor processes step.
@@ -177,21 +177,21 @@ async def evaluate(
 
     run = await in_own_thread("aioseed-build", lambda: _load(path))
     limit_bytes = run.config.transport.max_message_bytes
-    facts = RunFacts(name_of_run(path), f"aioseed {__version__}", run.config.seed, 0, limit_bytes)
+    facts = RunFacts(name_of_run(run.run_dir), f"aioseed {__version__}", run.config.seed, 0, limit_bytes)
     metrics = Metrics()
     server = Server(run.config.serving, facts, metrics)
     slots = run.config.serving.max_environments
     dealer = EpisodeDealer(episodes, slots, EpisodeTracker(slots, run.described.metrics), done)
     thread, serving = await in_own_thread("aioseed-build", lambda: _serving(run, dealer, server, failed, greedy))
     config = validate(RunConfig, apply_overrides(run.config.model_dump(mode="json"), transport), "")
-    listeners = Listeners(config.transport, path / PRIVATE, metrics, token=token, token_file=token_file)
+    listeners = Listeners(config.transport, run.run_dir / PRIVATE, metrics, token=token, token_file=token_file)
     watch = loop.create_task(server.watch())
     thread.start()
     server.open(serving)
     try:
         await listeners.open(listen or ["ws://127.0.0.1:0"], server.handle, ())
         on_listening(listeners)
-        actors = None if listen else _local_actors(run.config, path, listeners, episodes, on_trouble)
+        actors = None if listen else _local_actors(run.config, run.run_dir, listeners, episodes, on_trouble)
         await _until_done(outcome, watch, actors)
     finally:
         watch.cancel()

@@ -262,7 +262,7 @@ class Learner:
             episodes=lambda episodes: None,
             updated=lambda report: self._now_live().updated(report),
             save=writer.submit,
-            run_state=lambda: {"config": self.config.model_dump(mode="json"), "environment": self._described},
+            run_state=lambda: {"config": opened.config.model_dump(mode="json"), "environment": self._described},
         )
 
         def build() -> Runtime:

@@ -111,15 +111,15 @@ def _column(leaf: np.ndarray, spec: ArraySpec, path: str) -> np.ndarray:
 
 
 def load_policy(path: Path | str, *, greedy: bool = True, seed: int = 0) -> LoadedPolicy:
-    """Load the policy of a run directory's newest sound checkpoint.
+    """Load the policy of a run directory's newest sound checkpoint, or of one checkpoint.
 
     Args:
-        path: A run directory; the run may be going on.
+        path: A run directory, which may be going on, or the folder of a checkpoint, wherever it lies.
         greedy: Take the likeliest action instead of a sampled one.
         seed: Of the sampling.
 
     Raises:
-        CheckpointError: There is no run, or none of its checkpoints is sound.
+        CheckpointError: There is no run, none of its checkpoints is sound, or this one is not.
         ConfigError, PluginError, SpaceError: Its agent or network cannot be built here.
     """
     return LoadedPolicy(path, greedy=greedy, seed=seed)

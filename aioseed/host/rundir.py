@@ -28,6 +28,7 @@ class OpenedRun(NamedTuple):
     restored: Checkpoint | None
     config_before: str | None  # the configuration that it held; None if it held no run
     made: tuple[Path, ...]  # folders that were not there before, the outermost first
+    config: RunConfig  # of this start, with the defaults of its plug-ins
     changes: str  # what is configured otherwise than before, in a sentence; empty for a run that begins
 
 
@@ -88,7 +89,7 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
     except BaseException:
         directory.close()
         raise
-    return OpenedRun(directory, store, generation, restored, config_before, made, changes)
+    return OpenedRun(directory, store, generation, restored, config_before, made, said, changes)
 
 
 def discard(opened: OpenedRun) -> None:

@@ -1,4 +1,4 @@
-"""A trained run as it lies on the disk: its configuration, its specs and its newest sound parameters."""
+"""A trained run as it lies on the disk: configuration, specs and parameters of one of its checkpoints."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aioseed.actor.probe import Description
 from aioseed.errors import CheckpointError, ConfigError, SpaceError
 from aioseed.host.acting import BuiltAgent, build_agent
 from aioseed.host.config import RunConfig
+from aioseed.training.manifest import NAME as MANIFEST
 from aioseed.training.rundir import CHECKPOINTS, CONFIG
 from aioseed.training.store import Checkpoint, CheckpointStore
 from aioseed.training.trees import restore_arrays, subtree
@@ -19,8 +20,9 @@ from aioseed.validation import validate
 
 
 class SavedRun(NamedTuple):
-    """Hold what is needed to act as a run's newest checkpoint does."""
+    """Hold what is needed to act as a checkpoint of a run does."""
 
+    run_dir: Path
     config: RunConfig
     described: Description
     built: BuiltAgent
@@ -29,18 +31,15 @@ class SavedRun(NamedTuple):
 
 
 def load_run(path: Path) -> SavedRun:
-    """Read the newest sound checkpoint of the run in `path`. The run may be going on.
+    """Read the newest sound checkpoint of the run in `path`, or the one that `path` is. The run may be going on.
 
     Raises:
-        CheckpointError: There is no run, or none of its checkpoints is sound.
+        CheckpointError: There is no run, none of its checkpoints is sound, or this one is not.
         ConfigError, PluginError, SpaceError: Its agent or network cannot be built here.
     """
-    if not path.is_dir():
-        raise CheckpointError(f"there is no run directory {path}", path=str(path))
-    checkpoint = CheckpointStore(path / CHECKPOINTS).newest()
-    if checkpoint is None:
-        what = "never completed a save: there is no policy in it" if (path / CONFIG).exists() else "holds no run"
-        raise CheckpointError(f"{path} {what}", path=str(path))
+    path = path.absolute()
+    is_checkpoint = (path / MANIFEST).is_file() or path.parent.name == CHECKPOINTS
+    checkpoint = CheckpointStore(path.parent).at(path.name) if is_checkpoint else _newest(path)
     config, described = _said_in(checkpoint)
     transforms = [section.section() for section in config.transforms]
     built = build_agent(config.agent.section(), config.network.section(), described.spec, transforms)
@@ -49,7 +48,23 @@ def load_run(path: Path) -> SavedRun:
     template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
     learner = restore_arrays(template, subtree(checkpoint.arrays, "learner"), path=str(checkpoint.path))
     params = built.agent.published(learner)
-    return SavedRun(config, described, built, jax.device_put(params), checkpoint.manifest.step)
+    return SavedRun(run_directory_of(path), config, described, built, jax.device_put(params), checkpoint.manifest.step)
+
+
+def run_directory_of(path: Path) -> Path:
+    """Return the run's directory where `path` is a checkpoint in it; otherwise `path`."""
+    above = path.absolute().parent
+    return above.parent if above.name == CHECKPOINTS else path
+
+
+def _newest(path: Path) -> Checkpoint:
+    if not path.is_dir():
+        raise CheckpointError(f"there is no run directory {path}", path=str(path))
+    checkpoint = CheckpointStore(path / CHECKPOINTS).newest()
+    if checkpoint is None:
+        what = "never completed a save: there is no policy in it" if (path / CONFIG).exists() else "holds no run"
+        raise CheckpointError(f"{path} {what}", path=str(path))
+    return checkpoint
 
 
 def _said_in(checkpoint: Checkpoint) -> tuple[RunConfig, Description]:

@@ -174,6 +174,23 @@ class CheckpointStore:
             raise CheckpointError(message, path=str(self._directory))
         return None
 
+    def at(self, name: str) -> Checkpoint:
+        """Return the checkpoint in the folder `name`.
+
+        Raises:
+            CheckpointError: There is none, or it does not verify.
+        """
+        path = self._directory / name
+        if not _NAME.fullmatch(name):
+            raise CheckpointError(
+                f"{path} is called otherwise than a checkpoint: a copy keeps its name", path=str(path)
+            )
+        try:
+            return self._read(path)
+        except (OSError, Unsound) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise CheckpointError(f"{path} is no sound checkpoint: {reason}", path=str(path)) from error
+
     def findings(self) -> Iterator[Finding]:
         """Read every checkpoint, newest first, and say what each is worth. Changes nothing, needs no ownership.
 
