@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel
 
@@ -20,6 +21,9 @@ from aioseed.serving.inference import Acting, ActRows
 from aioseed.specs import ArraySpec, leaf_paths, spec_leaves, unflatten
 from aioseed.types import EnvironmentSpec, UnrollLayout
 from aioseed.validation import validate
+
+Greedy: TypeAlias = Literal["never", "evaluating", "always"]
+"""Which rows take the likeliest action: none, those of the role evaluate if an agent draws (beside training), all."""
 
 
 class BuiltAgent(NamedTuple):
@@ -82,7 +86,7 @@ def agent_options(section: Mapping[str, object]) -> tuple[AgentPlugin[BaseModel]
     return plugin, validate(plugin.config_type, options, "agent")
 
 
-def acting_of(built: BuiltAgent, *, greedy: bool) -> Acting:
+def acting_of(built: BuiltAgent, *, greedy: Greedy) -> Acting:
     """Return the agent as inference sees it."""
     agent, spec = built
     initial, tree = jax.tree_util.tree_flatten(agent.initial_state())
@@ -99,8 +103,10 @@ def acting_of(built: BuiltAgent, *, greedy: bool) -> Acting:
             epoch_low=rows.epoch_low,
             sequence=rows.sequence,
             evaluation=rows.evaluation,
+            takes_mode=rows.evaluation if greedy == "evaluating" else jnp.zeros_like(rows.evaluation),
         )
-        out, after = agent.act(params, key, jax.tree_util.tree_unflatten(tree, list(state)), inputs, greedy)
+        before = jax.tree_util.tree_unflatten(tree, list(state))
+        out, after = agent.act(params, key, before, inputs, greedy == "always")
         return out.action, jax.tree_util.tree_leaves(out.extras), jax.tree_util.tree_leaves(after)
 
     return Acting(initial, act)

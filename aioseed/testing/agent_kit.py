@@ -21,6 +21,7 @@ from aioseed.types import FINAL, FIRST, TERMINATED, TRUNCATED, EnvironmentSpec
 _BATCH = 32
 _STEPS = 9
 _TOLERANCE = 1e-4
+_MODES = 0.8
 
 
 def check_agent(agent: Agent, spec: EnvironmentSpec) -> None:
@@ -94,6 +95,7 @@ class AgentUnderTest:
             jnp.asarray(np.full(_BATCH, 5, np.uint32)),
             jnp.asarray(np.full(_BATCH, sequence, np.uint32)),
             jnp.zeros(_BATCH, jnp.bool_),
+            jnp.zeros(_BATCH, jnp.bool_),
         )
 
     def unroll(
@@ -152,10 +154,11 @@ def check_loss(subject: AgentUnderTest) -> None:
 
 
 def check_noise(subject: AgentUnderTest) -> None:
-    """Check that an action depends on its own row alone, noise included, and a greedy one on no noise."""
+    """Check that an action depends on its own row alone, noise included, and one that takes the mode on no noise."""
     generator = np.random.default_rng(2)
     rows, others = (subject.rows(generator, np.zeros(_BATCH, np.uint8)) for _ in range(2))
-    others = others._replace(slot=others.slot + _BATCH)
+    marked = jnp.ones(_BATCH, jnp.bool_)
+    others = others._replace(slot=others.slot + _BATCH, evaluation=marked, takes_mode=marked)
     state = subject.fresh_state()
     once, _ = subject.act(rows, state)
     _assert_equal("act answered differently to the same question", once, subject.act(rows, state)[0])
@@ -164,12 +167,18 @@ def check_noise(subject: AgentUnderTest) -> None:
     moved, _ = subject.act(_take(rows, order), state)
     _assert_equal("the answer to a row depends on its place in the batch", _take(once, order), moved)
 
-    mixed, _ = subject.act(jax.tree.map(lambda mine, other: np.concatenate([mine[:1], other[1:]]), rows, others), state)
-    one = np.arange(1)
-    _assert_equal("the answer to a row depends on the other rows", _take(once, one), _take(mixed, one))
+    half = np.arange(_BATCH // 2)
+    joined = jax.tree.map(lambda mine, other: np.concatenate([mine[half], other[half.size :]]), rows, others)
+    mixed, _ = subject.act(joined, state)
+    _assert_equal("the answer to a row depends on the other rows", _take(once, half), _take(mixed, half))
 
     greedy, _ = subject.act(rows, state, greedy=True)
     _assert_equal("a greedy action depends on the key", greedy, subject.act(rows, state, greedy=True, seed=2)[0])
+
+    # Not all need agree: an agent may explore a little in evaluation.
+    measured, _ = subject.act(rows._replace(evaluation=marked, takes_mode=marked), state)
+    alike = (np.asarray(measured.action) == greedy.action).reshape(_BATCH, -1).all(axis=1).mean()
+    assert alike >= _MODES, f"rows that take the mode are drawn: only {alike:.0%} of them answer as greedy ones do"
 
 
 def check_first_rows(subject: AgentUnderTest) -> None:

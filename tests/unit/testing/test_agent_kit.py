@@ -66,6 +66,21 @@ def noise_when_greedy(agent: Agent) -> Agent:
     return agent._replace(act=lambda params, key, state, rows, greedy: agent.act(params, key, state, rows, False))
 
 
+def draws_where_measured(agent: Agent) -> Agent:
+    def act(params, key, state, rows, greedy):
+        return agent.act(params, key, state, rows._replace(takes_mode=jnp.zeros_like(rows.takes_mode)), greedy)
+
+    return agent._replace(act=act)
+
+
+def measured_together(agent: Agent) -> Agent:
+    def act(params, key, state, rows, greedy):
+        any_row = jnp.broadcast_to(jnp.any(rows.takes_mode), rows.takes_mode.shape)
+        return agent.act(params, key, state, rows._replace(takes_mode=any_row), greedy)
+
+    return agent._replace(act=act)
+
+
 def no_reset(agent: Agent) -> Agent:
     def act(params, key, state, rows, greedy):
         return agent.act(params, key, state, rows._replace(flags=rows.flags & ~FIRST), greedy)
@@ -126,6 +141,8 @@ def test_a_sound_agent_passes() -> None:
         (extras_unnamed, agent_kit.check_act, "extras"),
         (noise_by_place, agent_kit.check_noise, "its place in the batch"),
         (noise_when_greedy, agent_kit.check_noise, "greedy action depends on the key"),
+        (draws_where_measured, agent_kit.check_noise, "rows that take the mode are drawn"),
+        (measured_together, agent_kit.check_noise, "depends on the other rows"),
         (no_reset, agent_kit.check_first_rows, "not reset at a first row"),
         (mean_instead_of_sum, agent_kit.check_sums, "not a sum"),
         (loss_noise_by_place, agent_kit.check_sums, "the loss of an unroll depends on its place"),
