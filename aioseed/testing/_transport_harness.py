@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
-from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError, UsageError
+from aioseed.errors import AioseedError, ChannelClosed, ConnectError
 from aioseed.transport.channel import Channel, DialOptions, Listener, ListenOptions, Transport
 from aioseed.transport.keyring import Keyring
 from aioseed.transport.token import Secret
@@ -88,7 +88,7 @@ async def refused(
     transport: Transport,
     url: str,
     options: DialOptions,
-    kind: type[ConnectError] | type[AuthenticationError] | type[UsageError],
+    kind: type[AioseedError],
 ) -> None:
     """Expect that dialling raises `kind`."""
     try:

@@ -13,9 +13,18 @@ import pytest
 from aioseed_websocket import WebSocketTransport
 
 from aioseed.errors import ChannelClosed
-from aioseed.testing import _transport_endings, _transport_messages
+from aioseed.testing import _transport_doors, _transport_endings, _transport_messages
 from aioseed.testing.transport_kit import TRANSPORT_CHECKS, check_transport
-from aioseed.transport import Channel, DialOptions, Handler, Listener, ListenOptions, MemoryTransport, Transport
+from aioseed.transport import (
+    Channel,
+    ClientTls,
+    DialOptions,
+    Handler,
+    Listener,
+    ListenOptions,
+    MemoryTransport,
+    Transport,
+)
 from aioseed.transport.keyring import Credential
 from aioseed.transport.memory import MemoryChannel
 from aioseed.types import Payload
@@ -181,6 +190,46 @@ class WaitsForTheSilent(WebSocketTransport):
         return await super().listen(url, handler, options._replace(handshake_timeout_s=1e6))
 
 
+class Overfull(WebSocketTransport):
+    async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
+        return await super().listen(url, handler, options._replace(max_connections=8192))
+
+
+class Tells(WebSocketTransport):
+    """Tell something else than what is refused."""
+
+    def __init__(self, *told: tuple[str, str]) -> None:
+        super().__init__()
+        self._told = told
+
+    async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
+        def report(what: str, peer: str) -> None:
+            for words in self._told:
+                options.report(*words)
+
+        return await super().listen(url, handler, options._replace(report=report))
+
+
+class TrustsAnybody(WebSocketTransport):
+    async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
+        if options.tls is not None:
+            self._trust = ClientTls(options.tls.material.fingerprint)
+        return await super().listen(url, handler, options)
+
+    async def dial(self, url: str, options: DialOptions) -> Channel:
+        return await super().dial(url, options._replace(tls=self._trust))
+
+
+class InTheClear(Saboteur):
+    """Be secure by name alone."""
+
+    schemes = ("memory", "memorys")
+    secure_schemes = frozenset({"memorys"})
+
+    async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
+        return await super().listen(url.replace("memorys:", "memory:"), handler, options)
+
+
 async def run(name: str, transport: Transport, url: str = "memory://here:0") -> None:
     @asynccontextmanager
     async def make() -> AsyncIterator[tuple[Transport, str]]:
@@ -226,6 +275,13 @@ async def test_broken_promise_is_found(name: str, saboteur: Saboteur) -> None:
     [
         ("dial_to_the_mute_fails", NeverGivesUp, "dial gives up after connect_timeout_s"),
         ("silence_is_cut", WaitsForTheSilent, "a connection that says nothing is cut"),
+        ("channels_are_bounded", Overfull, "2 channels are let in where max_connections is that, not 32"),
+        ("channels_are_bounded", Tells, "each is reported once, as too_many_connections"),
+        ("slow_reader_is_cut", Tells, "a channel that is cut is reported once, as slow_reader"),
+        ("refusals_are_reported", Tells, "a wrong token is reported as bad_token, once"),
+        ("refusals_are_reported", lambda: Tells(*[("bad_token", "::1")] * 2), "a wrong token is reported as bad_token"),
+        ("refusals_are_reported", lambda: Tells(("bad_token", "")), "a report names the peer's address"),
+        ("tls_is_kept", TrustsAnybody, "raises CertificateError"),
         (
             "broken_connection_is_told",
             lambda: Wrapping(TooClean),
@@ -245,6 +301,11 @@ async def test_a_broken_promise_about_connections_is_found(
         await run(name, saboteur(), "ws://127.0.0.1:0")
 
 
+async def test_a_scheme_that_is_secure_by_name_alone_is_found() -> None:
+    with pytest.raises(AssertionError, match="listening at memorys://here:0 without a certificate raises ListenError"):
+        await run("tls_is_kept", InTheClear())
+
+
 @pytest.mark.virtual_time
 async def test_one_call_runs_every_check() -> None:
     @asynccontextmanager
@@ -261,9 +322,11 @@ def test_every_check_says_what_it_holds_a_transport_to() -> None:
         assert check.__doc__
 
 
-@pytest.mark.parametrize("part", [_transport_messages, _transport_endings])
+@pytest.mark.parametrize("part", [_transport_doors, _transport_messages, _transport_endings])
 def test_no_check_is_left_out(part: ModuleType) -> None:
     written = {
-        name for name, value in vars(part).items() if iscoroutinefunction(value) and value.__module__ == part.__name__
+        name
+        for name, value in vars(part).items()
+        if iscoroutinefunction(value) and value.__module__ == part.__name__ and not name.startswith("_")
     }
     assert written and written <= set(TRANSPORT_CHECKS)
