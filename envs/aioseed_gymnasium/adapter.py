@@ -188,7 +188,8 @@ class PlainEnvironment:
         except Exception as error:
             raise self._blame(observations, rewards, error) from error
         for row in views.not_finite().tolist():
-            self._write_first(views, row, self._rebuild(row, NotFiniteError()))
+            what = "an observation" if np.isfinite(views.reward[row]) else "a reward"
+            self._write_first(views, row, self._rebuild(row, NotFiniteError(what)))
 
     def _write_first(self, views: Rows, row: int, observation: object) -> None:
         """Write one FIRST row; an observation that is not finite costs a rebuild."""
@@ -201,7 +202,7 @@ class PlainEnvironment:
             views.write_one(row, observation)
             if views.row_is_finite(row):
                 return
-            observation = self._rebuild(row, NotFiniteError())
+            observation = self._rebuild(row, NotFiniteError("an observation"))
 
     def _blame(self, observations: list[object], rewards: list[object], error: Exception) -> EnvironmentFailed:
         for label, observation, reward in zip(self._labels, observations, rewards, strict=True):

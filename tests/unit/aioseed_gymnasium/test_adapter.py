@@ -313,7 +313,7 @@ def test_a_reward_that_is_not_finite_costs_a_rebuild(group, ladder):
     run.reset()
     run.step()
     assert (run.flags, run.rewards) == ([FIRST], [0.0])
-    with pytest.raises(EnvironmentFailed, match="it returned a number that is not finite"):
+    with pytest.raises(EnvironmentFailed, match="it returned a reward that is not finite"):
         run.step()
 
 
