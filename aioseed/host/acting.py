@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from aioseed.agents.agent import ActInput, Agent, AgentPlugin
 from aioseed.agents.transformed import transformed
 from aioseed.errors import ConfigError, SpaceError
+from aioseed.host.forms import checked_agent, checked_answer, extras_of
 from aioseed.host.makers import maker
 from aioseed.nets.network import Network
 from aioseed.nets.transforms import Transform, chain
@@ -43,20 +44,21 @@ def build_agent(
 
     Raises:
         ConfigError: An option of the agent, the network or a transform is wrong.
-        PluginError: No such agent, network or transform.
+        PluginError: No such agent, network or transform, or what the agent's plug-in built is no agent.
         SpaceError: The agent cannot take these spaces, or JAX would cut an observation's numbers to 32 bits.
     """
     _check_computable(spec)
     plugin, config = agent_options(agent_section)
+    name = str(agent_section["name"])
     network = maker("aioseed.nets", network_section, "network", Network)
     if not transform_sections:
-        return BuiltAgent(plugin.build(config, spec, network), spec)
+        return BuiltAgent(checked_agent(plugin.build(config, spec, network), name), spec)
     makers = [
         maker("aioseed.transforms", section, f"transforms.{i}", Transform)
         for i, section in enumerate(transform_sections)
     ]
     transform = chain(spec.observation, makers)
-    agent = plugin.build(config, spec._replace(observation=transform.observation), network)
+    agent = checked_agent(plugin.build(config, spec._replace(observation=transform.observation), network), name)
     return BuiltAgent(transformed(agent, transform), spec)
 
 
@@ -87,7 +89,7 @@ def agent_options(section: Mapping[str, object]) -> tuple[AgentPlugin[BaseModel]
 
 
 def acting_of(built: BuiltAgent, *, greedy: Greedy) -> Acting:
-    """Return the agent as inference sees it."""
+    """Return the agent as inference sees it; its `act` raises PluginError, when traced, for arrays of another form."""
     agent, spec = built
     initial, tree = jax.tree_util.tree_flatten(agent.initial_state())
 
@@ -106,7 +108,8 @@ def acting_of(built: BuiltAgent, *, greedy: Greedy) -> Acting:
             takes_mode=rows.evaluation if greedy == "evaluating" else jnp.zeros_like(rows.evaluation),
         )
         before = jax.tree_util.tree_unflatten(tree, list(state))
-        out, after = agent.act(params, key, before, inputs, greedy == "always")
+        answer = agent.act(params, key, before, inputs, greedy == "always")
+        out, after = checked_answer(agent, spec.action.array, answer)
         return out.action, jax.tree_util.tree_leaves(out.extras), jax.tree_util.tree_leaves(after)
 
     return Acting(initial, act)
@@ -115,8 +118,7 @@ def acting_of(built: BuiltAgent, *, greedy: Greedy) -> Acting:
 def layout_of(built: BuiltAgent, unroll_steps: int) -> UnrollLayout:
     """Return the shape of the agent's unrolls."""
     agent, spec = built
-    is_spec = lambda leaf: isinstance(leaf, ArraySpec)  # noqa: E731 - a predicate of one line
-    extras = tuple(jax.tree_util.tree_leaves(agent.extras(), is_leaf=is_spec))
+    extras = tuple(extras_of(agent))
     state = tuple(
         ArraySpec(np.dtype(leaf.dtype).name, tuple(leaf.shape))
         for leaf in jax.tree_util.tree_leaves(agent.initial_state())
