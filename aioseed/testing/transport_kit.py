@@ -41,6 +41,7 @@ TRANSPORT_CHECKS: Mapping[str, Check] = MappingProxyType(
         "send_waits_for_a_slow_reader": messages.send_waits_for_a_slow_reader,
         "close_delivers_what_was_sent": endings.close_delivers_what_was_sent,
         "close_is_final_and_idempotent": endings.close_is_final_and_idempotent,
+        "peers_have_addresses": endings.peers_have_addresses,
         "cancelled_close_still_ends": endings.cancelled_close_still_ends,
         "listener_close_ends_channels": endings.listener_close_ends_channels,
         "dial_to_nobody_fails": endings.dial_to_nobody_fails,

@@ -134,6 +134,29 @@ class Mistaken(Wrapped):
         self.credential = Mistaken.first
 
 
+class Nameless(Wrapped):
+    @property
+    def peer(self) -> str:
+        return ""
+
+
+class ForgetsItsPeer(Wrapped):
+    over = False
+
+    @property
+    def peer(self) -> str:
+        return "nobody" if self.over else self.inner.peer
+
+    async def close(self, reason: str = "") -> None:
+        self.over = True
+        await self.inner.close(reason)
+
+
+class NeverCloses(Wrapped):
+    async def close(self, reason: str = "") -> None:
+        await asyncio.Event().wait()
+
+
 class LetsForeignErrorsOut(Wrapped):
     async def receive(self) -> bytes:
         try:
@@ -299,6 +322,25 @@ async def test_a_broken_promise_about_connections_is_found(
 ) -> None:
     with pytest.raises(AssertionError, match=promise):
         await run(name, saboteur(), "ws://127.0.0.1:0")
+
+
+@pytest.mark.parametrize(
+    ("wrap", "promise"),
+    [(Nameless, "peer is the address of the other side"), (ForgetsItsPeer, "peer is the same after the end")],
+)
+async def test_a_peer_without_a_name_is_found(wrap: Callable[[Channel], Channel], promise: str) -> None:
+    with pytest.raises(AssertionError, match=promise):
+        await run("peers_have_addresses", Saboteur(wrap))
+
+
+@pytest.mark.virtual_time
+async def test_a_check_that_does_not_end_says_which_promise_is_broken() -> None:
+    said = (
+        r"not over after 15 s, where it waits in close_is_final_and_idempotent \(.*\)\. "
+        "close_is_final_and_idempotent: Closing twice, together and later, is one close"
+    )
+    with pytest.raises(AssertionError, match=said):
+        await run("close_is_final_and_idempotent", Saboteur(NeverCloses))
 
 
 async def test_a_scheme_that_is_secure_by_name_alone_is_found() -> None:
