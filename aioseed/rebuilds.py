@@ -55,7 +55,11 @@ def close_quietly(environment: object, label: str) -> None:
 
 
 class NotFiniteError(ValueError):
-    """Stand for the failure of an environment that returned an infinite number or no number."""
+    """Stand for the failure of an environment that returned an infinite number or no number.
 
-    def __init__(self) -> None:
-        super().__init__("it returned a number that is not finite")
+    Args:
+        what: Where it stood, as far as that is known.
+    """
+
+    def __init__(self, what: str = "a number") -> None:
+        super().__init__(f"it returned {what} that is not finite")

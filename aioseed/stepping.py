@@ -44,6 +44,7 @@ class SingleEnvironment(Protocol):
 
 
 _MOST = float(np.finfo(np.float32).max)
+_ARRAYS = (np.ndarray, np.generic)
 
 
 class SequentialEnvironments:
@@ -127,8 +128,8 @@ class SequentialEnvironments:
                 continue
             try:
                 outcome = env.step(actions[row])
-                if not (_travels(outcome) and _finite(outcome.observation)):
-                    raise NotFiniteError
+                _check_numbers(outcome)
+                _check_finite(outcome.observation)
             except Exception as error:
                 self._rebuild(row, error, columns)
                 continue
@@ -145,8 +146,7 @@ class SequentialEnvironments:
         """Reset one environment and write its FIRST row."""
         try:
             observation = self._envs[row].reset(seed)
-            if not _finite(observation):
-                raise NotFiniteError
+            _check_finite(observation)
         except Exception as error:
             self._rebuild(row, error, columns)
             return
@@ -160,8 +160,7 @@ class SequentialEnvironments:
             try:
                 self._envs[row] = self._build()
                 observation = self._envs[row].reset(self._rebuilds[row].seed_after(self._seeds[row]))
-                if not _finite(observation):
-                    raise NotFiniteError
+                _check_finite(observation)
             except Exception as again:
                 error = again
                 continue
@@ -176,6 +175,11 @@ class SequentialEnvironments:
         columns.metrics[row] = 0.0
 
     def _write(self, row: int, outcome: Outcome, columns: StepColumns) -> None:
+        if len(outcome.metrics) != len(self._metrics):
+            # NumPy would spread one number over all metrics.
+            raise EnvironmentFailed(
+                f"{self._labels[row]} returned {len(outcome.metrics)} metrics where {len(self._metrics)} are declared"
+            )
         self._due[row] = outcome.terminated or outcome.truncated
         self._write_observation(row, outcome.observation, columns)
         columns.flags[row] = TERMINATED if outcome.terminated else TRUNCATED if outcome.truncated else 0
@@ -183,19 +187,37 @@ class SequentialEnvironments:
         columns.metrics[row] = outcome.metrics
 
     def _write_observation(self, row: int, observation: Leaves, columns: StepColumns) -> None:
+        if not isinstance(observation, tuple) or len(observation) != len(self._leaves):
+            given = f"a tuple of {len(observation)}" if isinstance(observation, tuple) else _name_of(observation)
+            raise EnvironmentFailed(
+                f"{self._labels[row]} returned a wrong observation: {given} where a tuple of arrays is expected, one "
+                f"for each leaf of the spec, here {len(self._leaves)}"
+            )
         for leaf, value, column in zip(self._leaves, observation, columns.observation, strict=True):
-            if value.shape != leaf.shape or value.dtype != leaf.numpy_dtype:
+            if not isinstance(value, _ARRAYS) or value.shape != leaf.shape or value.dtype != leaf.numpy_dtype:
                 raise EnvironmentFailed(
-                    f"{self._labels[row]} returned a wrong observation: {value.dtype}{list(value.shape)} where "
+                    f"{self._labels[row]} returned a wrong observation: {_name_of(value)} where "
                     f"{leaf.dtype}{list(leaf.shape)} is expected"
                 )
             column[row] = value
 
 
-def _travels(outcome: Outcome) -> bool:
-    """Say whether reward and metrics are finite as float32, as which they travel."""
-    return all(-_MOST <= number <= _MOST for number in (outcome.reward, *outcome.metrics))
+def _name_of(value: object) -> str:
+    return f"{value.dtype}{list(value.shape)}" if isinstance(value, _ARRAYS) else type(value).__name__
 
 
-def _finite(observation: Leaves) -> bool:
-    return all(leaf.dtype.kind != "f" or bool(np.isfinite(leaf).all()) for leaf in observation)
+def _check_numbers(outcome: Outcome) -> None:
+    """Raise an error unless reward and metrics are numbers and finite as float32, as which they travel."""
+    for place, number in enumerate((outcome.reward, *outcome.metrics)):
+        what = "a metric" if place else "a reward"
+        if not isinstance(number, float | int | np.number) and (np.ndim(number) or not hasattr(number, "__float__")):
+            raise TypeError(f"it returned {what} that is not one number: {number!r}"[:200])
+        if not -_MOST <= number <= _MOST:
+            raise NotFiniteError(what)
+
+
+def _check_finite(observation: Leaves) -> None:
+    """Raise NotFiniteError unless all of an observation is finite; what is no array is left to the writing."""
+    for leaf in observation:
+        if isinstance(leaf, _ARRAYS) and leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+            raise NotFiniteError("an observation")

@@ -45,6 +45,7 @@ class ActInput(NamedTuple):
     epoch_low: jax.Array  # uint32[B], low 32 bits of the epoch xor its high 32 bits
     sequence: jax.Array  # uint32[B]
     evaluation: jax.Array  # bool[B], True in the role evaluate: nothing is added there to what the policy itself draws
+    takes_mode: jax.Array  # bool[B], True where a policy that is drawn from takes its mode: such rows beside training
 
 
 class ActOutput(NamedTuple):
@@ -110,7 +111,7 @@ class ActFunction(Protocol):
             key: One per run. The noise of a row comes from it and the row's slot, epoch and sequence number alone.
             state: Leaves [B, ...], the recurrent state of each row's slot; the agent resets it at first rows.
             rows: The batch.
-            greedy: Static. True takes the most likely action.
+            greedy: Static. True takes the most likely action at every row.
         """
 
 

@@ -92,7 +92,7 @@ class Laboratory:
         optimizer = make_optimizer(self.training, UNROLL_STEPS)
         self.state = init_state(agent, optimizer, jax.random.key(RUN_SEED), Placement((self.device,)))
         self.steps = StepLayout(COUNTING_SPEC.observation, len(METRICS))
-        self._acting = acting_of(built, greedy=False)
+        self._acting = acting_of(built, greedy="evaluating")
         self._compiled = compiled
 
     def engine(

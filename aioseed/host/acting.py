@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel
 
 from aioseed.agents.agent import ActInput, Agent, AgentPlugin
 from aioseed.agents.transformed import transformed
 from aioseed.errors import ConfigError, SpaceError
+from aioseed.host.forms import checked_agent, checked_answer, extras_of
 from aioseed.host.makers import maker
 from aioseed.nets.network import Network
 from aioseed.nets.transforms import Transform, chain
@@ -20,6 +22,9 @@ from aioseed.serving.inference import Acting, ActRows
 from aioseed.specs import ArraySpec, leaf_paths, spec_leaves, unflatten
 from aioseed.types import EnvironmentSpec, UnrollLayout
 from aioseed.validation import validate
+
+Greedy: TypeAlias = Literal["never", "evaluating", "always"]
+"""Which rows take the likeliest action: none, those of the role evaluate if an agent draws (beside training), all."""
 
 
 class BuiltAgent(NamedTuple):
@@ -39,20 +44,21 @@ def build_agent(
 
     Raises:
         ConfigError: An option of the agent, the network or a transform is wrong.
-        PluginError: No such agent, network or transform.
+        PluginError: No such agent, network or transform, or what the agent's plug-in built is no agent.
         SpaceError: The agent cannot take these spaces, or JAX would cut an observation's numbers to 32 bits.
     """
     _check_computable(spec)
     plugin, config = agent_options(agent_section)
+    name = str(agent_section["name"])
     network = maker("aioseed.nets", network_section, "network", Network)
     if not transform_sections:
-        return BuiltAgent(plugin.build(config, spec, network), spec)
+        return BuiltAgent(checked_agent(plugin.build(config, spec, network), name), spec)
     makers = [
         maker("aioseed.transforms", section, f"transforms.{i}", Transform)
         for i, section in enumerate(transform_sections)
     ]
     transform = chain(spec.observation, makers)
-    agent = plugin.build(config, spec._replace(observation=transform.observation), network)
+    agent = checked_agent(plugin.build(config, spec._replace(observation=transform.observation), network), name)
     return BuiltAgent(transformed(agent, transform), spec)
 
 
@@ -82,8 +88,8 @@ def agent_options(section: Mapping[str, object]) -> tuple[AgentPlugin[BaseModel]
     return plugin, validate(plugin.config_type, options, "agent")
 
 
-def acting_of(built: BuiltAgent, *, greedy: bool) -> Acting:
-    """Return the agent as inference sees it."""
+def acting_of(built: BuiltAgent, *, greedy: Greedy) -> Acting:
+    """Return the agent as inference sees it; its `act` raises PluginError, when traced, for arrays of another form."""
     agent, spec = built
     initial, tree = jax.tree_util.tree_flatten(agent.initial_state())
 
@@ -99,8 +105,11 @@ def acting_of(built: BuiltAgent, *, greedy: bool) -> Acting:
             epoch_low=rows.epoch_low,
             sequence=rows.sequence,
             evaluation=rows.evaluation,
+            takes_mode=rows.evaluation if greedy == "evaluating" else jnp.zeros_like(rows.evaluation),
         )
-        out, after = agent.act(params, key, jax.tree_util.tree_unflatten(tree, list(state)), inputs, greedy)
+        before = jax.tree_util.tree_unflatten(tree, list(state))
+        answer = agent.act(params, key, before, inputs, greedy == "always")
+        out, after = checked_answer(agent, spec.action.array, answer)
         return out.action, jax.tree_util.tree_leaves(out.extras), jax.tree_util.tree_leaves(after)
 
     return Acting(initial, act)
@@ -109,8 +118,7 @@ def acting_of(built: BuiltAgent, *, greedy: bool) -> Acting:
 def layout_of(built: BuiltAgent, unroll_steps: int) -> UnrollLayout:
     """Return the shape of the agent's unrolls."""
     agent, spec = built
-    is_spec = lambda leaf: isinstance(leaf, ArraySpec)  # noqa: E731 - a predicate of one line
-    extras = tuple(jax.tree_util.tree_leaves(agent.extras(), is_leaf=is_spec))
+    extras = tuple(extras_of(agent))
     state = tuple(
         ArraySpec(np.dtype(leaf.dtype).name, tuple(leaf.shape))
         for leaf in jax.tree_util.tree_leaves(agent.initial_state())

@@ -228,7 +228,7 @@ def _serving(
 
     intake = Intake(steps, ActionLayout(spec.action), table, actions, limits, submit, aligned_zeros)
     engine = InferenceEngine(
-        acting_of(run.built, greedy=greedy),
+        acting_of(run.built, greedy="always" if greedy else "never"),
         spec.action.array,
         steps,
         FixedPolicy(Policy(run.version, run.params)),

@@ -36,7 +36,7 @@ class LoadedPolicy:
         run = load_run(Path(path))
         self.spec: EnvironmentSpec = run.built.spec
         self.version = run.version
-        acting = acting_of(run.built, greedy=greedy)
+        acting = acting_of(run.built, greedy="always" if greedy else "never")
         self._params = run.params
         self._key = jax.random.key(seed)
         self._initial: list[np.ndarray | jax.Array] = [np.asarray(leaf)[None] for leaf in acting.initial_state]

@@ -138,7 +138,7 @@ def build_runtime(
         experience.versions_after if lockstep_rows else None,
     )
     engine = InferenceEngine(
-        acting_of(built, greedy=False),
+        acting_of(built, greedy="evaluating"),
         contract.spec.action.array,
         steps,
         board,

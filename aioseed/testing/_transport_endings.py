@@ -62,6 +62,17 @@ async def close_is_final_and_idempotent(transport: Transport, url: str) -> None:
 
 
 @check
+async def peers_have_addresses(transport: Transport, url: str) -> None:
+    """Both ends name their peer, for logs, and go on to do so once the channel has ended."""
+    async with open_pairs(transport, url) as [(near, far, _)]:
+        named = [(channel, channel.peer) for channel in (near, far)]
+        expect(all(isinstance(peer, str) and peer for _, peer in named), "peer is the address of the other side, a str")
+        await asyncio.gather(near.close(), ended(far))
+        await far.close()
+        expect(all(channel.peer == peer for channel, peer in named), "peer is the same after the end")
+
+
+@check
 async def cancelled_close_still_ends(transport: Transport, url: str) -> None:
     """A close that is cancelled at any point cuts the channel: no side waits for ever."""
     async with open_pairs(transport, url, channels=4) as pairs:

@@ -9,10 +9,11 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
-from aioseed.errors import AuthenticationError, ChannelClosed, ConnectError, UsageError
+from aioseed.errors import AioseedError, ChannelClosed, ConnectError
 from aioseed.transport.channel import Channel, DialOptions, Listener, ListenOptions, Transport
 from aioseed.transport.keyring import Keyring
 from aioseed.transport.token import Secret
@@ -26,6 +27,7 @@ TOKEN = Secret("kit")
 MAX_MESSAGE_BYTES = 2 * 2**20
 CHECK_TIMEOUT_S = 15.0
 SETTLE_TIMEOUT_S = 2.0
+_CANCELS = 8
 
 
 class Pair(NamedTuple):
@@ -42,16 +44,46 @@ def check(body: Callable[[Transport, str], Coroutine[None, None, None]]) -> Chec
     @functools.wraps(body)
     async def bounded(make: Make) -> None:
         before = asyncio.all_tasks()
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
-            async with make() as (transport, url):
-                await body(transport, url)
-            left = asyncio.all_tasks() - before
-            if left:
-                await asyncio.wait(left, timeout=SETTLE_TIMEOUT_S)
+        await _in_time(_with_transport(body, make), f"{body.__name__}: {(body.__doc__ or '').strip()}")
+        left = asyncio.all_tasks() - before
+        if left:
+            await asyncio.wait(left, timeout=SETTLE_TIMEOUT_S)
         left = {task for task in left if not task.done()}
         expect(not left, f"no task is left behind, but {left} are")
 
     return bounded
+
+
+async def _with_transport(body: Callable[[Transport, str], Coroutine[None, None, None]], make: Make) -> None:
+    async with make() as (transport, url):
+        await body(transport, url)
+
+
+async def _in_time(running: Coroutine[None, None, None], promise: str) -> None:
+    """Wait for a check, which fails after `CHECK_TIMEOUT_S` with its promise and the place where it hangs."""
+    task = asyncio.get_running_loop().create_task(running)
+    try:
+        await asyncio.wait({task}, timeout=CHECK_TIMEOUT_S)
+        if task.done():
+            return task.result()
+        place = _place_of(running)
+    finally:
+        for _ in range(_CANCELS):  # what is tidied up after the first may hang as well
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=SETTLE_TIMEOUT_S / _CANCELS)
+    raise AssertionError(f"not over after {CHECK_TIMEOUT_S:g} s, where it waits in {place}. {promise}")
+
+
+def _place_of(running: object) -> str:
+    """Return the innermost line at which a coroutine waits that is no part of asyncio."""
+    place = "nothing"
+    while running is not None:
+        frame = getattr(running, "cr_frame", None) or getattr(running, "ag_frame", None)
+        if frame is not None and "asyncio" not in Path(frame.f_code.co_filename).parts:
+            place = f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"
+        running = getattr(running, "cr_await", None) or getattr(running, "ag_await", None)
+    return place
 
 
 def expect(holds: bool, promise: str) -> None:
@@ -88,7 +120,7 @@ async def refused(
     transport: Transport,
     url: str,
     options: DialOptions,
-    kind: type[ConnectError] | type[AuthenticationError] | type[UsageError],
+    kind: type[AioseedError],
 ) -> None:
     """Expect that dialling raises `kind`."""
     try:

@@ -194,7 +194,10 @@ async def refuses_a_second_receiver(transport: Transport, url: str) -> None:
 @check
 async def slow_reader_is_cut(transport: Transport, url: str) -> None:
     """Sending without waiting to a peer that never reads ends the channel instead of filling the memory."""
-    options = ListenOptions(Keyring.of(TOKEN), MAX_MESSAGE_BYTES, send_buffer_bytes=2**16)
+    told: list[str] = []
+    options = ListenOptions(
+        Keyring.of(TOKEN), MAX_MESSAGE_BYTES, send_buffer_bytes=2**16, report=lambda what, peer: told.append(what)
+    )
     message = bytes(2**15)
     async with open_pairs(transport, url, options, channels=2) as [(_, far, _), (other_near, other_far, _)]:
         for sent in range(20_000):
@@ -209,6 +212,7 @@ async def slow_reader_is_cut(transport: Transport, url: str) -> None:
             raise AssertionError("send_nowait to a peer that never reads raises ChannelClosed")
         await other_far.send(b"unhurt")
         expect(await other_near.receive() == b"unhurt", "other channels go on")
+    expect(told == ["slow_reader"], f"a channel that is cut is reported once, as slow_reader: {told}")
 
 
 @check

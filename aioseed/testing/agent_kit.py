@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aioseed.agents.agent import ActInput, ActOutput, Agent, LearnerState, PyTree, Unroll
+from aioseed.agents.agent import ActInput, ActOutput, Agent, LearnerState, LossOutput, PyTree, Unroll
 from aioseed.specs import ActionSpec, ArraySpec, flatten, unflatten
 from aioseed.types import FINAL, FIRST, TERMINATED, TRUNCATED, EnvironmentSpec
 
 _BATCH = 32
 _STEPS = 9
 _TOLERANCE = 1e-4
+_MODES = 0.8
 
 
 def check_agent(agent: Agent, spec: EnvironmentSpec) -> None:
@@ -48,8 +49,15 @@ class AgentUnderTest:
     def __init__(self, agent: Agent, spec: EnvironmentSpec) -> None:
         self.agent = agent
         self.spec = spec
-        self.steps = agent.overlap_steps + _STEPS
+        assert isinstance(agent, Agent), f"what was built is a {type(agent).__name__}, not an Agent"
         self.learner = jax.jit(agent.init)(jax.random.key(0))
+        assert isinstance(self.learner, LearnerState), f"init returned a {type(self.learner).__name__}, no LearnerState"
+        for leaf in jax.tree.leaves(agent.initial_state()):
+            assert isinstance(leaf, jax.Array | np.ndarray | np.generic), (
+                f"initial_state holds {leaf!r}, which is no array"
+            )
+        assert agent.overlap_steps >= 0, f"overlap_steps is {agent.overlap_steps}"
+        self.steps = agent.overlap_steps + _STEPS
         self.keys = jax.random.split(jax.random.key(2), _BATCH)
         self._act = jax.jit(agent.act, static_argnums=4)
         self._gradient = jax.jit(self._gradient_of)
@@ -74,7 +82,14 @@ class AgentUnderTest:
         """Return the answers to B rows and the states after them."""
         params = self.agent.published(learner or self.learner)
         answer: tuple[ActOutput, PyTree] = self._act(params, jax.random.key(seed), state, rows, greedy)
+        is_pair = isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], ActOutput)
+        assert is_pair, "act must return (ActOutput, state after the rows)"
         return answer
+
+    def trace_again(self) -> None:
+        """Forget what was compiled of `act`: it is asked anew what it computes, as for another size of batch."""
+        # By a function of its own, since JAX remembers functions.
+        self._act = jax.jit(lambda *arguments: self.agent.act(*arguments), static_argnums=4)
 
     def fresh_state(self) -> PyTree:
         """Return the initial state of B slots."""
@@ -93,6 +108,7 @@ class AgentUnderTest:
             jnp.asarray(np.arange(_BATCH, dtype=np.uint32)),
             jnp.asarray(np.full(_BATCH, 5, np.uint32)),
             jnp.asarray(np.full(_BATCH, sequence, np.uint32)),
+            jnp.zeros(_BATCH, jnp.bool_),
             jnp.zeros(_BATCH, jnp.bool_),
         )
 
@@ -142,6 +158,7 @@ def check_loss(subject: AgentUnderTest) -> None:
     """Check the shapes and dtypes of what `loss` and `after_update` return, and that the loss is finite."""
     learner, unroll = subject.learner, subject.unroll(np.random.default_rng(1))
     form = jax.eval_shape(subject.agent.loss, *learner, unroll, subject.keys)
+    assert isinstance(form, LossOutput), f"loss returned a {type(form).__name__}, no LossOutput"
     for name, leaf in {"total": form.total, "count": form.count, **form.metrics}.items():
         assert leaf.shape == () and leaf.dtype == jnp.float32, f"loss: {name} must be one float32, it is {leaf}"
     found = subject.gradient(unroll)
@@ -152,24 +169,35 @@ def check_loss(subject: AgentUnderTest) -> None:
 
 
 def check_noise(subject: AgentUnderTest) -> None:
-    """Check that an action depends on its own row alone, noise included, and a greedy one on no noise."""
+    """Check that an action depends on its own row alone, noise included, and one that takes the mode on no noise."""
     generator = np.random.default_rng(2)
     rows, others = (subject.rows(generator, np.zeros(_BATCH, np.uint8)) for _ in range(2))
-    others = others._replace(slot=others.slot + _BATCH)
+    marked = jnp.ones(_BATCH, jnp.bool_)
+    others = others._replace(slot=others.slot + _BATCH, evaluation=marked, takes_mode=marked)
     state = subject.fresh_state()
     once, _ = subject.act(rows, state)
     _assert_equal("act answered differently to the same question", once, subject.act(rows, state)[0])
+
+    subject.trace_again()
+    again, _ = subject.act(rows, state)
+    _assert_close("act is not pure: compiled again, it answers the same question differently", once, again)
 
     order = generator.permutation(_BATCH)
     moved, _ = subject.act(_take(rows, order), state)
     _assert_equal("the answer to a row depends on its place in the batch", _take(once, order), moved)
 
-    mixed, _ = subject.act(jax.tree.map(lambda mine, other: np.concatenate([mine[:1], other[1:]]), rows, others), state)
-    one = np.arange(1)
-    _assert_equal("the answer to a row depends on the other rows", _take(once, one), _take(mixed, one))
+    half = np.arange(_BATCH // 2)
+    joined = jax.tree.map(lambda mine, other: np.concatenate([mine[half], other[half.size :]]), rows, others)
+    mixed, _ = subject.act(joined, state)
+    _assert_equal("the answer to a row depends on the other rows", _take(once, half), _take(mixed, half))
 
     greedy, _ = subject.act(rows, state, greedy=True)
     _assert_equal("a greedy action depends on the key", greedy, subject.act(rows, state, greedy=True, seed=2)[0])
+
+    # Not all need agree: an agent may explore a little in evaluation.
+    measured, _ = subject.act(rows._replace(evaluation=marked, takes_mode=marked), state)
+    alike = (np.asarray(measured.action) == greedy.action).reshape(_BATCH, -1).all(axis=1).mean()
+    assert alike >= _MODES, f"rows that take the mode are drawn: only {alike:.0%} of them answer as greedy ones do"
 
 
 def check_first_rows(subject: AgentUnderTest) -> None:

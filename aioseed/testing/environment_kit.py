@@ -65,6 +65,7 @@ def check_env(make: MakeEnvironment, *, steps: int = 300, resets_rows: bool = Tr
         EnvironmentKitWarning: No episode ended, or two seeds gave the same episodes.
     """
     findings: list[str] = []
+    raised: list[str] = []
     checks: tuple[Callable[[], Iterator[str]], ...] = (
         lambda: _check_declarations(make),
         lambda: _check_reset(make),
@@ -79,10 +80,10 @@ def check_env(make: MakeEnvironment, *, steps: int = 300, resets_rows: bool = Tr
         try:
             findings.extend(check())
         except Exception as error:
-            findings.append(f"it raised {type(error).__name__}: {error}")
-    if findings:
-        # Two checks may meet the same failure.
-        raise CheckFailed(list(dict.fromkeys(findings)))
+            raised.append(f"it raised {type(error).__name__}: {error}")
+    if raised or findings:
+        # What it raised first, which is often the cause of the rest. Two checks may meet the same failure.
+        raise CheckFailed(list(dict.fromkeys([*raised, *findings])))
 
 
 class _Run:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from aioseed.testing import _transport_doors as doors
 from aioseed.testing import _transport_endings as endings
 from aioseed.testing import _transport_messages as messages
 from aioseed.testing._transport_harness import MAX_MESSAGE_BYTES, Check, Make
@@ -40,6 +41,7 @@ TRANSPORT_CHECKS: Mapping[str, Check] = MappingProxyType(
         "send_waits_for_a_slow_reader": messages.send_waits_for_a_slow_reader,
         "close_delivers_what_was_sent": endings.close_delivers_what_was_sent,
         "close_is_final_and_idempotent": endings.close_is_final_and_idempotent,
+        "peers_have_addresses": endings.peers_have_addresses,
         "cancelled_close_still_ends": endings.cancelled_close_still_ends,
         "listener_close_ends_channels": endings.listener_close_ends_channels,
         "dial_to_nobody_fails": endings.dial_to_nobody_fails,
@@ -47,6 +49,9 @@ TRANSPORT_CHECKS: Mapping[str, Check] = MappingProxyType(
         "address_in_use_is_refused": endings.address_in_use_is_refused,
         "token_is_required": endings.token_is_required,
         "credential_is_that_of_the_token": endings.credential_is_that_of_the_token,
+        "channels_are_bounded": doors.channels_are_bounded,
+        "refusals_are_reported": doors.refusals_are_reported,
+        "tls_is_kept": doors.tls_is_kept,
         "silence_is_cut": endings.silence_is_cut,
         "broken_connection_is_told": endings.broken_connection_is_told,
         "handler_failure_stays_alone": endings.handler_failure_stays_alone,

@@ -155,7 +155,11 @@ class ListenOptions(NamedTuple):
     stall_timeout_s: float = 10.0
     """Time after which a channel is cut whose unsent bytes have not become fewer, nor (over gRPC) a write ended."""
     report: Callable[[str, str], None] = _unheard
-    """Told about everything that was refused, held or cut: one word for what, and the peer's address."""
+    """Told of each peer that was refused, held or cut, once: one word for what, and its address.
+
+    ``bad_token``, ``too_many_connections`` and ``slow_reader`` (a channel that was cut) are told by every transport. A
+    message that is too large or broken is none of this: the handler hears of it.
+    """
 
     def admit(self, shown: str | None) -> tuple[bool, Credential | None]:
         """Say whether a peer that showed the token `shown` may enter, and with whose credential."""

@@ -22,6 +22,9 @@ class HandlerSet:
         self._running: dict[asyncio.Task[None], Channel] = {}
         self._closing = False
 
+    def __len__(self) -> int:
+        return len(self._running)
+
     def start(self, channel: Channel) -> asyncio.Task[None]:
         """Run the handler for `channel` and close the channel after it; the task never fails, it may be cancelled.
 

@@ -19,8 +19,15 @@ from aioseed.transport.queue import MessageQueue, again, cut_reason
 class MemoryChannel(Channel):
     """Hand messages to a partner in the same process. Made in pairs by `MemoryChannel.pair`."""
 
-    def __init__(self, peer: str, max_message_bytes: int, send_buffer_bytes: int) -> None:
+    def __init__(
+        self,
+        peer: str,
+        max_message_bytes: int,
+        send_buffer_bytes: int,
+        report: Callable[[str, str], None] = lambda what, peer: None,
+    ) -> None:
         self._peer = peer
+        self._report = report
         self._max_message_bytes = max_message_bytes
         self._send_buffer_bytes = send_buffer_bytes
         self._inbox = MessageQueue()
@@ -30,7 +37,7 @@ class MemoryChannel(Channel):
     def pair(cls, url: str, number: int, listen: ListenOptions, dial: DialOptions) -> tuple[Self, Self]:
         """Return the dialled and the accepted end of a new channel."""
         dialled = cls(url, dial.max_message_bytes, listen.send_buffer_bytes)
-        accepted = cls(f"memory:{number}", listen.max_message_bytes, listen.send_buffer_bytes)
+        accepted = cls(f"memory:{number}", listen.max_message_bytes, listen.send_buffer_bytes, listen.report)
         dialled._partner, accepted._partner = accepted, dialled
         return dialled, accepted
 
@@ -43,6 +50,7 @@ class MemoryChannel(Channel):
         """Put one message into the partner's inbox."""
         self._put(payload)
         if self._partner._inbox.size_bytes > self._send_buffer_bytes:
+            self._report("slow_reader", self._peer)
             self._cut("the peer reads too slowly")
             raise ChannelClosed("the peer reads too slowly", clean=False)
 
@@ -93,11 +101,15 @@ class MemoryListener(Listener):
 
         Raises:
             AuthenticationError: The token was not accepted.
+            ConnectError: There are as many channels as may be.
         """
         welcome, credential = self._options.admit(None if options.token is None else options.token.reveal())
         if not welcome:
             self._options.report("bad_token", f"memory:{number}")
             raise AuthenticationError(f"{self._url} did not accept the token", url=self._url)
+        if len(self._handlers) >= self._options.max_connections:
+            self._options.report("too_many_connections", f"memory:{number}")
+            raise ConnectError(f"{self._url} has no room for another channel", url=self._url)
         dialled, accepted = MemoryChannel.pair(self._url, number, self._options, options)
         accepted.credential = credential
         self._handlers.start(accepted)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import BaseModel, ConfigDict
 
-from aioseed.agents.actions import ActionConfig, action_distribution
+from aioseed.agents.actions import ActionConfig, action_distribution, choose_actions
 from aioseed.agents.agent import (
     ActInput,
     ActOutput,
@@ -25,7 +25,6 @@ from aioseed.agents.agent import (
 )
 from aioseed.nets.network import Head, network_inputs
 from aioseed.ops.distributions import Sample
-from aioseed.ops.rng import slot_uniforms
 from aioseed.types import FIRST, TERMINATED, EnvironmentSpec
 
 
@@ -50,9 +49,7 @@ def build(config: ReinforceConfig, environment: EnvironmentSpec, make_network: N
     def act(params: Any, key: jax.Array, state: Any, rows: ActInput, greedy: bool) -> tuple[ActOutput, Any]:
         inputs = network_inputs(environment.action, rows.observation, rows.reward, rows.flags, rows.previous_action)
         outputs, state = network.step(params, state, inputs)
-        uniforms = slot_uniforms(key, rows.slot, rows.epoch_low, rows.sequence, distribution.uniforms_per_action)
-        policy = outputs["policy"]
-        sample = distribution.mode(policy) if greedy else distribution.sample(policy, uniforms)
+        sample = choose_actions(distribution, outputs["policy"], key, rows, greedy)
         return ActOutput(sample.action, extras={}), state
 
     def loss(params: Any, extra: Any, unroll: Unroll, keys: jax.Array) -> LossOutput:

@@ -6,6 +6,8 @@ This is the thin face: it makes environments and ships presets.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future
+from threading import Thread
 
 from aioseed.errors import AioseedError
 from aioseed.specs import Json
@@ -54,7 +56,23 @@ class GymnasiumPlugin:
         return {"name": name, **said}
 
     def check(self, name: str, options: Mapping[str, Json]) -> list[Finding]:
-        """Try an environment for some steps and return what there is to say about it, in sentences for its author."""
+        """Try an environment for some steps and return what there is to say about it, in sentences for its author.
+
+        It lives in a thread of its own, as in a run: there is no event loop in it, and no signal can be handled.
+        """
+        found: Future[list[Finding]] = Future()
+
+        def look() -> None:
+            try:
+                found.set_result(self._look(name, options))
+            except BaseException as error:
+                found.set_exception(error)
+
+        # A daemon, so that an environment that hangs does not keep an interrupted process.
+        Thread(target=look, name="aioseed-check", daemon=True).start()
+        return found.result()
+
+    def _look(self, name: str, options: Mapping[str, Json]) -> list[Finding]:
         try:
             settings = validate(GymnasiumOptions, options, OPTIONS_PATH)
             if settings.vectorized:

@@ -65,8 +65,10 @@ class PlainEnvironment:
         self._due = [True] * count
         self._seeds: list[int | None] = [None] * count
         self._rebuilds = [Rebuilds(label, options.max_rebuilds) for label in self._labels]
-        # Environments that hand out one and the same array need their observations copied before the next one steps.
+        # Environments that hand out one and the same array need their observations copied before the next one steps. A
+        # first step with all of them shows whether their steps do.
         self._copies = False
+        self._unseen = True
         self._rows: Rows | None = None
 
     @property
@@ -106,9 +108,11 @@ class PlainEnvironment:
             EnvironmentFailed: An environment failed too often, or an observation is not what its space says.
         """
         views = self._views(columns)
-        flags, due, steps, copies = views.flags, self._due, self._steps, self._copies
+        flags, due, steps, copies = views.flags, self._due, self._steps, self._copies or self._unseen
+        shows = self._unseen and not any(due)
         flags.fill(0)
         observations: list[object] = []
+        copied: list[object] = []
         rewards: list[object] = []
         for row, action in enumerate(self._actions.each(actions)):
             if due[row]:
@@ -124,8 +128,13 @@ class PlainEnvironment:
                     if terminated or truncated:
                         flags[row] = _TERMINATED if terminated else _TRUNCATED
                         due[row] = True
-            observations.append(deepcopy(observation) if copies else observation)
+            if copies:
+                copied.append(observation)
+                observation = deepcopy(observation)
+            observations.append(observation)
             rewards.append(reward)
+        if shows:
+            self._copies, self._unseen = self._copies or share_memory(copied), False
         self._write(views, observations, rewards)
 
     def close(self) -> None:
@@ -179,7 +188,8 @@ class PlainEnvironment:
         except Exception as error:
             raise self._blame(observations, rewards, error) from error
         for row in views.not_finite().tolist():
-            self._write_first(views, row, self._rebuild(row, NotFiniteError()))
+            what = "an observation" if np.isfinite(views.reward[row]) else "a reward"
+            self._write_first(views, row, self._rebuild(row, NotFiniteError(what)))
 
     def _write_first(self, views: Rows, row: int, observation: object) -> None:
         """Write one FIRST row; an observation that is not finite costs a rebuild."""
@@ -192,7 +202,7 @@ class PlainEnvironment:
             views.write_one(row, observation)
             if views.row_is_finite(row):
                 return
-            observation = self._rebuild(row, NotFiniteError())
+            observation = self._rebuild(row, NotFiniteError("an observation"))
 
     def _blame(self, observations: list[object], rewards: list[object], error: Exception) -> EnvironmentFailed:
         for label, observation, reward in zip(self._labels, observations, rewards, strict=True):

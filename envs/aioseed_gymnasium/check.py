@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -53,8 +55,8 @@ def findings_of(build: Callable[[], Env], options: GymnasiumOptions) -> list[Fin
         with naming("making the environment"):
             envs.extend((build(), build()))
         leaves = _check_spaces(envs[0], options, say)
-        first, second = (_reset(env, leaves, say) for env in envs)
-        _check_resets(envs[0], first, second, say)
+        first, _ = (_reset(env, leaves, say) for env in envs)
+        _check_resets(envs[0], first, say)
         _check_episode(envs[0], leaves, say)
         _check_repeatable(envs[0], envs[1], say)
     except _Stop:
@@ -154,6 +156,7 @@ def _reset(env: Env, leaves: Sequence[Leaf], say: Say) -> object:
                 raise
             say("error", f"reset() must take seed and options: def reset(self, *, seed=None, options=None) ({error})")
             raise _Stop from error
+    _refuse_coroutine(result, "reset()", say)
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
         say("error", "reset() must return (observation, info); the older Gym returned only the observation")
         raise _Stop
@@ -161,11 +164,17 @@ def _reset(env: Env, leaves: Sequence[Leaf], say: Say) -> object:
     return result[0]
 
 
-def _check_resets(env: Env, first: object, second: object, say: Say) -> None:
-    if share_memory([first, second]):
-        say("warning", "two environments return one and the same array: each should own its observations")
+def _refuse_coroutine(result: object, call: str, say: Say) -> None:
+    if inspect.iscoroutine(result):
+        result.close()
+        say("error", f"{call} is a coroutine, which nobody awaits: define it with def instead of async def")
+        raise _Stop
+
+
+def _check_resets(env: Env, first: object, say: Say) -> None:
     with naming("a second reset()"):
-        again, _ = env.reset(seed=1)
+        # Copies: an environment may write its next observation over the one before.
+        first, again = deepcopy(first), deepcopy(env.reset(seed=1)[0])
         other, _ = env.reset(seed=2)
     if not _same(first, again):
         say("warning", "two resets with the same seed differ: pass the seed on with super().reset(seed=seed)")
@@ -183,6 +192,7 @@ def _check_episode(env: Env, leaves: Sequence[Leaf], say: Say) -> None:
         action = env.action_space.sample()
         with naming("step()"):
             result: object = env.step(action)
+        _refuse_coroutine(result, "step()", say)
         if not isinstance(result, tuple) or len(result) != 5:
             say(
                 "error",
@@ -278,17 +288,21 @@ def _check_repeatable(first: Env, second: Env, say: Say) -> None:
     first.action_space.seed(3)
     with naming("reset()"):
         (one, _), (other, _) = first.reset(seed=3), second.reset(seed=3)
+    shared = share_memory([one, other])
     for step in range(1, 101):
         action = first.action_space.sample()
         with naming("step()"):
             one, reward, terminated, truncated, _ = first.step(action)
             other, other_reward, *_ = second.step(action)
+        shared = shared or share_memory([one, other])
         if not _same(one, other) or reward != other_reward:
             text = f"two episodes with the same seed and actions differ from step {step} on: runs will not repeat"
             say("warning", text)
-            return
+            break
         if terminated or truncated:
-            return
+            break
+    if shared:
+        say("warning", "two environments return one and the same array: each should own its observations")
 
 
 def _arrays(observation: object) -> list[np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -147,6 +149,59 @@ def test_an_observation_that_is_not_its_spec_is_no_rebuild_but_an_error(wrong):
     env, columns = group_of(lambda: Count(fault=lambda env: wrong))
     with pytest.raises(EnvironmentFailed, match=r"environment 0 \(Count\) returned a wrong observation: .* expected"):
         env.reset(np.array([0, 1]), [1, 2], columns)
+
+
+BOTH = (np.zeros(2, np.float32), np.array(0, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (BOTH[0], "float32[2] where a tuple of arrays is expected, one for each leaf of the spec, here 2"),
+        (BOTH[:1], "a tuple of 1 where a tuple of arrays is expected"),
+        ([*BOTH], "observation: list where a tuple of arrays is expected"),
+        ((BOTH[0], 0), "observation: int where uint8[] is expected"),
+    ],
+)
+def test_an_observation_of_another_form_is_told_in_a_sentence(wrong, said):
+    env, columns = group_of(lambda: Count(fault=lambda env: wrong))
+    with pytest.raises(EnvironmentFailed, match=re.escape(said)):
+        env.reset(np.array([0, 1]), [1, 2], columns)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metrics": ()}, "returned 0 metrics where 1 are declared"),
+        ({"metrics": (1.0, 2.0)}, "returned 2 metrics where 1 are declared"),
+        ({"reward": None}, "it returned a reward that is not one number: None"),
+        ({"reward": np.ones(1)}, "it returned a reward that is not one number: array([1.])"),
+        ({"reward": np.inf}, "it returned a reward that is not finite"),
+        ({"metrics": (np.nan,)}, "it returned a metric that is not finite"),
+        ({"observation": (np.full(2, np.nan, np.float32), BOTH[1])}, "it returned an observation that is not finite"),
+    ],
+)
+def test_what_is_wrong_with_an_outcome_is_told(changes, said):
+    class Wrong(Count):
+        def step(self, action):
+            return super().step(action)._replace(**changes)
+
+    env, columns = group_of(Wrong, max_rebuilds=0)
+    env.reset(np.array([0, 1]), [1, 2], columns)
+    with pytest.raises(EnvironmentFailed, match=re.escape(said)):
+        env.step(np.array([0, 0], np.int32), columns)
+
+
+@pytest.mark.parametrize("reward", [1, True, np.float64(1), np.array(1, np.float32)])
+def test_a_reward_may_be_any_number(reward):
+    class Other(Count):
+        def step(self, action):
+            return super().step(action)._replace(reward=reward)
+
+    env, columns = group_of(Other)
+    env.reset(np.array([0, 1]), [1, 2], columns)
+    env.step(np.array([0, 0], np.int32), columns)
+    assert columns.reward.tolist() == [1, 1]
 
 
 def test_what_was_built_is_closed_once_even_if_another_cannot_be_built():

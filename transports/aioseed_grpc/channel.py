@@ -24,13 +24,22 @@ CLOSE_TIMEOUT_S = 2.0
 class GrpcChannel(Channel):
     """Carry one message in one Frame."""
 
-    def __init__(self, stream: Stream, *, peer: str, max_message_bytes: int, send_buffer_bytes: int) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        peer: str,
+        max_message_bytes: int,
+        send_buffer_bytes: int,
+        report: Callable[[str, str], None] = lambda what, peer: None,
+    ) -> None:
         self.received_bytes = 0
         self.finished_writes = 0
         self._stream = stream
         self._peer = peer
         self._max_message_bytes = max_message_bytes
         self._send_buffer_bytes = send_buffer_bytes
+        self._report = report
         self._inbox = MessageQueue()
         self._outbox = MessageQueue()
         # Completed when everything that belongs to the channel is gone; created by the first `close`.
@@ -75,6 +84,7 @@ class GrpcChannel(Channel):
         self._put(payload)
         if self._outbox.size_bytes > self._send_buffer_bytes:
             reason = "the peer reads too slowly"
+            self._report("slow_reader", self._peer)
             self.cut(reason)
             raise ChannelClosed(reason, clean=False)
 

@@ -35,6 +35,7 @@ class GrpcListener(Listener):
         service, method = METHOD[1:].split("/")
         handler = grpc.stream_stream_rpc_method_handler(self._session)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        self._opening = 0  # calls that were let in and are not channels yet
         self._guard = Guard(options.received_bytes_per_s, options.stall_timeout_s)
         self._watch: asyncio.Task[None] | None = None
 
@@ -89,19 +90,24 @@ class GrpcListener(Listener):
         if not welcome:
             self._options.report("bad_token", peer)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "refused")
-        if len(self._guard) >= self._options.max_connections:
+        if len(self._guard) + self._opening >= self._options.max_connections:
             self._options.report("too_many_connections", peer)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "refused")
         if few_left():
             self._options.report("no_descriptors", peer)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "refused")
-        await context.send_initial_metadata(((ACCEPTED_KEY, "1"),))
+        self._opening += 1
+        try:
+            await context.send_initial_metadata(((ACCEPTED_KEY, "1"),))
+        finally:
+            self._opening -= 1
         stream = ServerStream(context)
         channel = GrpcChannel(
             stream,
             peer=peer,
             max_message_bytes=self._options.max_message_bytes,
             send_buffer_bytes=self._options.send_buffer_bytes,
+            report=self._options.report,
         )
         channel.credential = credential
         self._guard.add(channel, asyncio.get_running_loop().time())

@@ -52,7 +52,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         connection_lost: Told with what the transport says when the connection is gone.
         release: Lets go of what else belongs to the connection, once it is gone; None if there is nothing.
         control: Bounds the peer's control frames.
-        report: Told about what was refused, and whose.
+        report: Told why the peer was cut, and its address.
     """
 
     finished_writes = 0  # the write buffer becomes smaller with each byte that leaves, which tells more
@@ -154,6 +154,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         else:
             self._write(payload)
         if self._drained is not None and self._transport.get_write_buffer_size() > self._send_buffer_bytes:
+            self._report("slow_reader", self._peer)
             self.cut("the peer reads too slowly")
             raise ChannelClosed("the peer reads too slowly", clean=False)
 

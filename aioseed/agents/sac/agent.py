@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from aioseed.agents import temperature
-from aioseed.agents.actions import action_distribution
+from aioseed.agents.actions import action_distribution, choose_actions
 from aioseed.agents.agent import ActInput, ActOutput, Agent, LearnerState, LossOutput, NetworkFactory, PyTree, Unroll
 from aioseed.agents.sac.config import SacConfig
 from aioseed.agents.sac.loss import Outputs, sac_loss
@@ -17,7 +17,6 @@ from aioseed.agents.transitions import scaled_reward, transitions
 from aioseed.errors import ConfigError, SpaceError
 from aioseed.nets.network import Head, Network, NetworkInputs, action_features, depends_on_action, network_inputs
 from aioseed.ops.distributions import ActionDistribution
-from aioseed.ops.rng import slot_uniforms
 from aioseed.specs import ActionSpec
 from aioseed.types import EnvironmentSpec
 
@@ -98,12 +97,7 @@ def _act(
     reward = scaled_reward(parts.config, rows.reward)
     inputs = network_inputs(parts.action, rows.observation, reward, rows.flags, rows.previous_action)
     found, policy_state = parts.policy.step(params["policy"], state["policy"], inputs)
-    distribution = parts.distribution
-    if greedy:
-        sample = distribution.mode(found["policy"])
-    else:
-        uniforms = slot_uniforms(key, rows.slot, rows.epoch_low, rows.sequence, distribution.uniforms_per_action)
-        sample = distribution.sample(found["policy"], uniforms)
+    sample = choose_actions(parts.distribution, found["policy"], key, rows, greedy)
     critic_state = _remembered(parts, params["critics"], state["critics"], inputs)
     return ActOutput(sample.action, {}), {"policy": policy_state, "critics": critic_state}
 

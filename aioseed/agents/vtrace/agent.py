@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from aioseed.agents import temperature
-from aioseed.agents.actions import action_distribution
+from aioseed.agents.actions import action_distribution, choose_actions
 from aioseed.agents.agent import ActInput, ActOutput, Agent, LearnerState, LossOutput, NetworkFactory, PyTree, Unroll
 from aioseed.agents.transitions import scaled_reward, transitions
 from aioseed.agents.vtrace.config import VtraceConfig
 from aioseed.agents.vtrace.loss import outputs, vtrace_loss
 from aioseed.nets.network import Head, Network, network_inputs
 from aioseed.ops.distributions import ActionDistribution
-from aioseed.ops.rng import slot_uniforms
 from aioseed.specs import ActionSpec, ArraySpec
 from aioseed.types import EnvironmentSpec
 
@@ -73,11 +72,7 @@ def _act(
     inputs = network_inputs(parts.action, rows.observation, reward, rows.flags, rows.previous_action)
     found, state = parts.network.step(params["network"], state, inputs)
     policy, distribution = found["policy"], parts.distribution
-    if greedy:
-        sample = distribution.mode(policy)
-    else:
-        uniforms = slot_uniforms(key, rows.slot, rows.epoch_low, rows.sequence, distribution.uniforms_per_action)
-        sample = distribution.sample(policy, uniforms)
+    sample = choose_actions(distribution, policy, key, rows, greedy)
     extras = {"behaviour_log_prob": distribution.log_prob(policy, sample), "hidden": sample.hidden}
     return ActOutput(sample.action, extras), state
 

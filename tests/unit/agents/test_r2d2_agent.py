@@ -84,6 +84,7 @@ def rows_of(count: int, *, evaluation: bool = False) -> ActInput:
         epoch_low=jnp.zeros(count, jnp.uint32),
         sequence=jnp.arange(count, dtype=jnp.uint32),
         evaluation=jnp.full(count, evaluation),
+        takes_mode=jnp.full(count, evaluation),
     )
 
 

@@ -80,6 +80,7 @@ def test_greedy_takes_the_mode_and_sampling_follows_the_uniforms_of_each_step() 
         epoch_low=jnp.zeros(4096, jnp.uint32),
         sequence=jnp.zeros(4096, jnp.uint32),
         evaluation=jnp.zeros(4096, jnp.bool_),
+        takes_mode=jnp.zeros(4096, jnp.bool_),
     )
     act = jax.jit(built.act, static_argnums=4)
     sampled, _ = act(learner.params, jax.random.key(1), (), rows, False)
@@ -87,6 +88,13 @@ def test_greedy_takes_the_mode_and_sampling_follows_the_uniforms_of_each_step() 
     probability_of_0 = float(np.exp(sampled.extras["behaviour_log_prob"][np.asarray(sampled.action) == 0][0]))
     assert abs(np.mean(sampled.action == 0) - probability_of_0) < 4 * np.sqrt(0.25 / 4096)
     assert set(np.asarray(greedy.action)) == {int(probability_of_0 < 0.5)}
+
+    some = np.arange(4096) % 3 == 0
+    mixed, _ = act(learner.params, jax.random.key(1), (), rows._replace(takes_mode=jnp.asarray(some)), False)
+    for name, found in {"action": mixed.action, **mixed.extras}.items():
+        wanted, drawn = ({"action": answer.action, **answer.extras}[name] for answer in (greedy, sampled))
+        for leaf, its, other in zip(*map(jax.tree.leaves, (found, wanted, drawn)), strict=True):
+            np.testing.assert_array_equal(leaf, np.where(some, its, other))
 
 
 def test_rewards_are_scaled_first_and_clipped_then() -> None:

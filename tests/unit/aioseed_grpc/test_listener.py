@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import grpc
 import pytest
 from aioseed_grpc import GrpcTransport
-from aioseed_grpc.listener import check_free, server_options
+from aioseed_grpc.listener import GrpcListener, check_free, server_options
 from aioseed_grpc.stream import ACCEPTED_KEY, METHOD
 
 from aioseed.errors import ConnectError, ListenError
@@ -55,6 +56,39 @@ async def test_nobody_takes_the_last_descriptors(accept: Accept, monkeypatch: py
         with pytest.raises(ConnectError, match="RESOURCE_EXHAUSTED"):
             await GrpcTransport().dial(listener.url, DialOptions())
     assert refused == ["no_descriptors"]
+
+
+class Refused(Exception):
+    """Stand for the end that gRPC makes of a call that is aborted."""
+
+
+class Hesitating:
+    """Be a call whose client does not take its initial metadata."""
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+    def peer(self) -> str:
+        return "ipv4:192.0.2.1:1"
+
+    async def send_initial_metadata(self, metadata: object) -> None:
+        await asyncio.Event().wait()
+
+    async def abort(self, code: grpc.StatusCode, words: str) -> None:
+        raise Refused(code)
+
+
+async def test_calls_that_come_at_once_are_counted_before_they_are_channels(accept: Accept) -> None:
+    async with accept(ListenOptions(max_connections=1)) as (listener, _):
+        assert isinstance(listener, GrpcListener)
+        first, second = (asyncio.create_task(listener._session(None, Hesitating())) for _ in range(2))  # type: ignore[arg-type]
+        with pytest.raises(Refused, match="RESOURCE_EXHAUSTED"):
+            async with asyncio.timeout(5.0):
+                await second
+        first.cancel()
+        await asyncio.wait({first})
+        async with await GrpcTransport().dial(listener.url, DialOptions()):
+            pass
 
 
 def test_ports_are_not_shared() -> None:

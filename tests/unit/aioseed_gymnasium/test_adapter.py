@@ -146,17 +146,21 @@ def test_observations_are_cast_and_taken_apart_in_resets_and_steps(group, consta
     assert [leaf.tolist() for leaf in run.columns.observation] == [[leaf, leaf] for leaf in leaves]
 
 
-def test_environments_that_share_one_array_do_not_overwrite_one_another(group, ladder):
+@pytest.mark.parametrize("shares_from", [0, 1])
+def test_environments_that_share_one_array_do_not_overwrite_one_another(group, ladder, shares_from):
     shared = np.zeros(3, np.float32)
 
     def into_shared(env, step):
+        if step < shares_from:
+            return None
         shared[:] = env.seed, step, 0
         return shared
 
     run = group(made(lambda: ladder(faults=into_shared)))
     run.reset()
-    run.step()
-    assert run.observations == [[10, 1, 0], [11, 1, 0]]
+    for step in (1, 2):
+        run.step()
+        assert run.observations == [[10, step, 0], [11, step, 0]]
 
 
 def test_columns_may_change_from_step_to_step(group, ladder):
@@ -309,7 +313,7 @@ def test_a_reward_that_is_not_finite_costs_a_rebuild(group, ladder):
     run.reset()
     run.step()
     assert (run.flags, run.rewards) == ([FIRST], [0.0])
-    with pytest.raises(EnvironmentFailed, match="it returned a number that is not finite"):
+    with pytest.raises(EnvironmentFailed, match="it returned a reward that is not finite"):
         run.step()
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
+import gymnasium
 import numpy as np
 import pytest
+from aioseed_gymnasium import plugin
 from aioseed_gymnasium.adapter import PlainEnvironment
 from aioseed_gymnasium.check import MAX_STEPS, findings_of
 from aioseed_gymnasium.options import GymnasiumOptions
@@ -227,9 +231,57 @@ def test_an_environment_that_ignores_its_seed_is_warned_of(ladder):
     ]
 
 
-def test_shared_observations_are_warned_of(ladder):
+def test_an_environment_that_writes_over_its_last_observation_is_judged_by_what_it_observed(ladder):
+    class Reusing(ladder):
+        def __init__(self):
+            super().__init__()
+            self.place = np.zeros(3, np.float32)
+
+        def _observe(self, action):
+            self.place[:] = super()._observe(action)
+            return self.place
+
+    class Unseeded(Reusing):
+        def _observe(self, action):
+            self.place[:] = np.random.default_rng().random(3, np.float32)
+            return self.place
+
+    assert [text for text in said(look(Reusing), "note") if "every episode begins alike" in text] == []
+    assert said(look(Unseeded), "warning")[0].startswith("two resets with the same seed differ")
+
+
+@pytest.mark.parametrize("method", ["reset", "step"])
+def test_a_coroutine_is_told_how_to_become_a_method(ladder, method):
+    async def never(self, *args, **kwargs): ...
+
+    findings = look(changed(ladder, **{method: never}))
+    assert said(findings, "error") == [
+        f"{method}() is a coroutine, which nobody awaits: define it with def instead of async def"
+    ]
+
+
+def test_the_environment_is_tried_in_a_thread_as_in_a_run():
+    findings = plugin.check(f"{__name__}:OfTheMainThread", {})
+    assert said(findings, "error") == ["step() raised RuntimeError: another thread"]
+
+
+class OfTheMainThread(gymnasium.Env):
+    observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("another thread")
+        return np.zeros(1, np.float32), 0.0, True, False, {}
+
+
+@pytest.mark.parametrize("shares_from", [0, 1])
+def test_shared_observations_are_warned_of(ladder, shares_from):
     shared = np.zeros(3, np.float32)
-    warnings = said(look(lambda: ladder(faults=lambda env, step: shared)), "warning")
+    warnings = said(look(lambda: ladder(faults=lambda env, step: shared if step >= shares_from else None)), "warning")
     assert warnings == ["two environments return one and the same array: each should own its observations"]
 
 

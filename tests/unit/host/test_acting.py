@@ -8,6 +8,7 @@ import pytest
 
 from aioseed.errors import ConfigError, PluginError, SpaceError
 from aioseed.host.acting import acting_of, build_agent, layout_of
+from aioseed.serving.inference import ActRows
 from aioseed.specs import ActionSpec, ArraySpec, discrete
 from aioseed.types import EnvironmentSpec
 
@@ -21,7 +22,7 @@ def test_an_agent_becomes_leaves_in_the_order_of_the_specs():
     assert layout.observation == (ArraySpec("uint8", (2,)), ArraySpec("float32", (3,)))
     assert (layout.action, layout.rows) == (SPEC.action.array, 17)
     assert layout.state == (ArraySpec("float32", (4,)),) * 2
-    assert [np.shape(leaf) for leaf in acting_of(built, greedy=False).initial_state] == [(4,), (4,)]
+    assert [np.shape(leaf) for leaf in acting_of(built, greedy="never").initial_state] == [(4,), (4,)]
 
 
 def test_transforms_stand_in_front_and_their_state_is_the_recurrent_state():
@@ -61,7 +62,39 @@ def test_an_observation_that_jax_would_cut_is_refused(sent, cut):
 
 def test_a_feed_forward_agent_has_no_state():
     built = build_agent(AGENT, NETWORK, SPEC)
-    assert layout_of(built, 16).state == () and acting_of(built, greedy=True).initial_state == []
+    assert layout_of(built, 16).state == () and acting_of(built, greedy="always").initial_state == []
+
+
+def box(size: int) -> ActionSpec:
+    return ActionSpec("box", ArraySpec("float32", (size,)), low=(-1.0,) * size, high=(1.0,) * size)
+
+
+@pytest.mark.parametrize(
+    ("agent", "action", "measured"),
+    [("vtrace", discrete(50), "mode"), ("vtrace", box(2), "mode"), ("sac", box(2), "mode"), ("r2d2", discrete(50), "")],
+)
+def test_rows_of_the_role_evaluate_take_the_mode_beside_training_alone(agent, action, measured):
+    spec = EnvironmentSpec(ArraySpec("float32", (3,)), action)
+    section = {"name": agent} | ({"exploration": {"evaluation_epsilon": 1.0}} if agent == "r2d2" else {})
+    built = build_agent(section, NETWORK, spec)
+    params = built.agent.published(jax.jit(built.agent.init)(jax.random.key(0)))
+    evaluation = np.arange(32) % 2 == 0
+
+    def actions(greedy, evaluation):
+        rows = ActRows(
+            *np.arange(32, dtype=np.uint32)[None].repeat(3, axis=0),
+            flags=np.zeros(32, np.uint8),
+            reward=np.zeros(32, np.float32),
+            previous_action=np.zeros((32, *action.array.shape), action.array.numpy_dtype),
+            observation=(np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32),),
+            evaluation=evaluation,
+        )
+        return np.asarray(jax.jit(acting_of(built, greedy=greedy).act)(params, jax.random.key(1), [], rows)[0])
+
+    drawn, mode, training = (actions(greedy, evaluation) for greedy in ("never", "always", "evaluating"))
+    np.testing.assert_array_equal(training[~evaluation], drawn[~evaluation])
+    np.testing.assert_array_equal(training[evaluation], (mode if measured else drawn)[evaluation])
+    assert np.mean(drawn == mode) < 0.9
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from aioseed.agents.agent import Agent
@@ -64,6 +65,51 @@ def noise_by_place(agent: Agent) -> Agent:
 
 def noise_when_greedy(agent: Agent) -> Agent:
     return agent._replace(act=lambda params, key, state, rows, greedy: agent.act(params, key, state, rows, False))
+
+
+def impure(agent: Agent) -> Agent:
+    generator = np.random.default_rng(0)
+
+    def act(params, key, state, rows, greedy):
+        return agent.act(params, jax.random.key(int(generator.integers(2**31))), state, rows, greedy)
+
+    return agent._replace(act=act)
+
+
+def draws_where_measured(agent: Agent) -> Agent:
+    def act(params, key, state, rows, greedy):
+        return agent.act(params, key, state, rows._replace(takes_mode=jnp.zeros_like(rows.takes_mode)), greedy)
+
+    return agent._replace(act=act)
+
+
+def measured_together(agent: Agent) -> Agent:
+    def act(params, key, state, rows, greedy):
+        any_row = jnp.broadcast_to(jnp.any(rows.takes_mode), rows.takes_mode.shape)
+        return agent.act(params, key, state, rows._replace(takes_mode=any_row), greedy)
+
+    return agent._replace(act=act)
+
+
+def answer_alone(agent: Agent) -> Agent:
+    return agent._replace(act=lambda *arguments: agent.act(*arguments)[0])
+
+
+def total_alone(agent: Agent) -> Agent:
+    return agent._replace(loss=lambda *arguments: agent.loss(*arguments).total)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"init": lambda key: {}}, "init returned a dict, no LearnerState"),
+        ({"initial_state": lambda: 0.0}, "initial_state holds 0.0, which is no array"),
+        ({"overlap_steps": -1}, "overlap_steps is -1"),
+    ],
+)
+def test_what_is_no_agent_is_told_before_anything_is_tried(changes, complaint) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        AgentUnderTest(sound()._replace(**changes), SPEC)
 
 
 def no_reset(agent: Agent) -> Agent:
@@ -125,7 +171,12 @@ def test_a_sound_agent_passes() -> None:
         (other_action_dtype, agent_kit.check_act, "the action must be int32"),
         (extras_unnamed, agent_kit.check_act, "extras"),
         (noise_by_place, agent_kit.check_noise, "its place in the batch"),
+        (impure, agent_kit.check_noise, "act is not pure"),
+        (answer_alone, agent_kit.check_act, "act must return"),
+        (total_alone, agent_kit.check_loss, "loss returned a .*, no LossOutput"),
         (noise_when_greedy, agent_kit.check_noise, "greedy action depends on the key"),
+        (draws_where_measured, agent_kit.check_noise, "rows that take the mode are drawn"),
+        (measured_together, agent_kit.check_noise, "depends on the other rows"),
         (no_reset, agent_kit.check_first_rows, "not reset at a first row"),
         (mean_instead_of_sum, agent_kit.check_sums, "not a sum"),
         (loss_noise_by_place, agent_kit.check_sums, "the loss of an unroll depends on its place"),

@@ -334,6 +334,16 @@ def test_every_check_speaks_before_it_fails():
     assert str(caught.value) == "\n".join(caught.value.findings)
 
 
+def test_what_an_environment_raised_stands_before_what_follows_from_it():
+    class Raises(ResetWithReward):
+        def close(self):
+            raise RuntimeError("the cause")
+
+    with pytest.raises(CheckFailed) as caught:
+        check_env(Raises, steps=60)
+    assert caught.value.findings[0] == "it raised RuntimeError: the cause"
+
+
 class ResetsAsAWhole(Sound):
     """Reset all rows when some are asked for, and tell so in the next step."""
 

@@ -13,9 +13,18 @@ import pytest
 from aioseed_websocket import WebSocketTransport
 
 from aioseed.errors import ChannelClosed
-from aioseed.testing import _transport_endings, _transport_messages
+from aioseed.testing import _transport_doors, _transport_endings, _transport_messages
 from aioseed.testing.transport_kit import TRANSPORT_CHECKS, check_transport
-from aioseed.transport import Channel, DialOptions, Handler, Listener, ListenOptions, MemoryTransport, Transport
+from aioseed.transport import (
+    Channel,
+    ClientTls,
+    DialOptions,
+    Handler,
+    Listener,
+    ListenOptions,
+    MemoryTransport,
+    Transport,
+)
 from aioseed.transport.keyring import Credential
 from aioseed.transport.memory import MemoryChannel
 from aioseed.types import Payload
@@ -125,6 +134,29 @@ class Mistaken(Wrapped):
         self.credential = Mistaken.first
 
 
+class Nameless(Wrapped):
+    @property
+    def peer(self) -> str:
+        return ""
+
+
+class ForgetsItsPeer(Wrapped):
+    over = False
+
+    @property
+    def peer(self) -> str:
+        return "nobody" if self.over else self.inner.peer
+
+    async def close(self, reason: str = "") -> None:
+        self.over = True
+        await self.inner.close(reason)
+
+
+class NeverCloses(Wrapped):
+    async def close(self, reason: str = "") -> None:
+        await asyncio.Event().wait()
+
+
 class LetsForeignErrorsOut(Wrapped):
     async def receive(self) -> bytes:
         try:
@@ -181,6 +213,46 @@ class WaitsForTheSilent(WebSocketTransport):
         return await super().listen(url, handler, options._replace(handshake_timeout_s=1e6))
 
 
+class Overfull(WebSocketTransport):
+    async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
+        return await super().listen(url, handler, options._replace(max_connections=8192))
+
+
+class Tells(WebSocketTransport):
+    """Tell something else than what is refused."""
+
+    def __init__(self, *told: tuple[str, str]) -> None:
+        super().__init__()
+        self._told = told
+
+    async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
+        def report(what: str, peer: str) -> None:
+            for words in self._told:
+                options.report(*words)
+
+        return await super().listen(url, handler, options._replace(report=report))
+
+
+class TrustsAnybody(WebSocketTransport):
+    async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
+        if options.tls is not None:
+            self._trust = ClientTls(options.tls.material.fingerprint)
+        return await super().listen(url, handler, options)
+
+    async def dial(self, url: str, options: DialOptions) -> Channel:
+        return await super().dial(url, options._replace(tls=self._trust))
+
+
+class InTheClear(Saboteur):
+    """Be secure by name alone."""
+
+    schemes = ("memory", "memorys")
+    secure_schemes = frozenset({"memorys"})
+
+    async def listen(self, url: str, handler: Handler, options: ListenOptions) -> Listener:
+        return await super().listen(url.replace("memorys:", "memory:"), handler, options)
+
+
 async def run(name: str, transport: Transport, url: str = "memory://here:0") -> None:
     @asynccontextmanager
     async def make() -> AsyncIterator[tuple[Transport, str]]:
@@ -226,6 +298,13 @@ async def test_broken_promise_is_found(name: str, saboteur: Saboteur) -> None:
     [
         ("dial_to_the_mute_fails", NeverGivesUp, "dial gives up after connect_timeout_s"),
         ("silence_is_cut", WaitsForTheSilent, "a connection that says nothing is cut"),
+        ("channels_are_bounded", Overfull, "2 channels are let in where max_connections is that, not 32"),
+        ("channels_are_bounded", Tells, "each is reported once, as too_many_connections"),
+        ("slow_reader_is_cut", Tells, "a channel that is cut is reported once, as slow_reader"),
+        ("refusals_are_reported", Tells, "a wrong token is reported as bad_token, once"),
+        ("refusals_are_reported", lambda: Tells(*[("bad_token", "::1")] * 2), "a wrong token is reported as bad_token"),
+        ("refusals_are_reported", lambda: Tells(("bad_token", "")), "a report names the peer's address"),
+        ("tls_is_kept", TrustsAnybody, "raises CertificateError"),
         (
             "broken_connection_is_told",
             lambda: Wrapping(TooClean),
@@ -245,6 +324,30 @@ async def test_a_broken_promise_about_connections_is_found(
         await run(name, saboteur(), "ws://127.0.0.1:0")
 
 
+@pytest.mark.parametrize(
+    ("wrap", "promise"),
+    [(Nameless, "peer is the address of the other side"), (ForgetsItsPeer, "peer is the same after the end")],
+)
+async def test_a_peer_without_a_name_is_found(wrap: Callable[[Channel], Channel], promise: str) -> None:
+    with pytest.raises(AssertionError, match=promise):
+        await run("peers_have_addresses", Saboteur(wrap))
+
+
+@pytest.mark.virtual_time
+async def test_a_check_that_does_not_end_says_which_promise_is_broken() -> None:
+    said = (
+        r"not over after 15 s, where it waits in close_is_final_and_idempotent \(.*\)\. "
+        "close_is_final_and_idempotent: Closing twice, together and later, is one close"
+    )
+    with pytest.raises(AssertionError, match=said):
+        await run("close_is_final_and_idempotent", Saboteur(NeverCloses))
+
+
+async def test_a_scheme_that_is_secure_by_name_alone_is_found() -> None:
+    with pytest.raises(AssertionError, match="listening at memorys://here:0 without a certificate raises ListenError"):
+        await run("tls_is_kept", InTheClear())
+
+
 @pytest.mark.virtual_time
 async def test_one_call_runs_every_check() -> None:
     @asynccontextmanager
@@ -261,9 +364,11 @@ def test_every_check_says_what_it_holds_a_transport_to() -> None:
         assert check.__doc__
 
 
-@pytest.mark.parametrize("part", [_transport_messages, _transport_endings])
+@pytest.mark.parametrize("part", [_transport_doors, _transport_messages, _transport_endings])
 def test_no_check_is_left_out(part: ModuleType) -> None:
     written = {
-        name for name, value in vars(part).items() if iscoroutinefunction(value) and value.__module__ == part.__name__
+        name
+        for name, value in vars(part).items()
+        if iscoroutinefunction(value) and value.__module__ == part.__name__ and not name.startswith("_")
     }
     assert written and written <= set(TRANSPORT_CHECKS)
