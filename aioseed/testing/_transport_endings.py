@@ -95,7 +95,7 @@ async def listener_close_ends_channels(transport: Transport, url: str) -> None:
         receivers = [asyncio.create_task(ended(end)) for pair in pairs for end in pair[:2]]
         await asyncio.sleep(0)
         listener = pairs[0].listener
-        await asyncio.gather(listener.close(0.2), listener.close(0.2))
+        await asyncio.gather(listener.close(1.0), listener.close(1.0))
         for closed in await asyncio.gather(*receivers):
             expect(closed.clean, "a closing listener closes its channels cleanly")
         await listener.close()
