@@ -28,6 +28,7 @@ MAX_MESSAGE_BYTES = 2 * 2**20
 CHECK_TIMEOUT_S = 15.0
 SETTLE_TIMEOUT_S = 2.0
 _CANCELS = 8
+_PYTHONS_OWN = frozenset({"asyncio", "contextlib.py"})
 
 
 class Pair(NamedTuple):
@@ -76,11 +77,11 @@ async def _in_time(running: Coroutine[None, None, None], promise: str) -> None:
 
 
 def _place_of(running: object) -> str:
-    """Return the innermost line at which a coroutine waits that is no part of asyncio."""
+    """Return the innermost line at which a coroutine waits that is no part of asyncio or contextlib."""
     place = "nothing"
     while running is not None:
         frame = getattr(running, "cr_frame", None) or getattr(running, "ag_frame", None)
-        if frame is not None and "asyncio" not in Path(frame.f_code.co_filename).parts:
+        if frame is not None and not _PYTHONS_OWN.intersection(Path(frame.f_code.co_filename).parts):
             place = f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"
         running = getattr(running, "cr_await", None) or getattr(running, "ag_await", None)
     return place
