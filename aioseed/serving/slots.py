@@ -96,8 +96,8 @@ class SlotTable:
     def sort(self, owner: int, rows: StepColumns) -> Rows:
         """Sort the rows of a STEP of session `owner` into those to apply, repeats and refused ones.
 
-        Nothing changes. A row applies when it is its slot's last sequence number + 1 (in 32 bits), repeats when it is the
-        last one, and is refused otherwise.
+        Nothing changes. A row applies when it is its slot's last sequence number + 1 (in 32 bits), repeats when it is
+        the last one, and is refused otherwise.
         """
         slots = rows.slot.astype(np.int64)
         codes: dict[int, ErrorCode] = {}
