@@ -135,7 +135,10 @@ def _result(task: SuiteTask, run_dir: Path, metric: str) -> TaskResult:
 
 
 def _curve(path: Path, metric: str) -> tuple[Curve, int]:
-    """Return the curve and the newest step, at which there may be no score yet."""
+    """Return the curve and the newest step, at which there may be no score yet.
+
+    Where a killed run went back to its checkpoint, what it had come to beyond that is gone, and with it its scores.
+    """
     steps: list[int] = []
     scores: list[float] = []
     newest_step = 0
@@ -147,6 +150,9 @@ def _curve(path: Path, metric: str) -> tuple[Curve, int]:
                 if step is None:
                     continue
                 newest_step = int(step)
+                while steps and (steps[-1] > newest_step or (score is not None and steps[-1] == newest_step)):
+                    steps.pop()
+                    scores.pop()
                 if score is not None:
                     steps.append(newest_step)
                     scores.append(float(score))

@@ -16,8 +16,10 @@ from aioseed.types import FIRST, StepColumns
 from aioseed.wire.messages import ErrorCode
 
 NOBODY = -1
-_NEVER = -2
-"""Sequence of a slot from which nothing has come in this epoch; its first row has sequence 0."""
+_NEVER = -1
+"""Sequence of a slot from which nothing has come in this epoch: the next number is 0."""
+_WORD = 2**32 - 1
+"""Sequence numbers have 32 bits; after this one comes 0, which a fast environment reaches within weeks."""
 
 
 class Rows(NamedTuple):
@@ -94,8 +96,8 @@ class SlotTable:
     def sort(self, owner: int, rows: StepColumns) -> Rows:
         """Sort the rows of a STEP of session `owner` into those to apply, repeats and refused ones.
 
-        Nothing changes. A row applies when it is its slot's last sequence number + 1, repeats when it is the last one,
-        and is refused otherwise.
+        Nothing changes. A row applies when it is its slot's last sequence number + 1 (in 32 bits), repeats when it is
+        the last one, and is refused otherwise.
         """
         slots = rows.slot.astype(np.int64)
         codes: dict[int, ErrorCode] = {}
@@ -117,7 +119,7 @@ class SlotTable:
         last = self.last_sequence[known]
         sequence = rows.sequence.astype(np.int64)
         repeats = sequence == last
-        following = sequence == np.where(last == _NEVER, 0, last + 1)
+        following = sequence == (last + 1) & _WORD
         refuse(~(repeats | following), ErrorCode.SEQUENCE_GAP)
         refuse(following & self.in_batch[known], ErrorCode.UNANSWERED)
         is_first = (rows.flags & FIRST) != 0

@@ -46,7 +46,7 @@ class TensorBoardSink:
         Raises:
             RunDirectoryError: The file cannot be written; the next write tries anew.
         """
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.proto.summary_pb2 import Summary
 
         now_s = self._clock()
@@ -59,7 +59,9 @@ class TensorBoardSink:
                 self._file = self._new_file(now_s)
             if self._file.seek(0, os.SEEK_END) == 0:
                 version = Event(wall_time=now_s, file_version="brain.Event:2")
-                records = self._record(version.SerializeToString()) + records
+                # TensorBoard then drops what an earlier process wrote from this step on: a resumed run went back.
+                start = Event(wall_time=now_s, step=step, session_log=SessionLog(status=SessionLog.START))
+                records = b"".join(self._record(begun.SerializeToString()) for begun in (version, start)) + records
             append_whole(self._file, records)
         except OSError as error:
             message = f"cannot write TensorBoard events to {self._directory}: {error.strerror}"

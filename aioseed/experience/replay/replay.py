@@ -165,8 +165,20 @@ class Replay:
         highest = np.array([self._tree.highest])
         return {"weights": self._tree.get(places), "draws": self._draws[places], "highest": highest}
 
-    def restore_state(self, weights: np.ndarray, draws: np.ndarray, highest: np.ndarray) -> None:
+    @property
+    def priority_exponent(self) -> float:
+        """Return the power of a priority that makes its weight."""
+        return float(self._priority_exponent)
+
+    def restore_state(
+        self, weights: np.ndarray, draws: np.ndarray, highest: np.ndarray, exponent: float | None
+    ) -> None:
         """Take over what `state` returned, once the same unrolls are held again.
+
+        Args:
+            weights, draws, highest: From `state`.
+            exponent: The power that made these weights; None where that is not known, and taken to be the same. Of 0
+                nothing of the priorities is left: those weights stay 1.
 
         Raises:
             ValueError: They are of another number, or no weights.
@@ -174,6 +186,9 @@ class Replay:
         places = self._places()
         if weights.shape != places.shape or draws.shape != places.shape:
             raise ValueError(f"{len(weights)} weights were saved for {len(places)} unrolls")
+        if exponent and exponent != self.priority_exponent:
+            power = self.priority_exponent / exponent
+            weights, highest = weights**power, highest**power
         self._tree.set(places, weights)
         self._tree.highest = float(highest[0])
         self._draws[places] = draws

@@ -25,6 +25,7 @@ def save_replay(replay: Replay, cuts: Cuts, counts: Mapping[str, Json]) -> Saved
         "evicted": replay.evicted,
         "evicted_unseen": replay.evicted_unseen,
         "generator": replay.generator_state(),
+        "priority_exponent": replay.priority_exponent,
         "segments": [segment.name for segment in segments],
     }
     return SavedReplay(replay.state(), state, segments, release)
@@ -54,9 +55,17 @@ def restore_replay(
         for name, first, count in found:
             blocks.restore(count, read(name))
             cuts.restore(first, count)
-        replay.restore_state(arrays["weights"], arrays["draws"], arrays["highest"])
+        replay.restore_state(arrays["weights"], arrays["draws"], arrays["highest"], _exponent_of(state))
         replay.restore_generator(state["generator"])
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise CheckpointError(f"the saved replay does not fit this configuration: {error}", path=path) from error
     replay.evicted = number_of(state, "evicted", path)
     replay.evicted_unseen = number_of(state, "evicted_unseen", path)
+
+
+def _exponent_of(state: Mapping[str, Json]) -> float | None:
+    """Return the exponent behind the saved weights; None where an earlier version did not say it."""
+    value = state.get("priority_exponent")
+    if value is not None and (not isinstance(value, int | float) or value < 0):
+        raise ValueError(f"its priority_exponent is {value!r}")
+    return value

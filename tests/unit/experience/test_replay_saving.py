@@ -86,6 +86,17 @@ def test_what_is_restored_is_what_was_saved_and_goes_on_alike(inserts: list[int]
     assert other.save().state["segments"] == one.save().state["segments"]
 
 
+@pytest.mark.parametrize(("saved_with", "expected"), [(0.9, 0.6), (0.6, 0.6), (0.6, 0.0), (0.0, None)])
+def test_another_priority_exponent_holds_for_what_was_saved_too(saved_with: float, expected: float | None) -> None:
+    one = Saving(priority_exponent=saved_with)
+    one.insert(20)
+    saved = one.save()
+    other = Saving(priority_exponent=0.6 if expected is None else expected)
+    restore_replay(other.replay, other.cuts, saved.state, saved.arrays, one.disk.__getitem__, "")
+    weights = np.ones(20) if expected is None else np.linspace(0.1, 2, 20) ** expected
+    np.testing.assert_allclose(other.replay.priorities(), weights)
+
+
 def test_a_save_appends_what_was_inserted_since_the_one_before() -> None:
     made = Saving()
     made.insert(5)

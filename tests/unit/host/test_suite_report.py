@@ -63,6 +63,14 @@ def test_the_table_and_the_numbers_say_the_same(folder):
     assert json.loads(json.dumps(numbers)) == numbers
 
 
+def test_what_a_killed_run_had_reached_beyond_its_checkpoint_is_no_part_of_the_curve(folder):
+    rows = [(100, 1.0), (200, 2.0), (300, 9.0), (400, 9.0), (200, None), (250, 3.0), (350, 3.5), (350, 4.0)]
+    write(folder / "never", rows)
+    result = read_report(folder).results[3]
+    assert result.curve == ((100, 200, 250, 350), (1.0, 2.0, 3.0, 4.0))
+    assert (result.score, result.steps) == (4.0, 350)
+
+
 def test_a_suite_that_is_not_capped_says_nothing_of_caps(folder):
     (folder / PLAN).write_text(json.dumps({"suite": "report_suite:free", "preset": "mine", "overrides": []}))
     report = read_report(folder)

@@ -79,6 +79,15 @@ def test_last_plus_one_applies_last_repeats_anything_else_is_refused() -> None:
     assert [code for _, code in sorted_rows.refused] == [ErrorCode.SEQUENCE_GAP] * 2
 
 
+def test_after_the_last_number_of_32_bits_comes_0_in_the_middle_of_an_episode() -> None:
+    table, epochs = leased(3)
+    table.enter(np.arange(3), np.full(3, 2**32 - 1, np.uint32))
+    table.answer(np.arange(3), table.epoch[:3], table.changes, 0.0)
+    sorted_rows = table.sort(1, rows([0, 1, 2], epochs[:3], [0, 2**32 - 1, 1], [False] * 3))
+    assert (sorted_rows.apply.tolist(), sorted_rows.repeat.tolist()) == ([0], [1])
+    assert sorted_rows.refused == ((2, ErrorCode.SEQUENCE_GAP),)
+
+
 def test_a_repeat_is_legal_while_the_first_copy_is_under_way_and_a_new_step_is_not() -> None:
     table, epochs = leased()
     table.enter(np.array([0]), np.array([5]))

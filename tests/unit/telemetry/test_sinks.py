@@ -5,12 +5,16 @@ import json
 import struct
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aioseed.errors import PluginError, RunDirectoryError
 from aioseed.telemetry.sinks import JsonLinesSink, MetricsSink
 from aioseed.telemetry.tensorboard import TensorBoardSink
+
+if TYPE_CHECKING:
+    from tensorboardX.proto.event_pb2 import Event
 
 
 def test_every_write_is_one_json_object_that_is_on_disk_at_once(tmp_path):
@@ -84,23 +88,27 @@ def test_tensorboard_on_a_full_disk_says_so_and_goes_on_when_there_is_space(tmp_
     sink.write(3, {"after": 1.0})
     sink.close()
     (file,) = tmp_path.iterdir()
-    assert tags_in(file.read_bytes()) == ([[], ["before"], ["after"]] if room else [[], ["after"]])
+    assert tags_in(file.read_bytes()) == ([[], [], ["before"], ["after"]] if room else [[], [], ["after"]])
 
 
 def tags_in(data: bytes) -> list[list[str]]:
-    """Read the tags of every record, as TensorBoard does: it stops at the first that is not whole."""
+    return [[value.tag for value in event.summary.value] for event in events_in(data)]
+
+
+def events_in(data: bytes) -> list[Event]:
+    """Read every record, as TensorBoard does: it stops at the first that is not whole."""
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import masked_crc32c
 
-    tags = []
+    events = []
     while data:
         (size,) = struct.unpack("<Q", data[:8])
         record = data[12 : 12 + size]
         assert struct.unpack("<I", data[8:12])[0] == masked_crc32c(data[:8])
         assert struct.unpack("<I", data[12 + size : 16 + size])[0] == masked_crc32c(record)
-        tags.append([value.tag for value in Event.FromString(record).summary.value])
+        events.append(Event.FromString(record))
         data = data[16 + size :]
-    return tags
+    return events
 
 
 def test_a_directory_that_is_not_there_is_one_sentence(tmp_path):
@@ -119,6 +127,18 @@ def test_tensorboard_events_are_written(tmp_path):
     sink.close()
     (events,) = tmp_path.glob("events.*")
     assert b"training/loss" in events.read_bytes()
+
+
+def test_tensorboard_is_told_where_a_resumed_run_begins_so_that_it_drops_what_was_lost(tmp_path):
+    pytest.importorskip("tensorboardX")
+    for number, steps in enumerate([(10, 20, 30), (15, 25)]):
+        sink = TensorBoardSink(tmp_path / str(number))
+        for step in steps:
+            sink.write(step, {"loss": 1.0})
+        sink.close()
+    (events,) = (tmp_path / "1").glob("events.*")
+    records = events_in(events.read_bytes())
+    assert [(event.step, event.session_log.status) for event in records] == [(0, 0), (15, 1), (15, 0), (25, 0)]
 
 
 def test_tensorboard_without_its_package_names_the_extra(tmp_path, monkeypatch):
