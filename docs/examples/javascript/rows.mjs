@@ -55,13 +55,13 @@ export class Rows {
     if (row.flags & (TERMINATED | TRUNCATED)) return begin(row); // autoreset is NEXT_STEP: this action is ignored
     const { observation, reward, terminated, truncated, metrics } = row.environment.step(action);
     const flags = terminated ? TERMINATED : truncated ? TRUNCATED : 0;
-    return Object.assign(row, { sequence: sequence + 1, flags, reward, observation, metrics });
+    return Object.assign(row, { sequence: (sequence + 1) >>> 0, flags, reward, observation, metrics });
   }
 }
 
 function begin(row) {
   const observation = row.environment.reset(row.random);
-  return Object.assign(row, { sequence: row.sequence + 1, flags: FIRST, reward: 0, observation, metrics: undefined });
+  return Object.assign(row, { sequence: (row.sequence + 1) >>> 0, flags: FIRST, reward: 0, observation, metrics: undefined });
 }
 
 /** Return a generator of numbers from 0 to 1 (mulberry32), the same for the same numbers. */
