@@ -37,9 +37,9 @@ def load_run(path: Path) -> SavedRun:
         CheckpointError: There is no run, none of its checkpoints is sound, or this one is not.
         ConfigError, PluginError, SpaceError: Its agent or network cannot be built here.
     """
-    path = path.absolute()
-    is_checkpoint = (path / MANIFEST).is_file() or path.parent.name == CHECKPOINTS
-    checkpoint = CheckpointStore(path.parent).at(path.name) if is_checkpoint else _newest(path)
+    here = path.absolute()
+    is_checkpoint = (here / MANIFEST).is_file() or here.parent.name == CHECKPOINTS
+    checkpoint = CheckpointStore(path.parent).at(here.name) if is_checkpoint else _newest(path)
     config, described = _said_in(checkpoint)
     transforms = [section.section() for section in config.transforms]
     built = build_agent(config.agent.section(), config.network.section(), described.spec, transforms)

@@ -152,6 +152,7 @@ def test_it_acts_row_by_row_as_serving_does_with_rewards_actions_and_borders(sav
             epoch_low=np.zeros(1, np.uint32),
             sequence=np.full(1, row, np.uint32),
             evaluation=np.ones(1, np.bool_),
+            takes_mode=np.zeros(1, np.bool_),
         )
         answer, state = act(run.params, jax.random.key(0), state, rows, True)
         previous = np.asarray(answer.action)
