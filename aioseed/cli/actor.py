@@ -21,7 +21,7 @@ from aioseed.actor.task import task_of
 from aioseed.actor.token import is_loopback, read_token, token_of_environment, token_path
 from aioseed.cli import collector
 from aioseed.cli.common import Parser, add_overrides, guarded, loop_factory, split_overrides
-from aioseed.cli.interrupts import INTERRUPTED, children_spared, ending_signals, leave_terminal
+from aioseed.cli.interrupts import INTERRUPTED, children_spared, ending_signals, leave_lost_terminal
 from aioseed.errors import UsageError
 from aioseed.lookup import look_here_too
 from aioseed.plugins import environment_plugin
@@ -212,8 +212,8 @@ class _Interrupt:
     async def _cancellable(self, actor: Coroutine[object, object, object]) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.ensure_future(actor)
 
-        def cancel(number: int = 0, frame: object = None) -> None:
-            leave_terminal(number)
+        def cancel(*_: object) -> None:
+            leave_lost_terminal()
             with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
                 loop.call_soon_threadsafe(task.cancel)
 

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from aioseed.cli.interrupts import INTERRUPTED, children_spared, ending_signals, leave_terminal
+from aioseed.cli.interrupts import INTERRUPTED, children_spared, ending_signals, leave_lost_terminal
 from aioseed.errors import AioseedError, UsageError
 
 Result = TypeVar("Result")
@@ -83,7 +83,7 @@ def run_until_interrupted(
                 os._exit(INTERRUPTED)
             first_s = loop.time()
             stop.set()
-            leave_terminal(number)
+            leave_lost_terminal()
             say("aioseed: ending in order; press Ctrl-C again to end at once")
 
         for number in (signal.SIGINT, *ending):

@@ -40,16 +40,11 @@ def ending_signals() -> list[signal.Signals]:
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def leave_terminal(number: int) -> None:
-    """Let what is printed to a terminal go nowhere if the signal `number` tells that it is gone: it would be an error.
-
-    Whether it is gone cannot be asked: for a moment after the signal it still seems to be there.
-    """
-    if number != getattr(signal, "SIGHUP", None):
-        return
+def leave_lost_terminal() -> None:
+    """Let what is printed go nowhere if the terminal that it went to is gone: each line would be an error."""
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):
-            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, descriptor)
                 os.close(nowhere)
