@@ -9,9 +9,10 @@ import pytest
 
 from aioseed.agents.agent import LearnerState, Unroll
 from aioseed.agents.r2d2 import agent as plugin
-from aioseed.nets.network import Network
 from aioseed.specs import ArraySpec, discrete
 from aioseed.types import FIRST, TERMINATED, TRUNCATED, EnvironmentSpec
+
+from .networks import scanned
 
 BURN_IN, STEPS, BATCH, FEATURES, CHOICES = 3, 6, 4, 2, 3
 ROWS, KEEP = BURN_IN + STEPS + 1, 0.6
@@ -42,15 +43,7 @@ def linear(observation, action, heads):
         memory = KEEP * memory + seen + inputs.reward[:, None] * params["paid"]
         return {name: memory @ params["value"]}, memory
 
-    def unroll(params, memory, inputs):
-        def row(memory, inputs):
-            outputs, memory = step(params, memory, inputs)
-            return memory, outputs
-
-        memory, outputs = jax.lax.scan(row, memory, inputs)
-        return outputs, memory
-
-    return Network(init, lambda: jnp.zeros(2), step, unroll)
+    return scanned(init, 2, step)
 
 
 def unroll() -> Unroll:

@@ -16,9 +16,11 @@ from aioseed.agents.agent import LearnerState, Unroll
 from aioseed.agents.sac import agent as plugin
 from aioseed.agents.sac.loss import Outputs, sac_loss
 from aioseed.agents.transitions import Transitions
-from aioseed.nets.network import Network, feed_forward
+from aioseed.nets.network import feed_forward
 from aioseed.specs import ActionSpec, ArraySpec
 from aioseed.types import FIRST, TERMINATED, TRUNCATED, EnvironmentSpec
+
+from .networks import remembering
 
 STEPS, BATCH, FEATURES, ELEMENTS, KEEP = 5, 3, 2, 2, 0.6
 LOW, HIGH = np.array([-2.0, 0.0]), np.array([2.0, 3.0])
@@ -59,23 +61,9 @@ def linear(observation, action, heads):
     return feed_forward(init, apply)
 
 
-def remembering(observation, action, heads):
-    """Make what `linear` makes, on ``memory = KEEP memory + x``."""
-    without = linear(observation, action, heads)
-
-    def step(params, memory, inputs):
-        memory = jnp.where(inputs.first[:, None], 0.0, KEEP * memory) + inputs.observation
-        return without.step(params, (), inputs._replace(observation=memory))[0], memory
-
-    def unroll(params, memory, inputs):
-        def row(memory, inputs):
-            outputs, memory = step(params, memory, inputs)
-            return memory, outputs
-
-        memory, outputs = jax.lax.scan(row, memory, inputs)
-        return outputs, memory
-
-    return Network(without.init, lambda: jnp.zeros(FEATURES), step, unroll)
+def summing(observation, action, heads):
+    """Make what `linear` makes, on a running sum of observations."""
+    return remembering(linear(observation, action, heads), FEATURES, KEEP)
 
 
 def with_memory(rows: Unroll, critics: int) -> Unroll:
@@ -190,7 +178,7 @@ def case(request):
     """Return config, agent, state, unroll and the float64 networks; the targets differ from the critics."""
     config = plugin.config_type(**CONFIGS.get(request.param, {}))
     remembers = request.param == "a memory"
-    built = plugin.build(config, SPEC, remembering if remembers else linear)
+    built = plugin.build(config, SPEC, summing if remembers else linear)
     rows = with_memory(unroll(), config.critics) if remembers else unroll()
     params = built.init(jax.random.key(0)).params
     other = built.init(jax.random.key(1)).params["critics"]

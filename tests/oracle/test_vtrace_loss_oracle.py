@@ -12,9 +12,11 @@ import pytest
 
 from aioseed.agents.agent import Unroll
 from aioseed.agents.vtrace import agent as plugin
-from aioseed.nets.network import Network, feed_forward
+from aioseed.nets.network import feed_forward
 from aioseed.specs import ArraySpec, discrete
 from aioseed.types import FIRST, TERMINATED, TRUNCATED, EnvironmentSpec
+
+from .networks import remembering
 
 STEPS, BATCH, FEATURES, CHOICES, KEEP = 7, 3, 2, 3, 0.6
 SPEC = EnvironmentSpec(ArraySpec("float32", (FEATURES,)), discrete(CHOICES))
@@ -42,23 +44,9 @@ def linear(observation, action, heads):
     return feed_forward(init, lambda params, inputs: {n: inputs.observation @ kernel for n, kernel in params.items()})
 
 
-def remembering(observation, action, heads):
-    """Make what `linear` makes, on ``memory = KEEP memory + x``."""
-    without = linear(observation, action, heads)
-
-    def step(params, memory, inputs):
-        memory = jnp.where(inputs.first[:, None], 0.0, KEEP * memory) + inputs.observation
-        return without.step(params, (), inputs._replace(observation=memory))[0], memory
-
-    def unroll(params, memory, inputs):
-        def row(memory, inputs):
-            outputs, memory = step(params, memory, inputs)
-            return memory, outputs
-
-        memory, outputs = jax.lax.scan(row, memory, inputs)
-        return outputs, memory
-
-    return Network(without.init, lambda: jnp.zeros(FEATURES), step, unroll)
+def summing(observation, action, heads):
+    """Make what `linear` makes, on a running sum of observations."""
+    return remembering(linear(observation, action, heads), FEATURES, KEEP)
 
 
 def remembered(rows: Unroll) -> Unroll:
@@ -152,7 +140,7 @@ def case(request, literal_vtrace):
         entered = np.random.default_rng(5).normal(size=(BATCH, FEATURES)).astype(np.float32)
         given = unroll()._replace(initial_state=entered)
         looked = remembered(given)
-    built = plugin.build(config, SPEC, linear if given is looked else remembering)
+    built = plugin.build(config, SPEC, linear if given is looked else summing)
     params = built.init(jax.random.key(0)).params
     network = {name: np.asarray(kernel, float) for name, kernel in params["network"].items()}
     return config, built, params, network, given, looked, corrected(literal_vtrace, config, network, looked)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aioseed.errors import ChannelClosed
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.handshake import Contract, Role
 from aioseed.serving.intake import ActionTable, ClosedBatch, Intake
@@ -49,6 +50,13 @@ class Peer:
         while not isinstance(message := await self.hears(), kind):
             pass
         return message
+
+    async def closed(self) -> ChannelClosed:
+        """Return how the channel ends, whatever comes before."""
+        with pytest.raises(ChannelClosed) as caught:
+            while True:
+                await self.hears()
+        return caught.value
 
     def greet(self, environments: int = 2, **fields: Any) -> None:
         words = {"library": "test", "actor_id": f"actor of {environments}", "environments": environments}

@@ -7,7 +7,6 @@ import asyncio
 import numpy as np
 import pytest
 
-from aioseed.errors import ChannelClosed
 from aioseed.serving.intake import ClosedBatch
 from aioseed.serving.session import VAIN_STEPS_PER_S
 from aioseed.serving.thread import Leased, Released
@@ -23,13 +22,6 @@ from aioseed.wire.messages import (
 pytestmark = pytest.mark.virtual_time
 
 EVERYBODY_ELSE_FIRST_S = 1e-6
-
-
-async def closed(peer) -> ChannelClosed:
-    with pytest.raises(ChannelClosed) as caught:
-        while True:
-            await peer.hears()
-    return caught.value
 
 
 async def test_pings_are_answered_and_sent(desk):
@@ -100,7 +92,7 @@ async def test_a_session_that_never_wakes_is_closed(desk):
     peer = await table.dial()
     await peer.join(2)
     assert (await peer.hears_a(Bye)).code == "unresponsive"
-    await closed(peer)
+    await peer.closed()
     assert asyncio.get_running_loop().time() == pytest.approx(80.0, abs=2.5)
     await asyncio.sleep(EVERYBODY_ELSE_FIRST_S)
     assert table.server.sessions == 0

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from aioseed.errors import ChannelClosed
 from aioseed.serving.intake import PlacedStep
 from aioseed.wire.columns import End
 from aioseed.wire.messages import (
@@ -22,13 +21,6 @@ from aioseed.wire.messages import (
 pytestmark = pytest.mark.virtual_time
 
 EVERYBODY_ELSE_FIRST_S = 1e-6
-
-
-async def closed(peer) -> ChannelClosed:
-    with pytest.raises(ChannelClosed) as caught:
-        while True:
-            await peer.hears()
-    return caught.value
 
 
 async def test_actors_get_their_own_actions_by_slot(desk):
@@ -130,7 +122,7 @@ async def test_a_lease_beyond_the_capacity_is_refused_and_can_be_had_later(desk)
     assert (refused.code, refused.retry, refused.field, refused.ours, refused.theirs) == (
         "capacity", True, "environments", "1", "2",
     )  # fmt: skip
-    await closed(two)
+    await two.closed()
     await one.channel.close()
     again = await table.dial()
     await asyncio.sleep(EVERYBODY_ELSE_FIRST_S)
@@ -146,7 +138,7 @@ async def test_an_actor_whose_welcome_would_be_too_large_is_told_so(desk, monkey
     refused = await one.hears()
     assert (refused.code, refused.retry, refused.field) == ("size", False, "environments")
     assert "200 environments are too many for one actor" in refused.message and "start several" in refused.message
-    await closed(one)
+    await one.closed()
     await asyncio.sleep(EVERYBODY_ELSE_FIRST_S)
     assert (await two.join(2)).slots == [0, 1]  # its leases are free again
 
@@ -165,7 +157,7 @@ async def test_a_refusal_carries_the_field_and_ends_the_channel(desk):
     refused = await peer.hears()
     assert isinstance(refused, Refused)
     assert (refused.code, refused.field, refused.ours, refused.theirs) == ("role", "role", '["evaluate"]', '"train"')
-    assert (await closed(peer)).clean
+    assert (await peer.closed()).clean
     assert table.server.sessions == 0
 
 
@@ -186,7 +178,7 @@ async def test_a_channel_that_does_not_begin_with_a_sound_hello_is_refused(desk,
     refused = await peer.hears()
     assert isinstance(refused, Refused) and refused.code == "hello" and said in refused.message
     assert not refused.retry
-    await closed(peer)
+    await peer.closed()
 
 
 async def test_a_channel_that_says_nothing_is_refused_after_a_while(desk):
@@ -233,7 +225,7 @@ async def test_what_breaks_the_rules_is_named_and_ends_that_session_alone(desk, 
     error, bye = await bad.hears(), await bad.hears()
     assert isinstance(error, Error) and error.code == code
     assert isinstance(bye, Bye) and (bye.code, bye.reason) == ("protocol", error.message)
-    await closed(bad)
+    await bad.closed()
     good.step(0)
     assert await good.acts() == ([2, 3], [2, 3])
     assert table.server.environments == 2
@@ -266,7 +258,7 @@ async def test_a_bye_ends_the_session(desk):
     peer = await table.dial()
     await peer.join(2)
     peer.say(Bye(code="leaving", reason="supper"))
-    await closed(peer)
+    await peer.closed()
     assert table.server.environments == 0
 
 
@@ -281,7 +273,7 @@ async def test_drain_takes_leave_of_everybody_and_refuses_whoever_comes_later(de
     drain, bye = await peer.hears(), await peer.hears()
     assert isinstance(drain, Drain) and drain.reason == "enough"
     assert isinstance(bye, Bye) and (bye.code, bye.reason) == (code, "enough")
-    assert (await closed(peer)).clean
+    assert (await peer.closed()).clean
     assert table.told[-1].reason == "shutdown"
     late = await table.dial()
     late.greet()
@@ -296,7 +288,7 @@ async def test_drain_before_the_server_opened_does_not_leave_actors_waiting(desk
     await peer.hears()
     await table.server.drain(run_over=False, reason="it does not compile")
     assert (await peer.hears_a(Bye)).code == "shutdown"
-    await closed(peer)
+    await peer.closed()
     assert table.server.first_hello.done()
 
 
@@ -313,7 +305,7 @@ async def test_a_last_word_is_given_time_to_be_heard_and_meanwhile_the_slots_are
     assert (await other.join(2)).slots == [0, 1]
     assert isinstance(await bad.hears(), Error) and isinstance(await bad.hears(), Bye)
     bad.step(1)  # not refused: the channel is still open
-    await closed(bad)
+    await bad.closed()
     assert asyncio.get_running_loop().time() == pytest.approx(1.0)
     other.step(0)
     assert await other.acts() == ([0, 1], [0, 1])
