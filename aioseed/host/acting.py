@@ -7,19 +7,18 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from pydantic import BaseModel
 
 from aioseed.agents.agent import ActInput, Agent, AgentPlugin
 from aioseed.agents.transformed import transformed
 from aioseed.errors import ConfigError, SpaceError
-from aioseed.host.forms import checked_agent, checked_answer, extras_of
+from aioseed.host.forms import checked_agent, checked_answer, extras_of, state_of
 from aioseed.host.makers import maker
 from aioseed.nets.network import Network
 from aioseed.nets.transforms import Transform, chain
 from aioseed.plugins import load
 from aioseed.serving.inference import Acting, ActRows
-from aioseed.specs import ArraySpec, leaf_paths, spec_leaves, unflatten
+from aioseed.specs import leaf_paths, spec_leaves, unflatten
 from aioseed.types import EnvironmentSpec, UnrollLayout
 from aioseed.validation import validate
 
@@ -118,11 +117,7 @@ def acting_of(built: BuiltAgent, *, greedy: Greedy) -> Acting:
 def layout_of(built: BuiltAgent, unroll_steps: int) -> UnrollLayout:
     """Return the shape of the agent's unrolls."""
     agent, spec = built
-    extras = tuple(extras_of(agent))
-    state = tuple(
-        ArraySpec(np.dtype(leaf.dtype).name, tuple(leaf.shape))
-        for leaf in jax.tree_util.tree_leaves(agent.initial_state())
-    )
+    extras, state = tuple(extras_of(agent)), tuple(state_of(agent))
     return UnrollLayout(
         spec_leaves(spec.observation), spec.action.array, extras, state, unroll_steps, agent.overlap_steps
     )

@@ -41,6 +41,12 @@ def extras_of(agent: Agent) -> Sequence[ArraySpec]:
     return jax.tree.leaves(agent.extras(), is_leaf=lambda leaf: isinstance(leaf, ArraySpec))
 
 
+def state_of(agent: Agent) -> Sequence[ArraySpec]:
+    """Return the specs of the recurrent state, in the order of the leaves."""
+    leaves = jax.tree.leaves(agent.initial_state())
+    return [ArraySpec(np.dtype(leaf.dtype).name, tuple(leaf.shape)) for leaf in leaves]
+
+
 def checked_answer(agent: Agent, action: ArraySpec, answer: object) -> tuple[ActOutput, PyTree]:
     """Return what `act` answered, if its arrays are what the specs say: they are stored as bytes of those.
 
@@ -52,10 +58,7 @@ def checked_answer(agent: Agent, action: ArraySpec, answer: object) -> tuple[Act
     out, after = answer
     _compare("the action", [out.action], [action])
     _compare("the extras", jax.tree.leaves(out.extras), extras_of(agent))
-    initial = [
-        ArraySpec(np.dtype(leaf.dtype).name, tuple(leaf.shape)) for leaf in jax.tree.leaves(agent.initial_state())
-    ]
-    _compare("the state", jax.tree.leaves(after), initial)
+    _compare("the state", jax.tree.leaves(after), state_of(agent))
     return out, after
 
 

@@ -46,8 +46,8 @@ class Convolution(nn.Module):
     def __call__(self, inputs: int) -> Weights:
         """Return the weights for images of `inputs` channels, float32."""
         shape = (self.size, self.size, inputs, self.channels)
-        kernel = self.param("kernel", self.kernel_init, shape)
-        return Weights(kernel, self.param("bias", nn.initializers.zeros_init(), (self.channels,)))
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        return Weights(kernel, self.param("bias", nn.initializers.zeros_init(), (self.channels,), jnp.float32))
 
 
 def convolved(image: jax.Array, weights: Weights, *, stride: int = 1, padding: str = "SAME") -> jax.Array:

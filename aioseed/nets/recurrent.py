@@ -194,7 +194,7 @@ class Lstm(nn.Module):
         # The part of the gates that does not depend on the recurrence is one large product outside the loop.
         projection = nn.Dense(4 * self.units, kernel_init=nn.initializers.glorot_uniform(), bias_init=_gate_bias)
         projected = projection(features)
-        kernel = self.param("recurrent_kernel", nn.initializers.orthogonal(), (self.units, 4 * self.units))
+        kernel = self.param("recurrent_kernel", nn.initializers.orthogonal(), (self.units, 4 * self.units), jnp.float32)
         return lstm(kernel, state, projected, first)
 
 

@@ -60,6 +60,15 @@ def test_an_observation_that_jax_would_cut_is_refused(sent, cut):
         assert layout_of(build_agent(AGENT, NETWORK, spec), 16).observation[1] == ArraySpec(sent, (3,))
 
 
+@pytest.mark.parametrize("network", ["mlp", "lstm", "dqn", "impala-deep"])
+def test_networks_compute_in_32_bits_also_where_jax_has_64(network):
+    spec = SPEC._replace(observation=ArraySpec("uint8", (84, 84, 4)))
+    with jax.enable_x64(True):
+        built = build_agent(AGENT, {"name": network}, spec)
+        params = jax.eval_shape(built.agent.init, jax.random.key(0)).params
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
+
+
 def test_a_feed_forward_agent_has_no_state():
     built = build_agent(AGENT, NETWORK, SPEC)
     assert layout_of(built, 16).state == () and acting_of(built, greedy="always").initial_state == []
