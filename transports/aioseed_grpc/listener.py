@@ -18,6 +18,7 @@ from aioseed.transport.server_tls import Material, ServerTls
 from aioseed.transport.token import shown_token
 from aioseed_grpc.channel import GrpcChannel
 from aioseed_grpc.frame import MAX_ENVELOPE_BYTES
+from aioseed_grpc.polling import KEEPALIVE, KEEPALIVE_S
 from aioseed_grpc.stream import ACCEPTED_KEY, METHOD, ServerStream
 
 
@@ -142,6 +143,7 @@ def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
 
 def server_options(options: ListenOptions) -> tuple[tuple[str, int], ...]:
     """Return gRPC's channel arguments for a server."""
+    rate = options.control_frames_per_s
     handshake_ms = round(options.handshake_timeout_s * 1000)
     return (
         # Else two learners can share a port, and actors meet now one, now the other.
@@ -156,9 +158,10 @@ def server_options(options: ListenOptions) -> tuple[tuple[str, int], ...]:
         ("grpc.max_concurrent_streams", 4096),
         ("grpc.max_metadata_size", options.max_header_bytes),
         ("grpc.absolute_max_metadata_size", options.max_header_bytes),
-        # PING frames without data sooner than this, twice, end a connection.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", round(1000 / options.control_frames_per_s)),
-        ("grpc.http2.max_ping_strikes", round(2 * options.control_frames_per_s)),
+        *KEEPALIVE,
+        # PING frames without data sooner than this, for 2 seconds, end a connection; the diallers' own come later.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", round(min(1 / rate, KEEPALIVE_S / 2) * 1000)),
+        ("grpc.http2.max_ping_strikes", max(2, round(2 * rate))),
         ("grpc.per_message_decompression", 0),
         ("grpc.enable_channelz", 0),
     )

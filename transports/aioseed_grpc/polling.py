@@ -25,6 +25,19 @@ EXPERIMENTS = "-event_engine_listener,-event_engine_client"
 SINCE, BEFORE = (1, 80), (1, 86)
 """The releases that have an engine and these experiments; a later one is looked at before it is put in here."""
 
+KEEPALIVE_S = 2.0
+"""How long a connection may bring nothing before a PING is written to it.
+
+A thread that reads by itself misses the reset of a connection when bytes come at the same moment: it reads those, waits
+for the next word of the kernel, and had it already. Only a write tells it then.
+"""
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", round(KEEPALIVE_S * 1000)),
+    # Who does not answer the PING may be busy or frozen: how long to wait for those is not for a transport to say.
+    ("grpc.keepalive_timeout_ms", 2**31 - 1),
+)
+"""Channel arguments for both ends."""
+
 
 @contextlib.contextmanager
 def one_thread_reads() -> Iterator[None]:

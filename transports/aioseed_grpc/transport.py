@@ -17,6 +17,7 @@ from aioseed_grpc.channel import GrpcChannel
 from aioseed_grpc.foreign import dial_error
 from aioseed_grpc.frame import MAX_ENVELOPE_BYTES
 from aioseed_grpc.listener import GrpcListener
+from aioseed_grpc.polling import KEEPALIVE
 from aioseed_grpc.stream import ACCEPTED_KEY, METHOD, ClientStream
 
 
@@ -119,6 +120,8 @@ def channel_options(options: DialOptions) -> tuple[tuple[str, int | str], ...]:
         ("grpc.min_reconnect_backoff_ms", round(options.connect_timeout_s * 1000)),  # gRPC's connect time-out
         ("grpc.max_receive_message_length", options.max_message_bytes + MAX_ENVELOPE_BYTES),
         ("grpc.max_send_message_length", -1),
+        *KEEPALIVE,
+        ("grpc.http2.max_pings_without_data", 0),  # which means that the third may be written as soon
         ("grpc.enable_retries", 0),
         ("grpc.enable_http_proxy", 0),
         ("grpc.per_message_decompression", 0),
