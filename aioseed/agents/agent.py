@@ -70,7 +70,7 @@ class Unroll(NamedTuple):
     flags: jax.Array  # uint8[T+1, B]
     previous_action: jax.Array  # [T+1, B, *action shape]; meaningless at a first row
     action: jax.Array  # [T+1, B, *action shape], taken from the row; meaningless at a final row
-    policy_version: jax.Array  # int32[T+1, B]
+    policy_version: jax.Array  # int32[T+1, B], in 32 bits: after the highest comes the lowest, differences hold
     extras: PyTree  # leaves [T+1, B, ...]
     initial_state: PyTree  # leaves [B, ...], the recurrent state that entered row 0
     importance: jax.Array  # float32[B], weight of each unroll in the loss; 1 but from prioritised replay
@@ -130,7 +130,10 @@ class Agent(NamedTuple):
     Noise of an unroll comes from its own key alone: the runtime may cut a batch of unrolls into pieces.
     """
     after_update: Callable[[LearnerState, jax.Array], LearnerState]
-    """(state after the optimiser's step, int32[] number of steps made) -> state; target networks and projections."""
+    """(state after the optimiser's step, int32[] number of steps made) -> state; target networks and projections.
+
+    After 2^31 - 1 steps the number goes on from the lowest that there is.
+    """
     extras: Callable[[], PyTree]
     """() -> tree of `ArraySpec`, what `act` stores with each row for `loss`. Nodes are dicts and plain tuples."""
     overlap_steps: int

@@ -115,7 +115,7 @@ class UnrollStore:
             for grid, place in zip(self._flat[:-1], self._small, strict=False):
                 grid[cells] = columns[place]
             self._lent.keep(slots, cells, [columns[place] for place in self._large], loan, self._opened)
-        self._flat[-1][cells] = acts.policy_version
+        self._flat[-1][cells] = _in_32_bits(acts.policy_version)
         firsts = steps.flags[:count] & FIRST
         transitions = count - int(np.count_nonzero(firsts))
         if transitions < count:
@@ -261,3 +261,8 @@ class UnrollStore:
         rows = np.flatnonzero(self._begins_at[t])
         if rows.size:
             self._states.put(slots[rows], t[rows] // self._layout.unroll_steps, begins_state(rows))
+
+
+def _in_32_bits(version: int) -> int:
+    """Return what is left of a number in the int32 of a column; a run of small updates exceeds it within weeks."""
+    return (version + 2**31) % 2**32 - 2**31

@@ -24,7 +24,7 @@ from aioseed.agents.agent import Agent, LearnerState, LossOutput, PyTree, Unroll
 from aioseed.specs import ArraySpec, ObservationSpec, unflatten
 from aioseed.training.config import TrainingConfig
 from aioseed.training.device import Placement, owned
-from aioseed.training.optimizer import Optimizer
+from aioseed.training.optimizer import MOST_UPDATES, Optimizer
 from aioseed.types import UnrollColumns, UnrollLayout
 
 
@@ -33,7 +33,7 @@ class TrainState(NamedTuple):
 
     learner: LearnerState
     opt_state: PyTree
-    step: jax.Array  # int32[], optimiser steps applied
+    step: jax.Array  # int32[], optimiser steps applied; after the highest number comes the lowest
     key: jax.Array  # PRNG key[] of the run
     skipped: jax.Array  # int32[], optimiser steps not applied since they were not finite
 
@@ -154,7 +154,9 @@ class Update:
         learner, opt_state, step = jax.tree.map(lambda ours, theirs: jnp.where(finite, ours, theirs), new, old)
 
         skipped = state.skipped + jnp.where(finite, 0, 1).astype(jnp.int32)
-        rate = jnp.asarray(self._optimizer.learning_rate(state.step), jnp.float32)
+        # As optax counts, which stays at the highest number: a schedule would begin anew at one below 0.
+        steps = jnp.where(state.step < 0, MOST_UPDATES, state.step)
+        rate = jnp.asarray(self._optimizer.learning_rate(steps), jnp.float32)
         report = _StepOutput(sums.total, sums.weight, sums.metrics, norm, rate, finite, aux)
         return TrainState(learner, opt_state, step, state.key, skipped), report
 

@@ -46,6 +46,7 @@ class Feeder:
         )
         self.sequence = [0] * 8
         self.epoch = [1] * 8
+        self.policy_version = 5
         self.begin_calls: list[list[int]] = []
 
     def steps(self, slots: Sequence[int], values: Sequence[int], flags: Sequence[int] | None = None) -> StepColumns:
@@ -64,7 +65,8 @@ class Feeder:
 
     def send(self, steps: StepColumns, count: int) -> None:
         """Append the first `count` rows of `steps` as they are."""
-        self.assembler.append(steps, acts(len(steps.slot)), count, self.begins_state, CopiedRows(count))
+        chosen = acts(len(steps.slot), self.policy_version)
+        self.assembler.append(steps, chosen, count, self.begins_state, CopiedRows(count))
 
     def feed(self, slots: Sequence[int], values: Sequence[int], flags: Sequence[int] | None = None) -> None:
         """Append the next row of each slot."""
@@ -99,9 +101,9 @@ class Feeder:
         return [rows.astype(np.float32) * 10]
 
 
-def acts(count: int) -> ActColumns:
+def acts(count: int, policy_version: int) -> ActColumns:
     """Return actions of no meaning."""
-    return ActColumns(np.zeros(count, np.int32), np.zeros(count, np.int32), (), 5)
+    return ActColumns(np.zeros(count, np.int32), np.zeros(count, np.int32), (), policy_version)
 
 
 @pytest.fixture

@@ -170,6 +170,13 @@ def test_a_batch_holds_unrolls_in_the_order_in_which_they_became_full(feeder):
     assert batch.columns.policy_version.tolist() == [[5] * 4] * 2
 
 
+def test_a_policy_version_beyond_32_bits_goes_on_from_the_lowest_number(feeder):
+    road = feeder(1, batch_unrolls=1)
+    for road.policy_version in (2**31 - 1, 2**31):
+        road.feed([0], [0])
+    assert road.assembler.take(0.0).columns.policy_version.ravel().tolist() == [2**31 - 1, -(2**31)]
+
+
 def test_a_row_that_is_first_is_no_transition(feeder):
     road = feeder(3, 1)
     flags = [int(FIRST), 0, int(FINAL), int(FIRST), 0, int(FIRST), 0, 0]

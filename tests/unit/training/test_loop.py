@@ -188,6 +188,15 @@ def test_policy_lag_is_versions_between_acting_and_the_very_step(kit):
     assert road.reports[0].policy_lag_max == 4.0
 
 
+def test_policy_lag_holds_where_versions_exceed_32_bits(kit):
+    batch = kit.batch(1, 4)
+    batch.columns.policy_version[:2], batch.columns.policy_version[2:] = 2**31 - 2, -(2**31)
+    road = kit.road(kit.config(), [batch], progress=Progress(version=2**31 + 1))
+    run(road)
+    assert (road.reports[0].policy_lag_p50, road.reports[0].policy_lag_max) == (2.0, 3.0)
+    assert road.loop.snapshot().step == 2**31 + 2
+
+
 def test_time_is_split_into_busy_idle_while_ready_and_waiting(kit):
     now = [0.0]
     road = kit.road(kit.config(), [kit.batch(1, 4), kit.batch(2, 4)], clock=lambda: now[0])

@@ -196,6 +196,24 @@ def test_the_learning_rate_follows_applied_steps(kit):
     assert [rates[0], *rates[2:]] == [1.0, 0.75, 0.5]
 
 
+def test_the_learning_rate_stays_at_its_end_where_steps_exceed_32_bits(kit):
+    optimizer = OptimizerConfig.model_validate(
+        {"name": "sgd", "learning_rate": 1.0, "schedule": {"kind": "linear", "updates": 4, "end_value": 0.25}}
+    )
+    config = kit.config(optimizer=optimizer)
+    state = kit.state(config)
+    step, counts = jax.tree.map(lambda leaf: jnp.full_like(leaf, 2**31 - 1), (state.step, state.opt_state))
+    state = state._replace(step=step, opt_state=counts)  # plain descent keeps counts and no other numbers
+    program, rates, moved = kit.program(config), [], []
+    for seed in (1, 2):
+        before = plain(state.learner.params["place"])
+        state, output = program(state, kit.columns(seed, 4))
+        rates.append(float(output.metrics["learning_rate"]))
+        moved.append(np.linalg.norm(plain(state.learner.params["place"]) - before))
+    assert rates == [0.25, 0.25]
+    assert int(state.step) == -(2**31) + 1 and np.isfinite(moved).all() and min(moved) > 0
+
+
 @pytest.mark.parametrize("wrong", [np.nan, 200.0], ids=["loss", "statistics"])
 def test_statistics_are_written_once_a_step_and_never_by_one_that_is_skipped(kit, wrong):
     """An agent that counts rewards: whole batches, after `after_update`, whatever the pieces; nothing when skipped.
