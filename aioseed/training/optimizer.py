@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from aioseed.errors import ConfigError
@@ -60,9 +61,13 @@ def _schedule(config: OptimizerConfig, length: int) -> Callable[[jax.Array], jax
         constant: Callable[[jax.Array], jax.Array] = optax.constant_schedule(config.learning_rate)
         return constant
     power = schedule.power if schedule.kind == "polynomial" else 1.0
-    falling: Callable[[jax.Array], jax.Array] = optax.polynomial_schedule(
-        config.learning_rate, schedule.end_value, power, length
-    )
+
+    def falling(steps: jax.Array) -> jax.Array:
+        # Not by `optax.polynomial_schedule`: compiled, its last share is now and then a little below 0, and with it the
+        # rate, or no number where the power is no whole one.
+        left = jnp.maximum(1 - steps / length, 0.0)
+        return (config.learning_rate - schedule.end_value) * left**power + schedule.end_value
+
     return falling
 
 

@@ -71,6 +71,17 @@ def test_a_polynomial_schedule_has_its_own_length_and_power():
     assert [float(rate(jnp.int32(step))) for step in (0, 2, 4)] == [1.0, 0.25, 0.0]
 
 
+@pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
+def test_the_rate_of_a_schedule_that_is_over_is_its_end_also_when_compiled(power: float):
+    for updates in (15, 22, 36, 57, 78, 1304):
+        config = TrainingConfig.model_validate(
+            {"optimizer": {"schedule": {"kind": "polynomial", "power": power, "updates": updates}}}
+        )
+        rate = jax.jit(make_optimizer(config, unroll_steps=20).learning_rate)
+        assert [float(rate(jnp.int32(step))) for step in (updates + 1, 2**31 - 1)] == [0.0, 0.0]
+        assert float(rate(jnp.int32(updates - 1))) > 0
+
+
 @pytest.mark.parametrize("own", [{"total_steps": 10**12}, {"schedule_updates": 10**11}])
 def test_a_schedule_may_be_longer_than_steps_are_counted(own: dict[str, int]):
     schedule = {"kind": "linear", "updates": own.get("schedule_updates")}
