@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -92,12 +93,15 @@ class Finished(NamedTuple):
 Event: TypeAlias = Listening | Ready | Progress | Saved | Trouble | Finished
 
 _PROGRESS_KEPT = 64
+_REMEMBERED: dict[type[Event], int] = {Progress: 1, Saved: 1, Trouble: 64}
+"""How many of those that come again and again are told to late listeners: a run may last for months."""
 
 
 class EventHub:
     """Pass events to any number of listeners (Thread: the event loop alone).
 
-    A listener that comes late is told what happened before, of `Progress` only the newest.
+    A listener that comes late is told what happened before: of `Progress` and `Saved` the newest, of `Trouble` the last
+    64.
     """
 
     def __init__(self) -> None:
@@ -106,8 +110,9 @@ class EventHub:
 
     def emit(self, event: Event) -> None:
         """Tell everyone; one that does not keep up loses `Progress` events, never others."""
-        if isinstance(event, Progress) and self._history and isinstance(self._history[-1], Progress):
-            self._history.pop()
+        alike = [place for place, past in enumerate(self._history) if type(past) is type(event)]
+        if len(alike) >= _REMEMBERED.get(type(event), math.inf):
+            del self._history[alike[0]]
         self._history.append(event)
         for queue in self._listeners:
             if not (isinstance(event, Progress) and queue.qsize() > _PROGRESS_KEPT):

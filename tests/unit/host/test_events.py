@@ -4,12 +4,13 @@ import asyncio
 
 import pytest
 
-from aioseed.host.events import EventHub, Finished, Listening, Progress, Ready, Trouble
+from aioseed.host.events import EventHub, Finished, Listening, Progress, Ready, Saved, Trouble
 from aioseed.host.run import finished_before_training
 
 pytestmark = pytest.mark.virtual_time
 
 LISTENING, READY, TROUBLE = Listening(("memory://a",)), Ready(1.0), Trouble("an actor died")
+SAVED = Saved(4, "runs/a/checkpoints/000000000004")
 
 
 def progress(number: int) -> Progress:
@@ -50,14 +51,27 @@ async def test_every_listener_hears_everything_in_order_until_the_end(run):
         assert await listener == [LISTENING, READY, progress(1), TROUBLE, progress(2)]
 
 
-async def test_who_comes_late_is_told_what_happened_but_only_the_newest_progress(run):
+async def test_who_comes_late_is_told_what_happened_but_only_the_newest_progress_and_checkpoint(run):
     task, end = run
     hub = EventHub()
-    for event in (LISTENING, READY, progress(1), progress(2), progress(3), TROUBLE, progress(4), progress(5)):
+    for event in (LISTENING, READY, progress(1), SAVED, progress(2), TROUBLE, progress(3), SAVED, progress(4)):
         hub.emit(event)
     end.set()
     await task
-    assert await follow(hub, task) == [LISTENING, READY, progress(3), TROUBLE, progress(5)]
+    assert await follow(hub, task) == [LISTENING, READY, TROUBLE, SAVED, progress(4)]
+
+
+async def test_what_is_kept_for_who_comes_late_does_not_grow_with_the_run(run):
+    task, end = run
+    hub = EventHub()
+    for number in range(1000):
+        for event in (progress(number), SAVED, Trouble(f"the disk is full, {number}")):
+            hub.emit(event)
+    end.set()
+    await task
+    heard = await follow(hub, task)
+    assert len(heard) < 100
+    assert heard[-3:] == [progress(999), SAVED, Trouble("the disk is full, 999")]
 
 
 async def test_a_slow_listener_loses_progress_and_nothing_else(run):
