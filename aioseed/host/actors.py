@@ -25,7 +25,9 @@ from aioseed.transport.token import Secret
 log = logging.getLogger("aioseed.actors")
 
 MAX_RESTARTS = 5
-"""Times that one actor process is started again in a run; one that dies more often has a reason."""
+"""Times that one actor process is started again; one that dies more often has a reason."""
+LONG_S = 3600.0
+"""After an actor that lived so long its restarts are counted anew: in a run of weeks something dies now and then."""
 AT_ONCE_S = 60.0
 """An actor that dies twice of the same cause, the second time sooner than this, would do so again."""
 _STOP_S = 5.0
@@ -94,8 +96,8 @@ class LocalActors:
             await self._end()
 
     async def _keep(self, index: int) -> None:
-        before = ""
-        for attempt in range(1, MAX_RESTARTS + 2):
+        before, deaths = "", 0
+        while True:
             ending = await asyncio.get_running_loop().run_in_executor(self._threads, self._watch, index)
             if ending.code == 0:
                 return
@@ -104,8 +106,9 @@ class LocalActors:
             if ending.code == RefusedError.exit_code:
                 raise RefusedError("refused", ending.said)
             in_vain = ending.said == before and ending.lived_s < AT_ONCE_S
-            if in_vain or attempt > MAX_RESTARTS:
-                raise EnvironmentFailed(f"actor {index} died {attempt} times; the last time: {ending.said}")
+            deaths = 1 if ending.lived_s >= LONG_S else deaths + 1
+            if in_vain or deaths > MAX_RESTARTS:
+                raise EnvironmentFailed(f"actor {index} died {deaths} times; the last time: {ending.said}")
             before = ending.said
             log.warning("actor %d died (%s) and is started again", index, ending.said)
             self._trouble(Trouble(f"actor {index} died ({ending.said}) and is started again"))

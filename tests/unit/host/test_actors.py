@@ -116,6 +116,17 @@ async def test_one_that_always_dies_ends_the_run_with_its_last_words(actors: Cal
     assert made.starts == starts
 
 
+async def test_one_that_dies_now_and_then_is_started_again_for_as_long_as_the_run_lasts(
+    actors: Callable[..., Scripted], troubles: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioseed.host.actors.LONG_S", 0.0)
+    monkeypatch.setattr("aioseed.host.actors.AT_ONCE_S", 0.0)
+    died = MAX_RESTARTS + 2
+    made = actors(f"import sys; sys.exit(5 if int(sys.argv[1]) <= {died} else 0)")
+    await made.run()
+    assert made.starts == died + 1 and len(troubles) == died
+
+
 async def test_one_that_dies_at_once_of_the_same_cause_is_not_tried_a_third_time(
     actors: Callable[..., Scripted], troubles: list[str]
 ) -> None:
