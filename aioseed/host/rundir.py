@@ -77,7 +77,8 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
             raise CheckpointError(
                 f"{path} holds a run already: go on with --resume {path}, or name another --run-dir", path=str(path)
             )
-        store = CheckpointStore(directory.checkpoints, keep=config.training.checkpoint.keep)
+        keep = config.training.checkpoint.keep
+        store = CheckpointStore(directory.checkpoints, keep=keep, check=directory.check)
         store.sweep()
         restored = store.newest()
         if resume == "require" and restored is None:

@@ -61,13 +61,7 @@ class RunDirectory:
                 _make(path, files)
             if not path.is_dir():
                 raise RunDirectoryError(f"there is no run directory at {path}", path=str(path))
-            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                _take(lock, path)
-            except BaseException:
-                os.close(lock)
-                raise
-        return cls(path, lock, files)
+            return cls(path, _locked(path), files)
 
     @property
     def checkpoints(self) -> Path:
@@ -105,6 +99,35 @@ class RunDirectory:
         """
         with _as_run_directory_error(self.path):
             self._replace(self.config, text.encode())
+
+    def check(self) -> None:
+        """Make sure that the path still leads to what was opened: meanwhile another run may have come to lie there.
+
+        A lock file that somebody removed is made anew.
+
+        Raises:
+            RunDirectoryError: The directory was moved or removed, or another is in its place.
+        """
+        if self._lock is None:
+            raise RunDirectoryError(f"the run directory {self.path} was given up", path=str(self.path))
+        if not self.path.is_dir():
+            message = f"the run directory {self.path} was moved or removed; move it back, and saving goes on"
+            raise RunDirectoryError(message, path=str(self.path))
+        with _as_run_directory_error(self.path):
+            try:
+                is_ours = os.path.samestat(os.stat(self.path / LOCK), os.fstat(self._lock))
+            except FileNotFoundError:
+                former, self._lock = self._lock, _locked(self.path)
+                os.close(former)
+                return
+            if is_ours:
+                return
+            who = f" (of {owner})" if (owner := owner_of(self.path)) else ""
+            message = (
+                f"another run directory{who} lies at {self.path} than was opened; "
+                "move it away and the right one back, and saving goes on"
+            )
+            raise RunDirectoryError(message, path=str(self.path))
 
     def close(self) -> None:
         """Give the directory up. Idempotent."""
@@ -178,6 +201,17 @@ def _make(path: Path, files: Files) -> None:
     path.mkdir(mode=0o700, exist_ok=True)
     for folder in missing:
         files.sync_directory(folder.parent)
+
+
+def _locked(path: Path) -> int:
+    """Return the lock file of the directory at `path`, open and locked."""
+    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _take(lock, path)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
 
 
 def _take(lock: int, path: Path) -> None:

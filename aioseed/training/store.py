@@ -21,7 +21,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from aioseed.errors import CheckpointError
+from aioseed.errors import CheckpointError, RunDirectoryError
 from aioseed.specs import Json
 from aioseed.training import manifest as manifests
 from aioseed.training.files import Files
@@ -116,17 +116,21 @@ class CheckpointStore:
     Thread: one at a time. Only the owner of the run directory may call `save` and `sweep`; reading needs no ownership.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 2, files: Files | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, keep: int = 2, files: Files | None = None, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Use `directory`, which `save` creates where it is missing.
 
         Args:
             directory: ``<run directory>/checkpoints``.
             keep: Verified checkpoints that are kept; older ones go.
             files: How files are written.
+            check: Raises RunDirectoryError where the directory is the caller's no longer; asked before anything changes.
         """
         self._directory = directory
         self._keep = keep
         self._files = files or Files()
+        self._check = check
         self._segments: dict[str, tuple[Path, FileEntry]] = {}  # where a segment lies that is known to be sound
         self._abandoned: set[Path] = set()  # failed saves that could not be removed: their contents may not last
         self._named = False  # whether the name of the directory is on the disk
@@ -140,6 +144,11 @@ class CheckpointStore:
         """
         final = self._free_path(snapshot.step)
         unfinished = final.with_name(final.name + ".tmp")
+        try:
+            self._check()
+        except RunDirectoryError as error:
+            message = f"checkpoint {final.name} could not be saved: {error}"
+            raise CheckpointError(message, path=str(final)) from error
         try:
             self._write(snapshot, generation, unfinished, final)
             self._verify(final)

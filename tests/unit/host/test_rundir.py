@@ -152,3 +152,12 @@ def test_new_paths_are_free(tmp_path):
     assert first.name.startswith("cartpole-") and first.name.endswith(str(os.getpid()))
     first.mkdir()
     assert new_run_path("cartpole", tmp_path) != first
+
+
+def test_a_run_whose_directory_was_moved_saves_nothing_in_the_run_that_lies_there_now(opened, tmp_path):
+    former = opened(save=7)
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    opened(save=2)
+    with pytest.raises(CheckpointError, match=r"checkpoint 000000000008 could not be saved: another run directory"):
+        former.store.save(Snapshot(8, {"x": np.zeros(1)}, {}), former.generation)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["000000000002"]

@@ -40,6 +40,37 @@ def test_a_dead_owner_does_not_hold_it(tmp_path):
     RunDirectory.open(tmp_path).close()
 
 
+def test_an_owner_notices_that_its_directory_was_moved_and_that_it_is_back(tmp_path):
+    with RunDirectory.open(tmp_path / "run") as run:
+        run.check()
+        run.path.rename(tmp_path / "elsewhere")
+        with pytest.raises(RunDirectoryError, match="moved or removed; move it back"):
+            run.check()
+        (tmp_path / "elsewhere").rename(run.path)
+        run.check()
+
+
+def test_an_owner_notices_that_another_directory_lies_in_the_place_of_its_own(tmp_path):
+    with RunDirectory.open(tmp_path / "run") as run:
+        run.path.rename(tmp_path / "elsewhere")
+        with RunDirectory.open(tmp_path / "run") as other:
+            with pytest.raises(RunDirectoryError, match=rf"another run directory \(of process {os.getpid()} on .*\) lies"):
+                run.check()
+            other.check()
+        with pytest.raises(RunDirectoryError, match="another run directory lies at"):
+            run.check()
+
+
+def test_a_lock_file_that_was_removed_is_made_anew_and_keeps_others_out(tmp_path):
+    with RunDirectory.open(tmp_path) as run:
+        (tmp_path / "learner.lock").unlink()
+        run.check()
+        run.check()
+        with pytest.raises(RunDirectoryInUse):
+            RunDirectory.open(tmp_path)
+    RunDirectory.open(tmp_path).close()
+
+
 def test_a_missing_directory_is_an_error_where_none_is_to_be_made(tmp_path):
     with pytest.raises(RunDirectoryError, match="no run directory"):
         RunDirectory.open(tmp_path / "missing", create=False)
