@@ -90,7 +90,7 @@ class UnrollColumns(NamedTuple):
     flags: np.ndarray  # uint8[T+1, B]
     previous_action: np.ndarray  # [T+1, B, *action shape]; none (to be ignored) at a first row
     action: np.ndarray  # [T+1, B, *action shape]
-    policy_version: np.ndarray  # int32[T+1, B], `ActColumns.policy_version` in 32 bits: differences hold across an overflow
+    policy_version: np.ndarray  # int32[T+1, B], in 32 bits: after the highest comes the lowest, differences hold
     extras: tuple[np.ndarray, ...]  # leaves [T+1, B, ...]
     initial_state: tuple[np.ndarray, ...]  # leaves [B, ...], the state that entered row 0
     importance: np.ndarray  # float32[B], importance-sampling weight of the unroll; 1 but from prioritised replay

@@ -227,8 +227,9 @@ class TrainingLoop:
         # Odd, so that the samples do not all fall into one column where the number of unrolls is a power of two.
         every = versions.size // LAG_SAMPLES | 1
         step_of = np.arange(0, versions.size, every) % versions.shape[1] // self._config.batch_unrolls
-        lag = self._progress.version + step_of - versions.reshape(-1)[::every]
-        return lag.astype(np.int32)  # the columns hold versions in 32 bits
+        lag: np.ndarray = self._progress.version + step_of - versions.reshape(-1)[::every]
+        in_32_bits: np.ndarray = lag.astype(np.int32)  # as the columns hold versions
+        return in_32_bits
 
     def _observe(self, output: UpdateOutput, finite: np.ndarray, lag: np.ndarray) -> None:
         spent, progress = self._time, self._progress

@@ -125,7 +125,7 @@ class CheckpointStore:
             directory: ``<run directory>/checkpoints``.
             keep: Verified checkpoints that are kept; older ones go.
             files: How files are written.
-            check: Raises RunDirectoryError where the directory is the caller's no longer; asked before anything changes.
+            check: Raises RunDirectoryError where the directory is the caller's no longer; asked before each save.
         """
         self._directory = directory
         self._keep = keep

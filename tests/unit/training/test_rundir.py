@@ -54,7 +54,9 @@ def test_an_owner_notices_that_another_directory_lies_in_the_place_of_its_own(tm
     with RunDirectory.open(tmp_path / "run") as run:
         run.path.rename(tmp_path / "elsewhere")
         with RunDirectory.open(tmp_path / "run") as other:
-            with pytest.raises(RunDirectoryError, match=rf"another run directory \(of process {os.getpid()} on .*\) lies"):
+            with pytest.raises(
+                RunDirectoryError, match=rf"another run directory \(of process {os.getpid()} on .*\) lies"
+            ):
                 run.check()
             other.check()
         with pytest.raises(RunDirectoryError, match="another run directory lies at"):
