@@ -11,11 +11,13 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from types import TracebackType
 
 from aioseed.errors import PluginError
 
 __all__ = [
+    "INSTALL_ANEW",
     "LEARNER_PACKAGES",
     "did_you_mean",
     "import_attribute",
@@ -30,6 +32,8 @@ LEARNER_PACKAGES = frozenset(
     {"ml_dtypes", "jax", "jaxlib", "flax", "optax", "safetensors", "rich", "tensorboardX", "cryptography"}
 )
 """Modules that the extra ``learner`` brings and an actor does without."""
+INSTALL_ANEW = 'pip install --force-reinstall "aioseed[learner]"'
+"""What mends packages that do not fit one another."""
 
 
 def near_names(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
@@ -96,12 +100,23 @@ def look_here_too() -> None:
         sys.path.append(os.getcwd())
 
 
-def without_learner(error: ModuleNotFoundError) -> str:
-    """Return what to install where one of a learner's packages is missing; an empty string where it is another's."""
-    missing = (error.name or "").partition(".")[0]
-    if missing not in LEARNER_PACKAGES:
+def without_learner(error: Exception) -> str:
+    """Return what to install where one of a learner's packages is missing or does not load; else an empty string."""
+    if isinstance(error, ModuleNotFoundError) and error.name in LEARNER_PACKAGES:
+        return f'this needs a learner\'s packages ({error.name} is missing): pip install "aioseed[learner]"'
+    named = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    broken = [name for name in (named, *_bodies_in(error.__traceback__)) if name in LEARNER_PACKAGES]
+    if not broken:
         return ""
-    return f'this needs a learner\'s packages ({missing} is missing): pip install "aioseed[learner]"'
+    return f"this needs a learner's packages, and {broken[-1]} does not load ({sentence_of(error)}): {INSTALL_ANEW}"
+
+
+def _bodies_in(trace: TracebackType | None) -> Iterator[str]:
+    """Yield the packages of modules that were being imported, the innermost last."""
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "<module>":
+            yield str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0]
+        trace = trace.tb_next
 
 
 def _missing_module(module_name: str, error: ModuleNotFoundError) -> str:

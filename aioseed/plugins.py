@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Literal, TypeAlias, cast
 
 from aioseed.errors import PluginError
-from aioseed.lookup import did_you_mean, import_attribute, is_reference, sentence_of
+from aioseed.lookup import did_you_mean, import_attribute, is_reference, sentence_of, without_learner
 from aioseed.suites import Suite
 from aioseed.transport.channel import Transport
 from aioseed.transport.memory import MemoryTransport
@@ -144,14 +144,21 @@ def _import(point: EntryPoint) -> object:
         raise  # the plugin itself knows best what it lacks
     except ImportError as error:
         extra = _extra_of(point)
-        missing = f'needs the module "{error.name}", which is not installed' if error.name else sentence_of(error)
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name
+        told = f'needs the module "{error.name}", which is not installed' if is_missing else _does_not_load(error)
         distribution = point.dist.name if point.dist is not None else ""
         remedy = f': pip install "{distribution}[{extra}]"' if extra else ""
-        message = f'the {_KINDS[point.group]} "{point.name}" {missing}{remedy}'
+        message = f'the {_KINDS[point.group]} "{point.name}" {told}{remedy}'
         raise PluginError(message, group=point.group, name=point.name, extra=extra) from error
     except Exception as error:
-        message = f'the {_KINDS[point.group]} "{point.name}" ({point.value}) does not load: {sentence_of(error)}'
-        raise PluginError(message, group=point.group, name=point.name) from error
+        remedy = without_learner(error)
+        told = f": {remedy}" if remedy else f" ({point.value}) {_does_not_load(error)}"
+        message = f'the {_KINDS[point.group]} "{point.name}"{told}'
+        raise PluginError(message, group=point.group, name=point.name, extra="learner" if remedy else "") from error
+
+
+def _does_not_load(error: Exception) -> str:
+    return f"does not load: {sentence_of(error)}"
 
 
 def _extra_of(point: EntryPoint) -> str:

@@ -33,7 +33,7 @@ _COMMANDS = {
     "config": _Command("aioseed.cli.config", "show a resolved configuration, or its JSON Schema", True),
     "env-spec": _Command("aioseed.cli.env_spec", "describe an environment as learners see it", False),
     "check-env": _Command("aioseed.cli.check_env", "try an environment and say what would go wrong with it", False),
-    "doctor": _Command("aioseed.cli.doctor", "check a run directory and say what is found", True),
+    "doctor": _Command("aioseed.cli.doctor", "check the installation and a run directory", True),
     "chaos": _Command("aioseed.cli.chaos", "break things while a run goes on, and check that nothing is lost", True),
     "bench": _Command("aioseed.cli.bench", "measure serving, transports and training on this machine", True),
 }
@@ -75,7 +75,7 @@ def _run(words: list[str]) -> int:
         with ends_at_once():
             module = import_module(command.module)
         code: int = module.main(words[1:])
-    except ModuleNotFoundError as error:
+    except Exception as error:
         from aioseed.lookup import without_learner
 
         remedy = without_learner(error) if command.learner_side else ""

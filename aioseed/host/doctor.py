@@ -1,4 +1,4 @@
-"""Look at a run directory and say what is found: whether a run can go on from it, and what to do if not.
+"""Look at the installation and at a run directory: whether a run can go on from it here, and what to do if not.
 
 Nothing is changed. A learner may be at work on the directory meanwhile.
 """
@@ -10,14 +10,14 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from aioseed.errors import CheckpointError, ConfigError, PluginError, RunDirectoryError
 from aioseed.host.config import RunConfig
 from aioseed.host.options import resolved
-from aioseed.lookup import is_reference
+from aioseed.lookup import INSTALL_ANEW, LEARNER_PACKAGES, is_reference, sentence_of
 from aioseed.specs import Json
 from aioseed.telemetry.ledger import Ledger
 from aioseed.training.progress import Progress
@@ -27,6 +27,7 @@ from aioseed.validation import validate
 
 METRICS = "metrics.jsonl"
 LOG = "learner.log"
+INSTALLATION = "installation"
 
 Level = Literal["sound", "note", "trouble"]
 
@@ -35,15 +36,15 @@ class Found(NamedTuple):
     """Hold one thing that was found."""
 
     level: Level
-    subject: str  # file or folder below the run directory
+    subject: str  # file or folder below the run directory, or `INSTALLATION`
     text: str
     advice: str = ""
 
 
 class Diagnosis(NamedTuple):
-    """Hold all that was found in a run directory."""
+    """Hold all that was found."""
 
-    run_dir: Path
+    run_dir: Path | None  # None where only the installation was looked at
     found: tuple[Found, ...]
 
     @property
@@ -52,19 +53,43 @@ class Diagnosis(NamedTuple):
         return all(one.level != "trouble" for one in self.found)
 
 
-def examine(run_dir: Path) -> Diagnosis:
-    """Look at everything in `run_dir`. Blocks: not for the event loop.
+def examine(run_dir: Path | None) -> Diagnosis:
+    """Look at the installation and, if given, at everything in `run_dir`. Blocks: not for the event loop.
 
     Raises:
         RunDirectoryError: There is no such directory.
     """
+    if run_dir is None:
+        return Diagnosis(None, tuple(_installation()))
     if not run_dir.is_dir():
         raise RunDirectoryError(f"there is no run directory {run_dir}", path=str(run_dir))
-    found = [*_directory(run_dir), *_configuration(run_dir), *_owner(run_dir)]
+    found = [*_installation(), *_directory(run_dir), *_configuration(run_dir), *_owner(run_dir)]
     sound: list[Checkpoint] = []
     found += _checkpoints(run_dir, sound)
     found += [*_generation(run_dir, sound), *_metrics(run_dir), *_log(run_dir), *_space(run_dir)]
     return Diagnosis(run_dir, tuple(found))
+
+
+def _installation() -> Iterator[Found]:
+    """Load what a learner needs, but start no backend: one on an accelerator would take memory from whoever trains."""
+    loaded: list[str] = []
+    broken: dict[str, list[str]] = {}  # what is wrong -> with which: of one that is broken, others are in vain
+    for package in sorted(LEARNER_PACKAGES):
+        try:
+            import_module(package)
+            loaded.append(f"{package} {metadata.version(package)}")
+        except Exception as error:
+            broken.setdefault(sentence_of(error), []).append(package)
+    for wrong, packages in broken.items():
+        yield Found("trouble", INSTALLATION, f"{', '.join(packages)} cannot be loaded: {wrong}", INSTALL_ANEW)
+    for plugin in metadata.entry_points(group="jax_plugins"):
+        try:
+            plugin.load()
+            loaded.append(plugin.name)
+        except Exception as error:
+            text = f"JAX's plugin {plugin.name} cannot be loaded, and JAX passes it over: {sentence_of(error)}"
+            yield Found("trouble", INSTALLATION, text, "install the one that fits your jaxlib, or remove it")
+    yield Found("sound", INSTALLATION, f"these can be loaded: {', '.join(loaded)}")
 
 
 def _directory(run_dir: Path) -> Iterator[Found]:

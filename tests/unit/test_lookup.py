@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from aioseed.errors import PluginError
-from aioseed.lookup import LEARNER_PACKAGES, did_you_mean, import_attribute, is_reference, near_names, sentence_of
+from aioseed.lookup import (
+    LEARNER_PACKAGES,
+    did_you_mean,
+    import_attribute,
+    is_reference,
+    near_names,
+    sentence_of,
+    without_learner,
+)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +92,40 @@ def test_a_foreign_error_becomes_one_line():
     assert sentence_of(ValueError("first\nsecond")) == "ValueError: first"
     assert sentence_of(KeyError()) == "KeyError"
     assert len(sentence_of(ValueError("x" * 1000))) == 300
+
+
+def told_of(body, monkeypatch, folder) -> str:
+    """Return what is said of an import of optax where it has this body."""
+    (folder / "optax.py").write_text(body)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "optax", raising=False)
+    with pytest.raises(Exception) as caught:
+        importlib.import_module("optax")
+    return without_learner(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (
+            "raise RuntimeError('jaxlib is too old\\nupdate it')",
+            "optax does not load (RuntimeError: jaxlib is too old)",
+        ),
+        ("raise ImportError('undefined symbol: x')", "optax does not load (ImportError: undefined symbol: x)"),
+        ("from json import nothing", "optax does not load (ImportError: cannot import name 'nothing' from 'json'"),
+        ("import json.nothing", "optax does not load (ModuleNotFoundError: No module named 'json.nothing'"),
+    ],
+)
+def test_a_package_that_is_there_and_does_not_load_is_to_be_installed_anew(body, sentence, monkeypatch, tmp_path):
+    told = told_of(body, monkeypatch, tmp_path)
+    assert told.startswith(f"this needs a learner's packages, and {sentence}")
+    assert told.endswith('pip install --force-reinstall "aioseed[learner]"')
+
+
+def test_an_error_of_somebody_elses_is_no_matter_of_a_learners_packages():
+    with pytest.raises(ValueError, match="no") as caught:
+        raise ValueError("no")
+    assert without_learner(caught.value) == ""
 
 
 def test_every_package_that_the_learners_extra_brings_is_known_as_one():

@@ -40,7 +40,7 @@ def missing(monkeypatch):
     def missing(package):
         def without(name, *rest, **more):
             if name.partition(".")[0] == package:
-                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+                raise ModuleNotFoundError(f"No module named {package!r}", name=package)
             return genuine(name, *rest, **more)
 
         monkeypatch.setattr(builtins, "__import__", without)
@@ -55,6 +55,20 @@ def test_a_learner_command_without_its_packages_says_what_to_install(capsys, mis
     assert main(["train", "cartpole"]) == 2
     said = capsys.readouterr().err
     assert said == 'aioseed train: this needs a learner\'s packages (rich is missing): pip install "aioseed[learner]"\n'
+
+
+def test_a_learner_command_whose_packages_do_not_load_says_so_in_a_sentence(capsys, monkeypatch, tmp_path):
+    (tmp_path / "rich").mkdir()
+    (tmp_path / "rich" / "__init__.py").write_text("raise RuntimeError('no such machine')")
+    monkeypatch.syspath_prepend(tmp_path)
+    ours = ("aioseed.cli.train", "aioseed.cli.view")
+    for module in [name for name in sys.modules if name.partition(".")[0] == "rich" or name in ours]:
+        monkeypatch.delitem(sys.modules, module)
+    assert main(["train", "cartpole"]) == 2
+    assert capsys.readouterr().err == (
+        "aioseed train: this needs a learner's packages, and rich does not load (RuntimeError: no such machine): "
+        'pip install --force-reinstall "aioseed[learner]"\n'
+    )
 
 
 def test_a_certificate_cannot_be_made_without_its_package(capsys, missing, tmp_path):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -54,6 +55,27 @@ def trouble_in(run_dir) -> list[str]:
 
 def notes_in(run_dir) -> str:
     return "\n".join(f"{one.subject}: {one.text}" for one in examine(run_dir).found if one.level == "note")
+
+
+def test_an_installation_that_does_not_load_is_trouble_once_and_not_the_runs(run_dir, tmp_path, monkeypatch):
+    (tmp_path / "optax.py").write_text("raise RuntimeError('jaxlib is too old')")
+    (tmp_path / "broken_device.py").write_text("raise ImportError('no such library')")
+    (tmp_path / "broken_device-1.dist-info").mkdir()
+    (tmp_path / "broken_device-1.dist-info" / "METADATA").write_text("Name: broken-device\nVersion: 1\n")
+    points = "[jax_plugins]\nbroken = broken_device\n"
+    (tmp_path / "broken_device-1.dist-info" / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "optax", raising=False)
+    assert trouble_in(run_dir) == [
+        "installation: optax cannot be loaded: RuntimeError: jaxlib is too old",
+        "installation: JAX's plugin broken cannot be loaded, and JAX passes it over: ImportError: no such library",
+    ]
+
+
+def test_without_a_directory_the_installation_is_looked_at():
+    (found,) = examine(None).found
+    assert (found.level, found.subject) == ("sound", "installation")
+    assert f"jax {version('jax')}" in found.text
 
 
 def test_a_sound_run_is_called_sound_and_nothing_is_changed(run_dir):
