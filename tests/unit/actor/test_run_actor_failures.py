@@ -165,11 +165,12 @@ async def test_the_learner_may_shorten_the_step_deadline(stage: Any) -> None:
         await task
 
 
-async def test_an_environment_that_raises_ends_the_actor_with_its_words(stage: Any) -> None:
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+async def test_an_environment_that_raises_ends_the_actor_with_its_words(stage: Any, error: type[BaseException]) -> None:
     await stage.listen()
 
     def fail() -> None:
-        raise ValueError("the wheel came off")
+        raise error("the wheel came off")
 
     stage.before_step = fail
     task = stage.start(1)
@@ -178,9 +179,9 @@ async def test_an_environment_that_raises_ends_the_actor_with_its_words(stage: A
     peer.act(await peer.step(), [0])
     bye = await peer.hear()
     assert isinstance(bye, Bye) and bye.code == "failed"
-    with pytest.raises(EnvironmentFailed, match="ValueError: the wheel came off") as caught:
+    with pytest.raises(EnvironmentFailed, match=f"{error.__name__}: the wheel came off") as caught:
         await task
-    assert isinstance(caught.value.__cause__, ValueError)
+    assert isinstance(caught.value.__cause__, error)
 
 
 async def test_an_environment_that_fails_while_no_learner_is_there_is_not_forgotten(stage: Any) -> None:
@@ -213,6 +214,12 @@ async def test_what_fails_while_it_is_built_is_raised(stage: Any) -> None:
     with pytest.raises(SpaceError, match="unicorns"):
         await stage.start(2, groups=2, make_env=make)
     assert stage.events == []  # the thread of the second group has not begun, and is not waited for
+
+
+async def test_what_was_built_wrongly_is_closed(stage: Any) -> None:
+    with pytest.raises(EnvironmentFailed, match="1 environments were asked for, 2 were made"):
+        await stage.start(1, make_env=lambda count: stage.make(count + 1))
+    assert [environment.closed for environment in stage.environments] == [True]
 
 
 async def test_environments_that_fail_while_they_close_are_told(stage: Any) -> None:
