@@ -363,6 +363,15 @@ async def test_a_certificate_for_an_address_without_tls_is_a_usage_error_before_
     assert stage.peers.empty() and not stage.environments
 
 
+async def test_a_private_key_without_its_certificate_is_a_usage_error(stage: Any) -> None:
+    class Secure(MemoryTransport):
+        secure_schemes = frozenset({"memory"})
+
+    stage.transport = Secure()
+    with pytest.raises(UsageError, match="of no use without its certificate"):
+        await stage.start(1, tls=ClientTls(key=Path("key")))
+
+
 @pytest.mark.parametrize("length", [0, 129])
 async def test_a_name_that_cannot_travel_is_a_usage_error(stage: Any, length: int) -> None:
     with pytest.raises(UsageError, match="actor_id" if length else "cannot be cut"):
