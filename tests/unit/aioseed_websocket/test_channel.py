@@ -127,10 +127,27 @@ async def test_close_leaves_no_cancel_request_in_the_task_that_it_woke(channels:
 
 async def test_peer_that_does_not_answer_the_close_is_cut_off(plain: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aioseed_websocket.channel.CLOSE_TIMEOUT_S", 0.05)
-    await plain.channel.close("over")
+    await plain.client.send_bytes(b"unread")
+    await plain.client.ping()
+    assert (await plain.client.receive()).type is aiohttp.WSMsgType.PONG
+    closing = asyncio.create_task(plain.channel.close("over"))
+    await asyncio.sleep(0)
+    assert (await closed(plain.channel)).reason == "over"
+    with pytest.raises(ChannelClosed, match="over"):
+        plain.channel.send_nowait(b"after the goodbye")
+    await closing
     assert plain.client._writer.transport is not None
     messages = [(await plain.client.receive()).type for _ in range(2)]
     assert messages == [aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED]
+
+
+async def test_close_that_is_cancelled_cuts_the_connection_at_once(plain: Ends) -> None:
+    closing = asyncio.create_task(plain.channel.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait({closing})
+    assert isinstance(plain.channel, WebSocketChannel)
+    assert closing.cancelled() and plain.channel._transport.is_closing()
 
 
 async def test_close_that_times_out_does_not_cancel_those_who_wait_to_send(
@@ -162,6 +179,8 @@ async def test_lost_connection_with_an_unanswered_ping_hands_out_what_came_after
 async def test_close_of_a_broken_channel_is_no_error(plain: Ends) -> None:
     assert isinstance(plain.channel, WebSocketChannel)
     plain.channel._transport.abort()
+    with pytest.raises(ChannelClosed):  # before anybody was told
+        plain.channel.send_nowait(b"x")
     await plain.channel.close()
     with pytest.raises(ChannelClosed):
         plain.channel.send_nowait(b"x")
@@ -185,10 +204,28 @@ async def test_connection_that_breaks_while_it_is_full_leaves_no_unseen_exceptio
         while True:
             await plain.channel.receive()
     await asyncio.wait({waiting})
-    assert waiting.exception() is None or isinstance(waiting.exception(), ChannelClosed)
+    assert isinstance(waiting.exception(), ChannelClosed) is somebody_waits
     gc.collect()
     await asyncio.sleep(0)
     assert unseen == []
+
+
+class Gone(asyncio.Transport):
+    """Be a connection that was lost during the handshake."""
+
+    def is_closing(self) -> bool:
+        return True
+
+
+async def test_connection_that_is_lost_before_it_is_a_channel_is_a_broken_channel() -> None:
+    told: list[Exception | None] = []
+    channel = WebSocketChannel(
+        Gone(), is_client=True, peer="x", max_message_bytes=1, send_buffer_bytes=1, connection_lost=told.append
+    )
+    channel.begin()
+    assert not (await closed(channel)).clean
+    await channel.close()
+    assert told == [None]
 
 
 async def test_slow_reader_is_cut_at_the_bound(accept: Accept) -> None:
