@@ -151,3 +151,15 @@ async def test_reader_that_waits_does_not_hold_up_a_close(channels: tuple[Channe
     await near.close()
     assert (await receiving).clean
     assert (await closed(far)).clean
+
+
+async def test_what_comes_while_a_channel_is_held_is_read_afterwards(channels: tuple[Channel, Channel]) -> None:
+    near, far = channels
+    near.hold(True)
+    for message in (b"one is under way", b"later", b"last"):
+        far.send_nowait(message)
+    assert await near.receive() == b"one is under way"
+    await asyncio.sleep(0.05)
+    assert near.received_bytes == len(b"one is under way")
+    near.hold(False)
+    assert [await near.receive() for _ in range(2)] == [b"later", b"last"]

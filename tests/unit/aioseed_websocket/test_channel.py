@@ -10,7 +10,7 @@ import struct
 
 import aiohttp
 import pytest
-from aioseed_websocket.channel import WebSocketChannel
+from aioseed_websocket.channel import WebSocketChannel, _is_unseen
 
 from aioseed.errors import ChannelClosed
 from aioseed.transport import Channel
@@ -61,7 +61,10 @@ async def test_close_frame_is_answered_and_its_code_says_how_it_ended(plain: End
     end = await closed(plain.channel)
     assert end.clean is clean
     assert end.reason == frame[2:].decode()
-    assert (await plain.client.receive()).type is aiohttp.WSMsgType.CLOSE
+    code = struct.unpack("!H", frame[:2])[0] if frame else 1000
+    assert (await plain.client.receive())[:2] == (aiohttp.WSMsgType.CLOSE, code)
+    assert isinstance(plain.channel, WebSocketChannel)
+    assert plain.channel._transport.is_closing(), "nothing more is waited for"
 
 
 async def test_lost_connection_is_not_clean_but_what_arrived_is_handed_out(plain: Ends) -> None:
@@ -179,8 +182,9 @@ async def test_lost_connection_with_an_unanswered_ping_hands_out_what_came_after
 async def test_close_of_a_broken_channel_is_no_error(plain: Ends) -> None:
     assert isinstance(plain.channel, WebSocketChannel)
     plain.channel._transport.abort()
-    with pytest.raises(ChannelClosed):  # before anybody was told
-        plain.channel.send_nowait(b"x")
+    for size in (1, 2**15):
+        with pytest.raises(ChannelClosed):  # before anybody was told
+            plain.channel.send_nowait(bytes(size))
     await plain.channel.close()
     with pytest.raises(ChannelClosed):
         plain.channel.send_nowait(b"x")
@@ -285,6 +289,26 @@ async def test_who_takes_nothing_stops_its_peer_and_loses_nothing(channels: tupl
     await sending
 
 
+@pytest.mark.parametrize("held", [False, True])
+async def test_who_closes_reads_on_though_nobody_takes_what_arrives(
+    channels: tuple[Channel, Channel], held: bool
+) -> None:
+    near, far = channels
+    assert isinstance(near, WebSocketChannel)
+    near.hold(held)
+    for _ in range(64):
+        far.send_nowait(bytes(2**16))
+    async with asyncio.timeout(10.0):
+        while not near._rests:  # noqa: ASYNC110 - until it is full, or held
+            await asyncio.sleep(0)
+    near.send_nowait(b"last words")
+    async with asyncio.timeout(1.5):  # less than the patience with a peer that does not answer
+        closing = asyncio.create_task(near.close("done"))
+        assert await far.receive() == b"last words"
+        assert (await closed(far)).clean
+        await closing
+
+
 async def _send_all(channel: Channel, messages: list[bytes]) -> None:
     for message in messages:
         await channel.send(message)
@@ -327,6 +351,40 @@ async def test_mask_hides_nothing_where_nobody_looks_in_between(unseen: bool, mo
     key, body = bytes(seen[2:6]), bytes(seen[6:])
     assert (key == bytes(4)) is unseen
     assert bytes(byte ^ key[at % 4] for at, byte in enumerate(body)) == b"hello"
+
+
+class Connected(asyncio.Transport):
+    """Be a connection of which something is known."""
+
+    def __init__(self, **known: object) -> None:
+        super().__init__(known)
+
+
+@pytest.mark.parametrize(
+    ("known", "unseen"),
+    [
+        ({"peername": ("192.0.2.1", 80)}, False),
+        ({"peername": ("2001:db8::1", 80, 0, 0)}, False),
+        ({"peername": ("192.0.2.1", 80), "ssl_object": object()}, True),
+        ({"peername": ("127.0.0.1", 80)}, True),
+        ({"peername": ("::1", 80, 0, 0)}, True),
+        ({"peername": "/run/a.socket"}, True),
+    ],
+)
+async def test_proxies_look_only_into_what_leaves_this_machine_in_the_clear(
+    known: dict[str, object], unseen: bool
+) -> None:
+    assert _is_unseen(Connected(**known)) is unseen
+
+
+async def test_what_comes_while_a_channel_is_held_is_read_afterwards(channels: tuple[Channel, Channel]) -> None:
+    near, far = channels
+    near.hold(True)
+    far.send_nowait(b"later")
+    await asyncio.sleep(0.05)
+    assert not near.received_bytes
+    near.hold(False)
+    assert await near.receive() == b"later"
 
 
 async def test_a_peer_that_ends_its_side_and_reads_no_more_is_not_waited_for(
