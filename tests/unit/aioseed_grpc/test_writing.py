@@ -19,6 +19,7 @@ class SlowStream:
         self.begun: list[bytes] = []
         self.written: list[bytes] = []
         self.finished = False
+        self.aborted: list[str] = []
         self.asked = asyncio.Event()  # set: the peer asks to stop writing
         self.stopped_after: list[bytes] | None = None
         self._turn: asyncio.Future[None] | None = None
@@ -65,6 +66,7 @@ class SlowStream:
         self.finished = True
 
     def abort(self, reason: str) -> None:
+        self.aborted.append(reason)
         self._over.set()
 
     async def release(self) -> None:
@@ -166,6 +168,34 @@ async def test_a_write_that_fails_ends_sending() -> None:
     await turns()
     with pytest.raises(ChannelClosed):
         channel.send_nowait(b"2")
+    await channel.close()
+
+
+async def test_a_channel_that_is_cut_is_broken_at_once_and_writes_nothing_more() -> None:
+    channel, stream = made()
+    channel.send_nowait(b"1")
+    channel.send_nowait(b"2")
+    await turns()  # "1" is being written, the writer's task holds "2"
+    channel.cut("too much")
+    assert stream.aborted == ["too much"]
+    for use in (channel.receive, lambda: channel.send(b"3")):
+        with pytest.raises(ChannelClosed, match="too much") as caught:
+            await use()
+        assert not caught.value.clean
+    stream.go_on()
+    await turns()
+    assert stream.begun == [b"1"]
+    await channel.close()
+
+
+async def test_what_the_writer_has_in_hand_is_backlog() -> None:
+    channel, stream = made()
+    channel.send_nowait(b"1")
+    channel.send_nowait(b"2")
+    await write_all(stream, 1)
+    assert stream.begun == [b"1", b"2"] and channel.backlog_bytes == 1
+    await write_all(stream, 1)
+    assert channel.backlog_bytes == 0
     await channel.close()
 
 
