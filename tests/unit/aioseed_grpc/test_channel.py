@@ -81,7 +81,12 @@ async def test_a_client_that_does_not_stop_gets_the_status_all_the_same(
     plain: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "STOP_TIMEOUT_S", 0.02)
+    await plain.call.write(b"\x0a\x06unread")
+    async with asyncio.timeout(10.0):
+        while not plain.channel.received_bytes:  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0)
     await plain.channel.close("done")
+    assert (await closed(plain.channel)).reason == "done"
     assert await plain.call.read() == b"\x10\x01"
     assert await plain.call.read() is grpc.aio.EOF
     assert await plain.call.code() is grpc.StatusCode.OK

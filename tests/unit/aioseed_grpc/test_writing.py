@@ -161,6 +161,40 @@ async def test_a_close_waits_for_the_write_under_way() -> None:
     assert stream.finished
 
 
+async def test_who_closes_as_well_may_be_cancelled() -> None:
+    channel, stream = made()
+    channel.send_nowait(b"last")
+    first, second = (asyncio.create_task(channel.close()) for _ in range(2))
+    await turns()
+    second.cancel()
+    await asyncio.wait({second})
+    assert not first.done()
+    stream.go_on()
+    await first
+    assert stream.finished and not stream.aborted
+
+
+@pytest.mark.parametrize("end", ["fails", "hangs", "is cancelled"])
+async def test_a_close_that_the_call_does_not_answer_breaks_it_off(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aioseed_grpc.channel.CLOSE_TIMEOUT_S", 60.0 if end == "is cancelled" else 0.02)
+    channel, stream = made()
+
+    async def finish(reason: str) -> None:
+        if end == "fails":
+            raise grpc.aio.UsageError("gone")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(stream, "finish", finish)
+    closing = asyncio.create_task(channel.close())
+    await turns()
+    if end == "is cancelled":
+        closing.cancel()
+    await asyncio.wait({closing})
+    assert closing.cancelled() if end == "is cancelled" else closing.exception() is None
+    assert stream.aborted == [""]
+    await channel.close()
+
+
 async def test_a_write_that_fails_ends_sending() -> None:
     channel, stream = made()
     channel.send_nowait(b"1")
