@@ -52,10 +52,12 @@ class SlowStream:
             self._turn = None
         self.written.append(decode(frame))
 
-    def go_on(self, failure: Exception | None = None) -> None:
+    def go_on(self, failure: BaseException | None = None) -> None:
         assert self._turn is not None
         if failure is None:
             self._turn.set_result(None)
+        elif isinstance(failure, asyncio.CancelledError):
+            self._turn.cancel()  # as the end of a call does
         else:
             self._turn.set_exception(failure)
 
@@ -195,11 +197,13 @@ async def test_a_close_that_the_call_does_not_answer_breaks_it_off(end: str, mon
     await channel.close()
 
 
-async def test_a_write_that_fails_ends_sending() -> None:
+@pytest.mark.parametrize("failure", [grpc.aio.UsageError("gone"), asyncio.CancelledError()])
+async def test_a_write_that_fails_ends_sending(failure: BaseException) -> None:
     channel, stream = made()
     channel.send_nowait(b"1")
-    stream.go_on(grpc.aio.UsageError("gone"))
+    stream.go_on(failure)
     await turns()
+    assert not channel.backlog_bytes
     with pytest.raises(ChannelClosed):
         channel.send_nowait(b"2")
     await channel.close()
