@@ -149,10 +149,7 @@ class Group:
 
     def again(self) -> Reaction:
         """Send the STEP that waits for its answer again: nobody knows whether it or its answer was lost."""
-        outstanding = self._outstanding
-        if outstanding is None:
-            return self._settle()
-        return self._send_part(self._leased & outstanding.sent)
+        return self._settle() if self._outstanding is None else self._send_leased()
 
     def stepped(self, work: Work) -> Reaction:
         """Note that the worker is done and return the STEP to send, or a further job."""
@@ -160,7 +157,7 @@ class Group:
         if self._vacant == 0:
             return self._send(work.payload, self._all, work.transitions)
         claim = self._claim()
-        reaction = self._send_part(self._leased.copy())
+        reaction = self._send_leased()
         return reaction._replace(sends=(*reaction.sends, *claim))
 
     def answered(self, payload: bytes, rows: int) -> Reaction:
@@ -218,11 +215,10 @@ class Group:
         outstanding = self._outstanding
         if outstanding is None:
             return NOTHING
-        columns, sent = self._message.columns, outstanding.sent
-        named = False
+        columns, named = self._message.columns, False
         for refused in rows:
             row = self._row_of.get(refused.slot)
-            if row is None or not sent[row]:
+            if row is None or not outstanding.sent[row]:
                 continue
             if (columns.epoch[row], columns.sequence[row]) != (refused.epoch, refused.sequence):
                 continue
@@ -231,7 +227,7 @@ class Group:
                 self._vacate(refused.slot)
         if not named:
             return NOTHING
-        return self._send_part(self._leased & sent)
+        return self._send_leased()
 
     def _answered_in_part(self, answer: ActionRows) -> Reaction:
         pairs = zip(answer.slot.tolist(), answer.epoch.tolist(), strict=True)
@@ -240,7 +236,7 @@ class Group:
             return NOTHING  # it crossed a revocation on the road
         if self._outstanding is None:
             raise _wrong_rows()
-        expected = np.flatnonzero(self._leased & self._outstanding.sent)
+        expected = np.flatnonzero(self._leased)
         columns = self._message.columns
         if not (
             np.array_equal(answer.slot[current], columns.slot[expected])  # so the epochs are, too
@@ -273,7 +269,9 @@ class Group:
         self._outstanding = _Outstanding(identity, sent, transitions)
         return Reaction(sends=(payload,))
 
-    def _send_part(self, rows: np.ndarray) -> Reaction:
+    def _send_leased(self) -> Reaction:
+        """Send the rows that are leased: leases begin with a job alone, so that a STEP that waits has them all."""
+        rows = self._leased.copy()
         if not rows.any():
             return self._settle()
         transitions = int(rows.sum()) - int(np.count_nonzero(self._message.columns.flags[rows] & FIRST))
@@ -293,9 +291,8 @@ class Group:
 
     def _settle(self) -> Reaction:
         """Forget an outstanding STEP of which no row is left, and begin leases when nothing else is under way."""
-        outstanding = self._outstanding
-        if outstanding is not None:
-            if (self._leased & outstanding.sent).any():
+        if self._outstanding is not None:
+            if self._leased.any():
                 return NOTHING
             self._outstanding = None
         return Reaction(job=self._job(None)) if self._leases and not self._working else NOTHING

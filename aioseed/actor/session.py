@@ -284,7 +284,7 @@ class ActorSession:
         by_group: dict[int, list[RefusedRow]] = {}
         for row in message.rows:
             index = self._group_of.get(row.slot)
-            if index is not None and self._groups:
+            if index is not None:
                 by_group.setdefault(index, []).append(row)
         for index, rows in by_group.items():
             self._collect(outcome, index, self._groups[index].refused(rows))

@@ -236,7 +236,7 @@ def _serving(
         dealer,
         server.expel_from,
         server.answer_from,
-        EngineOptions(config.max_environments, config.bucket_sizes(), run.config.seed, evaluates=True),
+        EngineOptions(config.max_environments, config.bucket_sizes(), run.config.seed),
         jax.devices()[0],
     )
     engine.compile()

@@ -63,7 +63,6 @@ class EngineOptions(NamedTuple):
     seed: int
     # In lockstep: batches of unrolls filled -> versions that training publishes for them. None: do not wait for any.
     versions_after: Callable[[int], int] | None = None
-    evaluates: bool = False  # every row acts as one of the role evaluate does
 
 
 class InferenceTimes:
@@ -138,7 +137,7 @@ class InferenceEngine:
             jax.device_put(jnp.broadcast_to(leaf, (rows, *jnp.shape(leaf))), self._device)
             for leaf in acting.initial_state
         ]
-        self._evaluation = np.full(rows, options.evaluates)
+        self._evaluation = np.zeros(rows, bool)
         self._first_version: int | None = None
         self._compiled: dict[int, Program] = {}
         self._left: _Served | None = None  # what was answered, but not appended yet
@@ -169,7 +168,7 @@ class InferenceEngine:
             return
         self.settle()
         if isinstance(item, Leased):
-            self._evaluation[item.slots] = item.evaluation or self._options.evaluates
+            self._evaluation[item.slots] = item.evaluation
             self._sink.begin(item.slots, evaluation=item.evaluation)
         else:
             self._sink.drop(item.slots, item.reason)

@@ -160,7 +160,7 @@ class TrainingLoop:
         self._observe(output, finite, lag)
         if self._cadence.due(self._clock(), self._progress.version):
             self._ports.save(self.snapshot())
-        self._fail_if_nonfinite(finite)
+        self._fail_if_nonfinite()
         return True
 
     def finish(self) -> TrainingSummary:
@@ -261,9 +261,9 @@ class TrainingLoop:
             waiting_s=spent.waiting_s,
         )
 
-    def _fail_if_nonfinite(self, finite: np.ndarray) -> None:
+    def _fail_if_nonfinite(self) -> None:
         bound = self._config.max_nonfinite_updates
-        if not finite.all() and self._progress.nonfinite_in_a_row >= bound:
+        if self._progress.nonfinite_in_a_row >= bound:
             raise TrainingFailed(
                 f"the last {self._progress.nonfinite_in_a_row} updates were not finite and were skipped "
                 f"(training.max_nonfinite_updates is {bound}); the parameters are those of the last finite one"

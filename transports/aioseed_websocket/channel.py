@@ -241,7 +241,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
             return  # it came in one piece with what ended the channel
         if opcode == CLOSE:
             closing = Closing(payload)
-            self._inbox.end(ChannelClosed(closing.reason[:200], clean=closing.is_clean))
+            self._inbox.end(ChannelClosed(closing.reason, clean=closing.is_clean))
             self._deaf = self._has_left = True  # it has said its last word
             self._say_close(NORMAL if closing.code == NO_CODE else closing.code)
             self._transport.close()

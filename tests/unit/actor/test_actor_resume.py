@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from aioseed.errors import AuthenticationError, CertificateError, EnvironmentFailed, TransportError
+from aioseed.actor.seeds import environment_seed
+from aioseed.errors import AuthenticationError, CertificateError, ConnectError, EnvironmentFailed, TransportError
 from aioseed.transport.channel import Channel, DialOptions
 from aioseed.transport.memory import MemoryTransport
 from aioseed.types import FIRST
@@ -36,7 +37,8 @@ async def test_an_unanswered_step_is_sent_again_and_the_episode_goes_on(stage: A
     assert len(environment.resets) == 1 and environment.actions[-1] == [1, 2]
     await peer.cut()
     peer = await stage.peer()
-    assert (await peer.greet([0, 1], [1, 1])).resume_token == "two"
+    hello = await peer.greet([0, 1], [1, 1])
+    assert (hello.resume_token, hello.acknowledged_rows) == ("two", 6)
     peer.end_run()
     assert (await task).transitions == 6
 
@@ -90,11 +92,10 @@ async def test_slots_that_were_lost_meanwhile_begin_anew_and_the_others_go_on(st
     [
         CertificateError("expired", "the certificate is not valid now", url="memory://learner"),
         AuthenticationError("the token was not accepted", url="memory://learner"),
+        ConnectError("nobody answers", url="memory://learner"),
     ],
 )
-async def test_a_certificate_or_token_that_is_not_right_for_a_while_costs_no_session(
-    stage: Any, error: TransportError
-) -> None:
+async def test_a_dial_that_fails_for_a_while_costs_no_session(stage: Any, error: TransportError) -> None:
     class Changing(MemoryTransport):
         dials = 0
 
@@ -130,11 +131,51 @@ async def test_a_token_that_is_refused_is_left_out_at_once_and_environments_are_
     assert (await peer.hello()).resume_token == "next"
     peer.say(Refused(code="resume_token", message="it was used before", retry=True))
     peer = await stage.peer()
-    assert (await peer.greet([0], [2])).resume_token is None
+    assert (await peer.greet([0], [2], seed=8)).resume_token is None
     step = await peer.step()
     assert (step.epochs, step.sequences) == ([2], [0]) and step.columns.flags.tolist() == [FIRST]
+    assert stage.environments[0].resets[-1] == ([0], [environment_seed(8, 0, 2)])
     peer.end_run()
     assert (await task).sessions == 2
+    assert stage.kinds() == ["welcomed", "lost", "welcomed", "over"]
+
+
+async def test_a_token_that_is_refused_though_none_was_shown_is_a_refusal_as_any_other(stage: Any) -> None:
+    await stage.listen()
+    stage.start(1)
+    peer = await stage.peer()
+    assert (await peer.hello()).resume_token is None
+    peer.say(Refused(code="resume_token", message="it was used before", retry=True))
+    await (await stage.peer()).hello()
+    assert stage.kinds() == ["refused"]
+
+
+async def test_environments_that_fail_after_their_session_was_given_up_fail_in_the_next(stage: Any) -> None:
+    await stage.listen()
+    go_on, entered = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        entered.set()
+        go_on.wait(10)
+        raise ValueError("late")
+
+    stage.before_step = fail
+    task = stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    peer.act(await peer.step(), [0])
+    await _until(entered)
+    await peer.cut()
+    peer = await stage.peer()
+    await peer.hello()
+    peer.say(Refused(code="resume_token", message="it was used before", retry=True))
+    peer = await stage.peer()
+    await peer.greet([0], [2])
+    assert await peer.barrier() == []
+    go_on.set()
+    with pytest.raises(EnvironmentFailed, match="late"):
+        async with asyncio.timeout(5.0):
+            await task
 
 
 async def test_environments_that_fail_during_the_break_end_the_actor(stage: Any) -> None:

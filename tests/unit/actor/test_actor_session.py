@@ -197,6 +197,43 @@ def test_a_row_that_is_leased_again_while_it_steps_is_not_claimed() -> None:
     assert step_views(STEPS, step).slot.tolist() == [0]
 
 
+@pytest.mark.parametrize(("groups", "rows"), [(1, 2), (2, 1)])
+def test_a_slot_whose_row_another_took_gets_one_that_is_vacant(groups: int, rows: int) -> None:
+    session, messages = greeted(groups, rows)
+
+    def sent(jobs: Any) -> list[bytes]:
+        works = [(group, perform(Echo(), messages[group], job)) for group, job in jobs]  # type: ignore[arg-type]
+        return [step for group, work in works for step in session.stepped(group, work).sends]
+
+    sent(session.receive(welcome([0, 1], [1, 1]).encode()).jobs)
+    session.receive(Revoke(slots=[0, 1], epochs=[1, 1]).encode())
+    steps = sent(session.receive(Lease(slots=[7, 0], epochs=[5, 2]).encode()).jobs)
+    for _ in range(2):
+        slots = [step_views(STEPS, step).slot.tolist() for step in steps]
+        answers = [session.receive(act(step, named)) for step, named in zip(steps, slots, strict=True)]
+        steps = sent(job for answer in answers for job in answer.jobs)
+    assert sorted(slot for named in slots for slot in named) == [0, 7]
+
+
+def test_a_bye_without_a_reason_is_told_with_the_complaint_before_it() -> None:
+    session, _ = greeted()
+    session.receive(welcome([0, 1], [1, 1]).encode())
+    assert session.receive(Error(code="unknown_message", message="what is a song").encode()).end is None
+    end = session.receive(Bye(code="failed").encode()).end
+    assert end is not None and "what is a song" in str(end.error)
+
+
+def test_one_row_that_the_two_ends_disagree_about_ends_the_session_among_others_whose_leases_ended() -> None:
+    session, messages = greeted()
+    job = session.receive(welcome([0, 1], [1, 1]).encode()).jobs[0][1]
+    session.stepped(0, perform(Echo(), messages[0], job))  # type: ignore[arg-type]
+    rows = [RefusedRow(slot=0, epoch=1, sequence=0, code="stale_epoch")]
+    assert session.receive(Error(code="stale_epoch", rows=rows).encode()).end is None
+    rows.append(RefusedRow(slot=1, epoch=1, sequence=0, code="sequence_gap"))
+    end = session.receive(Error(code="stale_epoch", rows=rows).encode()).end
+    assert end is not None and end.outcome == "retry" and not end.may_resume
+
+
 class StrictLearner:
     """Keep the learner's side of the slots by the letter of the wire, and check every row that arrives."""
 

@@ -23,6 +23,8 @@ from aioseed.transport.memory import MemoryTransport
 from aioseed.transport.token import Secret
 from aioseed.wire.messages import Bye, Error, Ping, Refused
 
+from .conftest import CountingEnvironment
+
 
 async def test_a_refusal_shows_the_differing_field_from_this_side(stage: Any) -> None:
     await stage.listen()
@@ -104,9 +106,49 @@ async def test_a_hung_environment_is_told_while_pings_are_answered(stage: Any) -
     assert await peer.barrier() == []
     bye = await peer.hear()
     assert isinstance(bye, Bye) and bye.code == "failed" and "hung" in bye.reason
+    hanging = [thread for thread in threading.enumerate() if thread.name.startswith("aioseed-environments")]
+    assert hanging and all(thread.daemon for thread in hanging)  # they do not keep the process alive
     go_on.set()  # so that the thread can end
     with pytest.raises(EnvironmentFailed, match="hung"):
         await task
+
+
+async def test_environments_that_hang_across_a_break_are_told_in_the_next_session(stage: Any) -> None:
+    await stage.listen()
+    go_on, entered = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        entered.set()
+        go_on.wait(10)
+
+    stage.before_step = hang
+    task = stage.start(1, step_deadline_s=0.2)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    peer.act(await peer.step(), [0])
+    await asyncio.to_thread(entered.wait, 10)
+    await peer.cut()
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    try:
+        async with asyncio.timeout(5.0):
+            bye = await peer.hear()
+    finally:
+        go_on.set()
+    assert isinstance(bye, Bye) and "hung" in bye.reason
+    with pytest.raises(EnvironmentFailed, match="hung"):
+        await task
+
+
+async def test_who_waits_for_an_answer_does_not_hang(stage: Any) -> None:
+    await stage.listen()
+    stage.start(1, step_deadline_s=0.2)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    step = await peer.step()
+    await asyncio.sleep(0.5)
+    peer.act(step, [0])
+    await peer.step()
 
 
 async def test_the_learner_may_shorten_the_step_deadline(stage: Any) -> None:
@@ -123,11 +165,12 @@ async def test_the_learner_may_shorten_the_step_deadline(stage: Any) -> None:
         await task
 
 
-async def test_an_environment_that_raises_ends_the_actor_with_its_words(stage: Any) -> None:
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+async def test_an_environment_that_raises_ends_the_actor_with_its_words(stage: Any, error: type[BaseException]) -> None:
     await stage.listen()
 
     def fail() -> None:
-        raise ValueError("the wheel came off")
+        raise error("the wheel came off")
 
     stage.before_step = fail
     task = stage.start(1)
@@ -136,9 +179,9 @@ async def test_an_environment_that_raises_ends_the_actor_with_its_words(stage: A
     peer.act(await peer.step(), [0])
     bye = await peer.hear()
     assert isinstance(bye, Bye) and bye.code == "failed"
-    with pytest.raises(EnvironmentFailed, match="ValueError: the wheel came off") as caught:
+    with pytest.raises(EnvironmentFailed, match=f"{error.__name__}: the wheel came off") as caught:
         await task
-    assert isinstance(caught.value.__cause__, ValueError)
+    assert isinstance(caught.value.__cause__, error)
 
 
 async def test_an_environment_that_fails_while_no_learner_is_there_is_not_forgotten(stage: Any) -> None:
@@ -169,7 +212,46 @@ async def test_what_fails_while_it_is_built_is_raised(stage: Any) -> None:
         raise SpaceError("a space of unicorns cannot be served")
 
     with pytest.raises(SpaceError, match="unicorns"):
-        await stage.start(1, make_env=make)
+        await stage.start(2, groups=2, make_env=make)
+    assert stage.events == []  # the thread of the second group has not begun, and is not waited for
+
+
+async def test_what_was_built_wrongly_is_closed(stage: Any) -> None:
+    with pytest.raises(EnvironmentFailed, match="1 environments were asked for, 2 were made"):
+        await stage.start(1, make_env=lambda count: stage.make(count + 1))
+    assert [environment.closed for environment in stage.environments] == [True]
+
+
+async def test_environments_that_fail_while_they_close_are_told(stage: Any) -> None:
+    class Stuck(CountingEnvironment):
+        def close(self) -> None:
+            super().close()
+            raise ValueError("the door is stuck")
+
+    await stage.listen()
+    task = stage.start(1, make_env=Stuck)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    await peer.step()
+    peer.end_run()
+    await task
+    assert stage.events[-1].message == (
+        "the environments of group 0 did not close cleanly: the environment raised ValueError: the door is stuck"
+    )
+
+
+async def test_whatever_else_goes_wrong_ends_the_actor_with_it(stage: Any) -> None:
+    class Full(list[Any]):
+        def append(self, event: Any) -> None:
+            raise LookupError("no room for events")
+
+    stage.events = Full()
+    await stage.listen()
+    task = stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    with pytest.raises(LookupError, match="no room"):
+        await task
 
 
 async def test_cancelling_in_the_middle_of_a_step_tells_the_learner_and_leaves_nothing(stage: Any) -> None:
@@ -202,9 +284,12 @@ async def test_a_silent_learner_is_asked_and_then_left(stage: Any) -> None:
     peer = await stage.peer()
     await peer.greet([0], [1], ping_interval_s=0.05, ping_timeout_s=0.05)
     await peer.step()
-    assert isinstance(await peer.hear(), Ping)
-    peer = await stage.peer()
-    await peer.greet([0], [2])
+    async with asyncio.timeout(5.0):
+        assert isinstance(await peer.hear(), Ping)
+        with pytest.raises(ChannelClosed):  # without a BYE, which would end the leases
+            await peer.hear()
+        peer = await stage.peer()
+        assert (await peer.greet([0], [1])).resume_token == "next"
     assert any("silent" in event.message for event in stage.events)
 
 
@@ -278,6 +363,15 @@ async def test_a_certificate_for_an_address_without_tls_is_a_usage_error_before_
     assert stage.peers.empty() and not stage.environments
 
 
+async def test_a_private_key_without_its_certificate_is_a_usage_error(stage: Any) -> None:
+    class Secure(MemoryTransport):
+        secure_schemes = frozenset({"memory"})
+
+    stage.transport = Secure()
+    with pytest.raises(UsageError, match="of no use without its certificate"):
+        await stage.start(1, tls=ClientTls(key=Path("key")))
+
+
 @pytest.mark.parametrize("length", [0, 129])
 async def test_a_name_that_cannot_travel_is_a_usage_error(stage: Any, length: int) -> None:
     with pytest.raises(UsageError, match="actor_id" if length else "cannot be cut"):
@@ -313,6 +407,53 @@ class SlowEars(Channel):
 
     async def close(self, reason: str = "") -> None:
         await self._inner.close(reason)
+
+
+class Breaking(SlowEars):
+    """Send a HELLO and a STEP and nothing after, and do not say so to whoever receives."""
+
+    sends = 0
+
+    def send_nowait(self, payload: bytes) -> None:
+        self.sends += 1
+        if self.sends > 2:
+            raise ChannelClosed("the connection broke", clean=False)
+        super().send_nowait(payload)
+
+
+class BreakingTransport(MemoryTransport):
+    async def dial(self, url: str, options: DialOptions) -> Channel:
+        return Breaking(await super().dial(url, options))
+
+
+async def test_a_channel_that_only_sending_finds_broken_is_left_after_a_while(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioseed.actor.conversation.LAST_WORDS_S", 0.05)
+    stage.transport = BreakingTransport()
+    await stage.listen()
+    stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    peer.act(await peer.step(), [0])
+    async with asyncio.timeout(5.0):
+        peer = await stage.peer()
+        assert (await peer.greet([0], [1])).resume_token == "next"
+        assert (await peer.step()).sequences == [1]
+
+
+async def test_environments_that_fail_are_told_though_no_word_reaches_the_learner(stage: Any) -> None:
+    def fail() -> None:
+        raise ValueError("the wheel came off")
+
+    stage.before_step, stage.transport = fail, BreakingTransport()
+    await stage.listen()
+    task = stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    peer.act(await peer.step(), [0])
+    with pytest.raises(EnvironmentFailed, match="the wheel came off"):
+        await task
 
 
 async def test_a_bye_that_crossed_a_step_is_heard_though_nothing_can_be_sent_any_more(stage: Any) -> None:

@@ -81,7 +81,12 @@ async def test_a_client_that_does_not_stop_gets_the_status_all_the_same(
     plain: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "STOP_TIMEOUT_S", 0.02)
+    await plain.call.write(b"\x0a\x06unread")
+    async with asyncio.timeout(10.0):
+        while not plain.channel.received_bytes:  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0)
     await plain.channel.close("done")
+    assert (await closed(plain.channel)).reason == "done"
     assert await plain.call.read() == b"\x10\x01"
     assert await plain.call.read() is grpc.aio.EOF
     assert await plain.call.code() is grpc.StatusCode.OK
@@ -151,3 +156,15 @@ async def test_reader_that_waits_does_not_hold_up_a_close(channels: tuple[Channe
     await near.close()
     assert (await receiving).clean
     assert (await closed(far)).clean
+
+
+async def test_what_comes_while_a_channel_is_held_is_read_afterwards(channels: tuple[Channel, Channel]) -> None:
+    near, far = channels
+    near.hold(True)
+    for message in (b"one is under way", b"later", b"last"):
+        far.send_nowait(message)
+    assert await near.receive() == b"one is under way"
+    await asyncio.sleep(0.05)
+    assert near.received_bytes == len(b"one is under way")
+    near.hold(False)
+    assert [await near.receive() for _ in range(2)] == [b"later", b"last"]

@@ -19,6 +19,7 @@ class SlowStream:
         self.begun: list[bytes] = []
         self.written: list[bytes] = []
         self.finished = False
+        self.aborted: list[str] = []
         self.asked = asyncio.Event()  # set: the peer asks to stop writing
         self.stopped_after: list[bytes] | None = None
         self._turn: asyncio.Future[None] | None = None
@@ -51,10 +52,12 @@ class SlowStream:
             self._turn = None
         self.written.append(decode(frame))
 
-    def go_on(self, failure: Exception | None = None) -> None:
+    def go_on(self, failure: BaseException | None = None) -> None:
         assert self._turn is not None
         if failure is None:
             self._turn.set_result(None)
+        elif isinstance(failure, asyncio.CancelledError):
+            self._turn.cancel()  # as the end of a call does
         else:
             self._turn.set_exception(failure)
 
@@ -65,6 +68,7 @@ class SlowStream:
         self.finished = True
 
     def abort(self, reason: str) -> None:
+        self.aborted.append(reason)
         self._over.set()
 
     async def release(self) -> None:
@@ -159,13 +163,77 @@ async def test_a_close_waits_for_the_write_under_way() -> None:
     assert stream.finished
 
 
-async def test_a_write_that_fails_ends_sending() -> None:
+async def test_who_closes_as_well_may_be_cancelled() -> None:
+    channel, stream = made()
+    channel.send_nowait(b"last")
+    first, second = (asyncio.create_task(channel.close()) for _ in range(2))
+    await turns()
+    second.cancel()
+    await asyncio.wait({second})
+    assert not first.done()
+    stream.go_on()
+    await first
+    assert stream.finished and not stream.aborted
+
+
+@pytest.mark.parametrize("end", ["fails", "hangs", "is cancelled"])
+async def test_a_close_that_the_call_does_not_answer_breaks_it_off(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aioseed_grpc.channel.CLOSE_TIMEOUT_S", 60.0 if end == "is cancelled" else 0.02)
+    channel, stream = made()
+
+    async def finish(reason: str) -> None:
+        if end == "fails":
+            raise grpc.aio.UsageError("gone")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(stream, "finish", finish)
+    closing = asyncio.create_task(channel.close())
+    await turns()
+    if end == "is cancelled":
+        closing.cancel()
+    await asyncio.wait({closing})
+    assert closing.cancelled() if end == "is cancelled" else closing.exception() is None
+    assert stream.aborted == [""]
+    await channel.close()
+
+
+@pytest.mark.parametrize("failure", [grpc.aio.UsageError("gone"), asyncio.CancelledError()])
+async def test_a_write_that_fails_ends_sending(failure: BaseException) -> None:
     channel, stream = made()
     channel.send_nowait(b"1")
-    stream.go_on(grpc.aio.UsageError("gone"))
+    stream.go_on(failure)
     await turns()
+    assert not channel.backlog_bytes
     with pytest.raises(ChannelClosed):
         channel.send_nowait(b"2")
+    await channel.close()
+
+
+async def test_a_channel_that_is_cut_is_broken_at_once_and_writes_nothing_more() -> None:
+    channel, stream = made()
+    channel.send_nowait(b"1")
+    channel.send_nowait(b"2")
+    await turns()  # "1" is being written, the writer's task holds "2"
+    channel.cut("too much")
+    assert stream.aborted == ["too much"]
+    for use in (channel.receive, lambda: channel.send(b"3")):
+        with pytest.raises(ChannelClosed, match="too much") as caught:
+            await use()
+        assert not caught.value.clean
+    stream.go_on()
+    await turns()
+    assert stream.begun == [b"1"]
+    await channel.close()
+
+
+async def test_what_the_writer_has_in_hand_is_backlog() -> None:
+    channel, stream = made()
+    channel.send_nowait(b"1")
+    channel.send_nowait(b"2")
+    await write_all(stream, 1)
+    assert stream.begun == [b"1", b"2"] and channel.backlog_bytes == 1
+    await write_all(stream, 1)
+    assert channel.backlog_bytes == 0
     await channel.close()
 
 

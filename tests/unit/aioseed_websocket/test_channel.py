@@ -10,7 +10,7 @@ import struct
 
 import aiohttp
 import pytest
-from aioseed_websocket.channel import WebSocketChannel
+from aioseed_websocket.channel import WebSocketChannel, _is_unseen
 
 from aioseed.errors import ChannelClosed
 from aioseed.transport import Channel
@@ -61,7 +61,10 @@ async def test_close_frame_is_answered_and_its_code_says_how_it_ended(plain: End
     end = await closed(plain.channel)
     assert end.clean is clean
     assert end.reason == frame[2:].decode()
-    assert (await plain.client.receive()).type is aiohttp.WSMsgType.CLOSE
+    code = struct.unpack("!H", frame[:2])[0] if frame else 1000
+    assert (await plain.client.receive())[:2] == (aiohttp.WSMsgType.CLOSE, code)
+    assert isinstance(plain.channel, WebSocketChannel)
+    assert plain.channel._transport.is_closing(), "nothing more is waited for"
 
 
 async def test_lost_connection_is_not_clean_but_what_arrived_is_handed_out(plain: Ends) -> None:
@@ -127,10 +130,27 @@ async def test_close_leaves_no_cancel_request_in_the_task_that_it_woke(channels:
 
 async def test_peer_that_does_not_answer_the_close_is_cut_off(plain: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aioseed_websocket.channel.CLOSE_TIMEOUT_S", 0.05)
-    await plain.channel.close("over")
+    await plain.client.send_bytes(b"unread")
+    await plain.client.ping()
+    assert (await plain.client.receive()).type is aiohttp.WSMsgType.PONG
+    closing = asyncio.create_task(plain.channel.close("over"))
+    await asyncio.sleep(0)
+    assert (await closed(plain.channel)).reason == "over"
+    with pytest.raises(ChannelClosed, match="over"):
+        plain.channel.send_nowait(b"after the goodbye")
+    await closing
     assert plain.client._writer.transport is not None
     messages = [(await plain.client.receive()).type for _ in range(2)]
     assert messages == [aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED]
+
+
+async def test_close_that_is_cancelled_cuts_the_connection_at_once(plain: Ends) -> None:
+    closing = asyncio.create_task(plain.channel.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait({closing})
+    assert isinstance(plain.channel, WebSocketChannel)
+    assert closing.cancelled() and plain.channel._transport.is_closing()
 
 
 async def test_close_that_times_out_does_not_cancel_those_who_wait_to_send(
@@ -162,6 +182,9 @@ async def test_lost_connection_with_an_unanswered_ping_hands_out_what_came_after
 async def test_close_of_a_broken_channel_is_no_error(plain: Ends) -> None:
     assert isinstance(plain.channel, WebSocketChannel)
     plain.channel._transport.abort()
+    for size in (1, 2**15):
+        with pytest.raises(ChannelClosed):  # before anybody was told
+            plain.channel.send_nowait(bytes(size))
     await plain.channel.close()
     with pytest.raises(ChannelClosed):
         plain.channel.send_nowait(b"x")
@@ -185,10 +208,28 @@ async def test_connection_that_breaks_while_it_is_full_leaves_no_unseen_exceptio
         while True:
             await plain.channel.receive()
     await asyncio.wait({waiting})
-    assert waiting.exception() is None or isinstance(waiting.exception(), ChannelClosed)
+    assert isinstance(waiting.exception(), ChannelClosed) is somebody_waits
     gc.collect()
     await asyncio.sleep(0)
     assert unseen == []
+
+
+class Gone(asyncio.Transport):
+    """Be a connection that was lost during the handshake."""
+
+    def is_closing(self) -> bool:
+        return True
+
+
+async def test_connection_that_is_lost_before_it_is_a_channel_is_a_broken_channel() -> None:
+    told: list[Exception | None] = []
+    channel = WebSocketChannel(
+        Gone(), is_client=True, peer="x", max_message_bytes=1, send_buffer_bytes=1, connection_lost=told.append
+    )
+    channel.begin()
+    assert not (await closed(channel)).clean
+    await channel.close()
+    assert told == [None]
 
 
 async def test_slow_reader_is_cut_at_the_bound(accept: Accept) -> None:
@@ -248,6 +289,26 @@ async def test_who_takes_nothing_stops_its_peer_and_loses_nothing(channels: tupl
     await sending
 
 
+@pytest.mark.parametrize("held", [False, True])
+async def test_who_closes_reads_on_though_nobody_takes_what_arrives(
+    channels: tuple[Channel, Channel], held: bool
+) -> None:
+    near, far = channels
+    assert isinstance(near, WebSocketChannel)
+    near.hold(held)
+    for _ in range(64):
+        far.send_nowait(bytes(2**16))
+    async with asyncio.timeout(10.0):
+        while not near._rests:  # noqa: ASYNC110 - until it is full, or held
+            await asyncio.sleep(0)
+    near.send_nowait(b"last words")
+    async with asyncio.timeout(1.5):  # less than the patience with a peer that does not answer
+        closing = asyncio.create_task(near.close("done"))
+        assert await far.receive() == b"last words"
+        assert (await closed(far)).clean
+        await closing
+
+
 async def _send_all(channel: Channel, messages: list[bytes]) -> None:
     for message in messages:
         await channel.send(message)
@@ -290,6 +351,40 @@ async def test_mask_hides_nothing_where_nobody_looks_in_between(unseen: bool, mo
     key, body = bytes(seen[2:6]), bytes(seen[6:])
     assert (key == bytes(4)) is unseen
     assert bytes(byte ^ key[at % 4] for at, byte in enumerate(body)) == b"hello"
+
+
+class Connected(asyncio.Transport):
+    """Be a connection of which something is known."""
+
+    def __init__(self, **known: object) -> None:
+        super().__init__(known)
+
+
+@pytest.mark.parametrize(
+    ("known", "unseen"),
+    [
+        ({"peername": ("192.0.2.1", 80)}, False),
+        ({"peername": ("2001:db8::1", 80, 0, 0)}, False),
+        ({"peername": ("192.0.2.1", 80), "ssl_object": object()}, True),
+        ({"peername": ("127.0.0.1", 80)}, True),
+        ({"peername": ("::1", 80, 0, 0)}, True),
+        ({"peername": "/run/a.socket"}, True),
+    ],
+)
+async def test_proxies_look_only_into_what_leaves_this_machine_in_the_clear(
+    known: dict[str, object], unseen: bool
+) -> None:
+    assert _is_unseen(Connected(**known)) is unseen
+
+
+async def test_what_comes_while_a_channel_is_held_is_read_afterwards(channels: tuple[Channel, Channel]) -> None:
+    near, far = channels
+    near.hold(True)
+    far.send_nowait(b"later")
+    await asyncio.sleep(0.05)
+    assert not near.received_bytes
+    near.hold(False)
+    assert await near.receive() == b"later"
 
 
 async def test_a_peer_that_ends_its_side_and_reads_no_more_is_not_waited_for(

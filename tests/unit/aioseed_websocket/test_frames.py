@@ -140,6 +140,14 @@ def test_a_message_in_parts_is_one_and_control_frames_may_come_between() -> None
     assert heard.messages == [b"one two three", b"next"]
 
 
+def test_a_message_in_parts_may_be_as_large_as_any_other_and_no_larger() -> None:
+    heard = Heard(max_message_bytes=10)
+    heard.read(frame(bytes(4), final=False) + frame(bytes(6), CONTINUATION))
+    assert heard.messages == [bytes(10)] and heard.reader.received_bytes == 10
+    with pytest.raises(FrameError, match="at least 11 bytes"):
+        heard.read(frame(bytes(4), final=False) + frame(bytes(7), CONTINUATION))
+
+
 def test_a_message_comes_in_so_many_parts_and_no_more() -> None:
     heard = Heard()
     heard.read(frame(b"x", final=False) + (FREE_PARTS - 2) * frame(b"", CONTINUATION, final=False))
@@ -217,7 +225,7 @@ def test_close_frame_says_how_it_ended(payload: bytes, code: int, reason: str, c
 
 
 @pytest.mark.parametrize(
-    "payload", [b"x", close_payload(999), close_payload(1005), close_payload(5000), b"\x03\xe8\xff"]
+    "payload", [b"x", *map(close_payload, (999, 1004, 1005, 1006, 1015, 2999, 5000)), b"\x03\xe8\xff"]
 )
 def test_close_frame_that_is_none_is_a_breach(payload: bytes) -> None:
     with pytest.raises(FrameError) as caught:
@@ -228,7 +236,8 @@ def test_close_frame_that_is_none_is_a_breach(payload: bytes) -> None:
 def test_close_frames_are_controls() -> None:
     heard = Heard()
     heard.read(frame(close_payload(1000, "bye"), CLOSE))
-    assert heard.controls == [(CLOSE, close_payload(1000, "bye"))]
+    heard.read(frame(bytes(125), PING))
+    assert heard.controls == [(CLOSE, close_payload(1000, "bye")), (PING, bytes(125))]
 
 
 def test_fed_bytes_are_read_like_received_ones() -> None:
@@ -358,6 +367,14 @@ def test_a_message_that_nobody_wants_in_a_place_comes_whole() -> None:
     assert heard.messages == [body(200_000)] * 2 + [body(300_000)]
 
 
+@pytest.mark.parametrize("key", [KEY, bytes(4)], ids=["masked", "zeros"])
+def test_a_large_part_of_a_message_has_no_place(key: bytes) -> None:
+    heard = Placed()
+    heard.read(frame(body(200_000), key=key, final=False), iter([2000, *[10**6] * 9]))
+    heard.read(frame(b"end", CONTINUATION))
+    assert heard.messages == [body(200_000) + b"end"] and not heard.asked and not heard.in_place
+
+
 def test_what_is_fed_is_not_mixed_with_what_has_arrived_behind_it() -> None:
     heard, whole = Placed(), frame(body(300_000))
     heard.stream = b"\0" * 300_000
@@ -394,6 +411,8 @@ def test_a_usual_frame_is_bounded_and_no_part_of_a_message_as_any_other(before: 
     """Those that no mask hides are read by a shorter road."""
     with pytest.raises(FrameError, match="too large"):
         Heard(max_message_bytes=250).read(before + frame(bytes(251), key=bytes(4)))
+    with pytest.raises(FrameError, match="shorter"):
+        Heard().read(before + struct.pack("!BBH", 0x82, 0xFE, 125) + bytes(4 + 125))
     heard = Heard()
     heard.read(before + frame(bytes(200), key=bytes(4), final=False))
     with pytest.raises(FrameError, match="where none belongs"):

@@ -94,6 +94,7 @@ class Desk:
         self.server = Server(self.config, RunFacts("run", "aioseed test", 7, lockstep, 2**20), self.metrics)
         self.table = SlotTable(capacity, 1)
         self.told: list[Leased | Released] = []
+        self.greeted: list[Hello] = []
         self.items: list[type[Item]] = []  # the kinds of all that came to inference, in order
         self.expels: list[int] = []  # slots that the next batch is found to have sent nonsense of
         self.held: list[ClosedBatch] | None = None  # batches, while inference is held up
@@ -110,7 +111,7 @@ class Desk:
         return Peer(await self._network.dial("memory://learner", DialOptions()))
 
     def open(self) -> None:
-        self.server.open(Serving(self._contract, self.table, self._intake, self._hear))
+        self.server.open(Serving(self._contract, self.table, self._intake, self._hear, self.greeted.append))
 
     def count(self, name: str) -> int:
         return self.metrics.counter(name).value

@@ -43,6 +43,7 @@ def act(
     (entering,) = state
     after = entering + 1 + rows.observation[0][:, 0].astype(jnp.int32)
     extras = [entering, rows.previous_action, rows.reward, rows.slot, rows.epoch_low, rows.sequence]
+    extras.append(rows.evaluation)
     return entering + params, extras, [after]
 
 
@@ -114,7 +115,7 @@ class Respondent:
 class Bench:
     """An engine behind a real intake, stepped by hand."""
 
-    def __init__(self, lockstep_updates: int = 0) -> None:
+    def __init__(self, lockstep_updates: int = 0, buckets: tuple[int, ...] = (2, 4)) -> None:
         self.board, self.sink = Board(), Sink()
         self.table = SlotTable(CAPACITY, 1)
         actions = action_table(CAPACITY, ACTION.array)
@@ -133,7 +134,7 @@ class Bench:
             lambda slots, epochs: self.expelled.append((slots.tolist(), epochs.tolist())),
             lambda batch, packed, row_bytes: self.intake.answer(batch, packed, row_bytes, 0.0),
             EngineOptions(
-                CAPACITY, (2, 4), 0, (lambda filled: filled * lockstep_updates) if lockstep_updates else None
+                CAPACITY, buckets, 0, (lambda filled: filled * lockstep_updates) if lockstep_updates else None
             ),
             jax.devices("cpu")[0],
         )
@@ -146,7 +147,7 @@ class Bench:
         self,
         slots: list[int],
         first: list[bool],
-        observation: list[int],
+        observation: list[float],
         reward: ArrayLike = 0.5,
         *,
         more: bool = False,
@@ -221,7 +222,7 @@ def test_a_row_knows_slot_sequence_number_and_the_folded_epoch(bench: Bench) -> 
     before = int(bench.sequence[3])
     bench.step([3], [True], [0])
     epoch = int(bench.table.epoch[3])
-    assert bench.sink.rows[0][2][3:] == [3, (epoch ^ (epoch >> 32)) & 0xFFFFFFFF, before]
+    assert bench.sink.rows[0][2][3:6] == [3, (epoch ^ (epoch >> 32)) & 0xFFFFFFFF, before]
 
 
 @pytest.fixture
@@ -306,6 +307,45 @@ def test_the_sink_is_told_about_leases(bench: Bench) -> None:
     assert bench.sink.told == [("evaluate", [4, 5]), ("train", [1]), ("lease_ended", [4])]
 
 
+def test_a_row_acts_in_the_role_of_its_slots_latest_lease(bench: Bench) -> None:
+    for evaluated in ([1], [2], []):
+        bench.engine.handle(Leased(np.array([1, 2]), False))
+        bench.engine.handle(Leased(np.array(evaluated, np.int64), True))
+        del bench.sink.rows[:], bench.sink.told[:]
+        bench.step([1, 2, 3], [True] * 3, [0] * 3)
+        assert [slot for slot, _, extras in bench.sink.rows if extras[6]] == evaluated
+
+
+def test_a_bucket_need_not_be_cut_into_whole_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "PART_ROWS", 2)
+    bench = Bench(buckets=(3,))
+    assert bench.step([0, 1, 2], [True] * 3, [0] * 3) == [INITIAL] * 3
+
+
+def test_times_are_those_of_acting_answering_and_appending_alone(far: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where what one batch appends is appended while the next is under way."""
+    engine, times, now_s = far.engine, far.engine.times, 0.0
+
+    def slow(function, takes_s):
+        def slowed(*arguments):
+            nonlocal now_s
+            now_s += takes_s
+            return function(*arguments)
+
+        return slowed
+
+    monkeypatch.setattr(inference, "perf_counter", lambda: now_s)
+    monkeypatch.setattr(engine, "_compiled", {size: slow(call, 1.0) for size, call in engine._compiled.items()})
+    monkeypatch.setattr(engine, "_answer", slow(engine._answer, 2.0))
+    monkeypatch.setattr(far.sink, "append", slow(far.sink.append, 4.0))
+    before = times.act_s, engine.answering_s, times.append_s
+    for _ in range(3):
+        far.step([0], [True], [1], more=True)
+    engine.settle()
+    after = times.act_s, engine.answering_s, times.append_s
+    assert np.subtract(after, before).tolist() == pytest.approx([3.0, 6.0, 12.0])
+
+
 def test_lockstep_waits_for_the_updates_of_all_batches_that_were_filled() -> None:
     bench = Bench(lockstep_updates=3)
     bench.board.version = 10
@@ -319,6 +359,22 @@ def test_lockstep_waits_for_the_updates_of_all_batches_that_were_filled() -> Non
     assert bench.sink.versions == [10, 13, 13, 16]
 
 
+def test_lockstep_appends_what_was_left_before_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may fill the batch of unrolls without which training makes no update."""
+    bench = Bench(lockstep_updates=1)
+    bench.engine._far = True
+    append = bench.sink.append
+
+    def appended(*arguments):
+        append(*arguments)
+        bench.sink.batches_finished += 1
+
+    monkeypatch.setattr(bench.sink, "append", appended)
+    for sequence in range(3):
+        bench.step([0], [sequence == 0], [0], more=True)
+    assert bench.board.asked == [0, 1, 2]
+
+
 def test_lockstep_serves_nobody_after_the_last_update() -> None:
     bench = Bench(lockstep_updates=3)
     bench.board.closed = True
@@ -330,13 +386,29 @@ def test_a_row_that_is_not_finite_reaches_nobody_and_its_siblings_go_on() -> Non
     bench = Bench()
     bench.step([0, 1, 2], [True, True, True], [1, 2, 3])
     epoch = int(bench.table.epoch[1])
-    seen = len(bench.sink.rows)
+    seen, free = len(bench.sink.rows), len(bench.intake.pool._free)
     bench.step([0, 1, 2], [False, False, False], [1, 2, 3], reward=[1.0, np.nan, 1.0])
     assert [row[0] for row in bench.sink.rows[seen:]] == [0, 2]
     assert bench.expelled == [([1], [epoch])]
     assert bench.sink.told == [("nonfinite", [1])] and bench.sink.arrived_in_vain == 1
     bench.step([2], [True], [0], reward=[np.inf])  # a first row is no transition, and nothing is left of the batch
     assert len(bench.sink.rows) == seen + 2 and bench.sink.arrived_in_vain == 1
+    assert len(bench.intake.pool._free) == free
+
+
+def test_the_network_sees_nothing_that_is_not_finite_and_no_slot_that_lost_its_lease_by_it() -> None:
+    """A network may compute with all rows of a batch together."""
+    bench, seen = Bench(), []
+
+    def watched(params, key, state, rows):
+        seen.append((rows.slot.tolist(), rows.reward.tolist(), rows.observation[0][:, 0].tolist()))
+        return program(params, key, state, rows)
+
+    program = bench.engine._compiled[2]
+    bench.engine.use({2: watched})
+    bench.step([0, 1], [True, True], [1, 2])
+    bench.step([0, 1], [False, False], [3, np.inf], reward=[0.5, np.nan])
+    assert seen[1] == ([0, CAPACITY], [0.5, 0.0], [3.0, 0.0])
 
 
 def test_in_lockstep_a_row_that_is_not_finite_ends_the_run() -> None:
@@ -353,6 +425,9 @@ def test_it_is_prompt_where_the_sink_has_room_and_training_is_not_waited_for() -
 
     bench = Bench()
     assert bench.engine.is_prompt(closed(bench))
+    bench.engine._far = True
+    assert not bench.engine.is_prompt(closed(bench))
+    bench.engine._far = False
     bench.sink.room = False
     assert not bench.engine.is_prompt(closed(bench))
     lockstep = Bench(lockstep_updates=1)

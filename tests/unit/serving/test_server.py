@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from aioseed.serving.intake import PlacedStep
@@ -150,6 +151,28 @@ async def test_slots_of_the_role_evaluate_come_from_the_top_and_inference_is_tol
     assert [(item.slots.tolist(), item.evaluation) for item in table.told] == [([0, 1], False), ([6, 7], True)]
 
 
+async def test_those_who_come_at_once_are_welcomed_one_a_turn(desk):
+    table = await desk()
+    peers = [await table.dial() for _ in range(4)]
+    for peer in peers:
+        peer.greet(1)
+    welcomed = [0]
+    async with asyncio.timeout(1.0):
+        while welcomed[-1] < len(peers):
+            await asyncio.sleep(0)
+            welcomed.append(len(table.told))
+    assert set(np.diff(welcomed).tolist()) <= {0, 1}
+
+
+async def test_the_host_is_told_of_every_hello_that_may_join_and_of_no_other(desk):
+    table = await desk(roles=frozenset({"train"}))
+    for role in ("evaluate", "train"):
+        peer = await table.dial()
+        peer.greet(1, role=role, acknowledged_rows=7)
+        await peer.hears()
+    assert [(hello.role, hello.acknowledged_rows) for hello in table.greeted] == [("train", 7)]
+
+
 async def test_a_refusal_carries_the_field_and_ends_the_channel(desk):
     table = await desk(roles=frozenset({"evaluate"}))
     peer = await table.dial()
@@ -290,6 +313,10 @@ async def test_drain_before_the_server_opened_does_not_leave_actors_waiting(desk
     assert (await peer.hears_a(Bye)).code == "shutdown"
     await peer.closed()
     assert table.server.first_hello.done()
+    late = await table.dial()
+    late.greet()
+    refused = await late.hears()
+    assert (refused.code, refused.retry) == ("draining", True)
 
 
 async def test_a_last_word_is_given_time_to_be_heard_and_meanwhile_the_slots_are_free(desk):

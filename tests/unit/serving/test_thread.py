@@ -80,6 +80,39 @@ def test_a_failure_of_the_thread_is_told_once_and_ends_it() -> None:
     assert engine.seen == [bad] and failures.empty()
 
 
+def test_a_thread_that_does_not_end_in_time_is_said_so() -> None:
+    engine = Recorder()
+    engine.go_on.clear()
+    thread = InferenceThread(engine, pytest.fail)
+    thread.start()
+    thread.submit(Released(np.array([1]), "lease_ended"))
+    assert not thread.stop(0.0)
+    engine.go_on.set()
+    assert thread.stop(10.0)
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_the_thread_follows_whoever_gives_it_work_if_told_to(monkeypatch: pytest.MonkeyPatch, follows: bool) -> None:
+    led: list[object] = []
+
+    class Follower:
+        def __init__(self, *, enabled: bool) -> None:
+            led.append(enabled)
+
+        def lead(self) -> None:
+            led.append("lead")
+
+        def follow(self) -> None:
+            led.append("follow")
+
+    monkeypatch.setattr("aioseed.serving.thread.Follower", Follower)
+    thread = InferenceThread(Recorder(), pytest.fail, follows=follows)
+    thread.submit(Released(np.array([1]), "lease_ended"))
+    thread.start()
+    assert thread.stop(10.0)
+    assert led == [follows, "lead", "follow"]
+
+
 @pytest.fixture
 def warm() -> Callable[..., tuple[Recorder, InferenceThread, queue.SimpleQueue[BaseException]]]:
     """Return a maker of threads that have handled one batch, which took so many seconds."""
@@ -107,6 +140,7 @@ def test_the_caller_handles_what_is_cheap_while_the_thread_rests(warm) -> None:
     engine, thread, failures = warm(takes_s=0.5)
     thread.submit(batch())
     assert engine.threads == ["aioseed-inference", threading.current_thread().name]
+    assert engine.more == [False, False]
     assert thread.stop(10.0) and failures.empty()
 
 
@@ -121,13 +155,36 @@ def test_what_is_queued_keeps_its_place_before_what_is_cheap(warm) -> None:
     assert engine.seen[1:] == [released, last] and set(engine.threads) == {"aioseed-inference"}
 
 
-@pytest.mark.parametrize(("takes_s", "in_loop_s", "prompt"), [(1.5, 1.0, True), (0.5, 0.0, True), (0.5, 1.0, False)])
+@pytest.mark.parametrize(("takes_s", "in_loop_s", "prompt"), [(1.5, 1.0, True), (0.0, 0.0, True), (0.5, 1.0, False)])
 def test_the_thread_handles_what_is_dear_or_may_wait(warm, takes_s, in_loop_s, prompt) -> None:
     engine, thread, _ = warm(takes_s, in_loop_s)
     engine.prompt = prompt
     thread.submit(batch())
     assert thread.stop(10.0)
     assert engine.threads == ["aioseed-inference"] * 2
+
+
+def test_what_is_no_batch_says_nothing_of_what_one_takes(warm) -> None:
+    engine, thread, _ = warm(takes_s=1.5)
+    for _ in range(16):
+        thread.submit(Released(np.array([1]), "lease_ended"))  # takes no time
+        rest(thread, engine)
+    thread.submit(batch())
+    assert thread.stop(10.0)
+    assert set(engine.threads) == {"aioseed-inference"}
+
+
+def test_one_batch_that_takes_long_does_not_make_all_dear() -> None:
+    ticks = iter([0.0, 0.5, 1.0, 3.0])
+    engine = Recorder()
+    thread = InferenceThread(engine, pytest.fail, in_loop_s=1.0, clock=lambda: next(ticks, 0.0))
+    thread.start()
+    thread.submit(batch())
+    rest(thread, engine)
+    thread.submit(batch())  # takes 2 s, which makes the mean 0.6 s
+    thread.submit(batch())
+    assert engine.threads[1:] == [threading.current_thread().name] * 2
+    assert thread.stop(10.0)
 
 
 @pytest.mark.parametrize("answers_take_s", [0.0, 98.5])

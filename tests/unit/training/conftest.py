@@ -194,8 +194,8 @@ class Road:
         ports = TrainingPorts(
             self.source, self.board, self.ledger, self.metrics, save, self.reports.append, lambda: {"seed": 7}
         )
-        if (goal_reached := options.pop("goal_reached", None)) is not None:
-            ports = ports._replace(goal_reached=goal_reached)
+        chosen = {name: options.pop(name) for name in ("goal_reached", "published", "save_replay") if name in options}
+        ports = ports._replace(**chosen)
         self.loop = TrainingLoop(program, state, ports, config, report_every_s=0.0, **options)
 
 

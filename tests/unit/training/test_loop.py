@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from aioseed.errors import TrainingFailed
+from aioseed.errors import CheckpointError, TrainingFailed
 from aioseed.training.config import CheckpointConfig
 from aioseed.training.device import Placement, owned
 from aioseed.training.progress import CheckpointCadence, Progress
 from aioseed.training.trees import restore_arrays
+from aioseed.types import SavedReplay
 
 
 def run(road, after: int | None = None):
@@ -53,19 +54,23 @@ def test_what_is_published_is_what_the_update_left(kit):
 def test_a_batch_is_not_given_back_before_its_computation_has_ended(kit):
     events = []
     road = kit.road(kit.config(), [kit.batch(1, 4)])
-    program, give_back = road.loop._program, road.source.give_back
+    program, settle, give_back = road.loop._program, road.source.settle, road.source.give_back
 
     def watched(state, columns):
         state, output = program(state, columns)
         return state._replace(step=Watched(state.step, events)), output
 
-    def noted(batch):
-        events.append("given back")
-        give_back(batch)
+    def noted(name, call):
+        def called(*arguments):
+            events.append(name)
+            return call(*arguments)
 
-    road.loop._program, road.source.give_back = watched, noted
+        return called
+
+    road.loop._program = watched
+    road.source.settle, road.source.give_back = noted("settled", settle), noted("given back", give_back)
     run(road)
-    assert events == ["ready", "given back"]
+    assert events == ["ready", "settled", "given back"]
 
 
 class Watched:
@@ -93,6 +98,59 @@ def test_it_stops_at_total_steps(kit):
     road = kit.road(kit.config(total_steps=first_two), batches)
     assert road.loop.run(threading.Event()).version == 2
     assert not road.loop.step(0.0)
+
+
+def test_skipped_updates_count_towards_total_steps(kit):
+    bad = kit.poisoned(kit.batch(1, 4))
+    road = kit.road(kit.config(total_steps=4 * kit.steps), [bad, kit.batch(2, 4)])
+    assert road.loop.run(threading.Event()).version == 1
+
+
+def test_the_last_policy_is_published_as_the_last(kit):
+    """Nobody who waits for it, in lockstep, acts with it: the end of a run is the same each time."""
+    batches = [kit.batch(seed, 4) for seed in range(2)]
+    road = kit.road(kit.config(total_steps=sum(int(batch.identity.transitions.sum()) for batch in batches)), batches)
+    assert road.loop.step(0.0) and road.board.wait_for(1, 0.0)
+    assert road.loop.step(0.0) and not road.board.wait_for(2, 0.0)
+
+
+def test_what_the_agent_publishes_is_published(kit):
+    road = kit.road(kit.config(), [kit.batch(1, 4)], published=lambda state: state.extra["target"])
+    assert road.loop.step(0.0)
+    target = road.loop._state.learner.extra["target"]
+    jax.tree.map(np.testing.assert_array_equal, road.board.current().params, target)
+    assert not np.array_equal(target["place"], road.loop._state.learner.params["place"])
+
+
+def test_a_loop_that_is_stepped_ends_with_nobody_waiting_for_a_policy(kit):
+    road = kit.road(kit.config(), [])
+    assert road.board.wait_for(0, 0.0)
+    assert road.loop.finish().version == 0
+    assert not road.board.wait_for(0, 0.0)
+
+
+def test_priorities_that_the_loss_gave_go_to_the_source_as_a_copy(kit):
+    given = []
+
+    def program(state, columns):
+        state, output = kit.program(kit.config())(state, columns)
+        given.append(output.aux["error"])
+        return state, output._replace(aux={"priorities": given[-1]})
+
+    road = kit.road(kit.config(), [kit.batch(1, 4)], program=program)
+    run(road)
+    [priorities] = road.source.priorities
+    np.testing.assert_array_equal(priorities, given[0])
+    assert priorities.flags.owndata  # and not a view of memory that is JAX's
+
+
+def test_a_checkpoint_holds_what_is_kept_of_replay(kit):
+    kept = SavedReplay({"tree": np.arange(3)}, {"size": 3}, ("a segment",), lambda whole: None)
+    road = kit.road(kit.config(), [], save_replay=lambda: kept)
+    saved = road.loop.snapshot()
+    np.testing.assert_array_equal(saved.arrays["replay/tree"], np.arange(3))
+    assert "learner/params/place" in saved.arrays and saved.state["replay"] == {"size": 3}
+    assert saved[-2:] == (kept.segments, kept.release)
 
 
 def test_a_goal_ends_the_run_with_the_update_that_reached_it(kit):
@@ -167,7 +225,7 @@ def test_an_update_that_breaks_off_gives_its_batch_back_and_fails(kit):
 
 def test_a_state_that_an_update_took_with_it_cannot_be_saved(kit):
     def broken(state, columns):
-        jax.tree.map(lambda leaf: leaf.delete(), state)
+        jax.tree.leaves(state)[-1].delete()
         raise RuntimeError("the device is gone")
 
     road = kit.road(kit.config(), [kit.batch(1, 4)], program=broken)
@@ -277,6 +335,12 @@ def test_updates_after_a_restore_equal_updates_without_one(kit):
         np.testing.assert_array_equal(array, got.arrays[name], err_msg=name)
     assert got.step == expected.step == 12
     assert got.state["training"] == expected.state["training"]
+
+
+@pytest.mark.parametrize("count", [-1, True, 1.0, "1", None])
+def test_counters_that_are_none_are_not_read(count):
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Progress.from_json({**Progress().to_json(), "version": count})
 
 
 def test_saves_are_due_by_time_or_by_updates():

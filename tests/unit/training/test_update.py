@@ -132,6 +132,16 @@ def test_a_nonfinite_step_changes_nothing_but_its_count(kit):
     assert_equal(state._replace(skipped=jnp.int32(0)), before)
 
 
+def test_a_step_after_a_skipped_one_has_another_noise(kit):
+    config = kit.config()
+    program, good = kit.program(config), kit.columns(2, 4)
+    _, straight = program(kit.state(config), good)
+    skipped, _ = program(kit.state(config), kit.poisoned(kit.batch(1, 4)).columns)
+    _, after = program(skipped, good)
+    assert after.finite.all() and straight.finite.all()
+    assert float(after.metrics["loss"]) != float(straight.metrics["loss"])
+
+
 def test_a_finite_loss_with_an_infinite_gradient_is_skipped_too(kit):
     config = kit.config()
     columns = kit.columns(6, 4)
