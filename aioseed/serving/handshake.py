@@ -97,15 +97,14 @@ def refused(refusal: RefusedError) -> Refused:
 
 
 def _specs(hello: Hello) -> tuple[ObservationSpec, ActionSpec]:
-    try:
-        observation = observation_from_json(hello.observation)
-    except SpaceError as error:
-        raise RefusedError(RefusalCode.OBSERVATION, clip(str(error)), field="observation") from error
+    code = RefusalCode.ACTION
     try:
         action = action_from_json(hello.action)
+        code = RefusalCode.OBSERVATION  # also where both together are too long: an action hardly ever is
+        observation = observation_from_json(hello.observation)
         check_servable(observation, action)
     except SpaceError as error:
-        raise RefusedError(RefusalCode.ACTION, clip(str(error)), field="action") from error
+        raise RefusedError(code, clip(str(error)), field=code.value) from error
     return observation, action
 
 
@@ -118,12 +117,9 @@ def _same_task(hello: Hello, contract: Contract) -> None:
 
 
 def _compare(code: RefusalCode, field: str, ours: Json, theirs: Json) -> None:
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        difference = first_difference(ours, theirs, field)
-        if difference is not None:
-            raise _refusal(code, *difference)
-    elif ours != theirs:
-        raise _refusal(code, field, ours, theirs)
+    difference = first_difference({field: ours}, {field: theirs})
+    if difference is not None:
+        raise _refusal(code, *difference)
 
 
 def _refusal(code: RefusalCode, field: str, ours: object, theirs: object) -> RefusedError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,8 @@ GOALS = GoalLeaves(ACHIEVED, DESIRED)
 
 
 def reward_of(achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:
-    return -np.abs(achieved - desired).sum(-1).astype(np.float32)
+    """Return what is not the same from goal to place as from place to goal."""
+    return -np.abs(achieved - 2 * desired).sum(-1).astype(np.float32)
 
 
 def window(rows: int, batch: int, borders: int) -> UnrollColumns:
@@ -86,3 +88,32 @@ def test_everything_else_is_the_window_cut_and_the_window_itself_is_left_alone(c
                 np.testing.assert_array_equal(found.reward[:, b], stored.reward[cut, b])
     for leaf, copy in zip((*stored.observation, stored.reward), before, strict=True):
         np.testing.assert_array_equal(leaf, copy)
+
+
+@pytest.mark.parametrize("probability", [0.4, 1.0])
+def test_every_later_row_of_the_episode_is_as_likely_a_goal_the_last_one_too(probability: float) -> None:
+    columns, rows, border = 20_000, 8, 5
+    stored = window(rows, columns, 0)
+    stored.flags[...] = 0
+    stored.flags[border] = FIRST
+    found = relabelled(
+        stored, np.zeros(columns, int), 1, GOALS, reward_of, probability, np.random.default_rng(0)
+    ).observation[DESIRED][0, :, 0]
+    replaced = found[(stored.observation[DESIRED][0, :, 0] != found)].astype(int)
+    counts = np.bincount(replaced, minlength=rows)
+    expected = columns * probability / (border - 1)
+    assert not counts[0] and not counts[border:].any()
+    assert np.all(np.abs(counts[1:border] - expected) < 5 * np.sqrt(expected))
+
+
+@pytest.mark.parametrize("starts", [[0, -1], [0, 3], [4, 4]])
+def test_an_unroll_beyond_its_window_is_refused(starts: list[int]) -> None:
+    relabelled(window(6, 2, 0), np.array([0, 2]), 3, GOALS, reward_of, 1.0, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="does not fit"):
+        relabelled(window(6, 2, 0), np.array(starts), 3, GOALS, reward_of, 1.0, np.random.default_rng(0))
+
+
+def test_an_unroll_with_a_recurrent_state_begins_with_its_window() -> None:
+    stored = window(6, 2, 0)._replace(initial_state=(np.zeros((2, 1), np.float32),))
+    with pytest.raises(ValueError, match="the first row of a window"):
+        relabelled(stored, np.array([0, 1]), 3, GOALS, reward_of, 1.0, np.random.default_rng(0))

@@ -34,6 +34,20 @@ def test_neither_side_waits_for_ever_and_the_ratio_holds(ratio, insert, sample, 
             assert abs(owed) <= slack + ratio * insert + 1e-3
 
 
+@given(ratio=ratios, insert=numbers, sample=numbers, choices=st.lists(st.booleans(), min_size=100, max_size=100))
+def test_debts_are_exact_however_long_a_run_is(ratio, insert, sample, choices) -> None:
+    limiter = SamplesPerInsert(ratio, min_unrolls=1, insert_unrolls=insert, sample_unrolls=sample)
+    limiter.resume(10**15, int(ratio * 10**15))
+    for prefers_insert in choices:
+        may_insert, may_sample = limiter.may_insert(), limiter.may_sample()
+        assert may_insert or may_sample
+        if may_insert and (prefers_insert or not may_sample):
+            limiter.insert()
+        else:
+            limiter.sample()
+    assert isinstance(limiter.sampled, int), "a checkpoint holds it"
+
+
 @given(before=st.none() | ratios, after=ratios, inserted=st.integers(0, 100_000), minimum=numbers)
 def test_a_run_that_goes_on_under_another_ratio_has_nothing_to_catch_up(before, after, inserted, minimum) -> None:
     sampled = int((before or 17.0) * max(inserted - minimum, 0))
@@ -52,11 +66,34 @@ def test_a_run_that_goes_on_under_another_ratio_has_nothing_to_catch_up(before, 
     assert turns <= 2 * limiter._slack / 64e6 + 2
 
 
+@pytest.mark.parametrize(
+    ("ratio", "inserted", "sampled", "expected"),
+    [(1.0, 1, 0, 0), (1.0, 5, 90, 3), (1.0, 20, 0, 12), (1.0, 20, 16, 16), (None, 20, 90, 90)],
+)
+def test_saved_counts_are_kept_but_for_what_is_beyond_the_slack(ratio, inserted, sampled, expected) -> None:
+    limiter = SamplesPerInsert(ratio, min_unrolls=5, insert_unrolls=2, sample_unrolls=4)
+    limiter.resume(inserted, sampled)
+    assert (limiter.inserted, limiter.sampled) == (inserted, expected)
+
+
 @given(ratio=ratios, insert=numbers, sample=numbers)
 def test_settings_that_would_deadlock_are_refused(ratio, insert, sample) -> None:
     too_little = (ratio * insert + sample) / 2 * 0.99
     with pytest.raises(ConfigError, match="neither side waits for ever"):
         SamplesPerInsert(ratio, min_unrolls=1, insert_unrolls=insert, sample_unrolls=sample, slack=too_little)
+
+
+@pytest.mark.parametrize("slack", [1.0, 2.0, 10.0])
+def test_either_side_is_ahead_by_the_slack_and_no_more(slack) -> None:
+    limiter = SamplesPerInsert(1.0, min_unrolls=5, insert_unrolls=1, sample_unrolls=1, slack=slack)
+    assert limiter.observed == 0
+    while limiter.may_insert():
+        limiter.insert()
+    assert limiter.inserted == 5 + slack
+    while limiter.may_sample():
+        limiter.sample()
+    assert limiter.sampled == 2 * slack
+    assert limiter.observed == 2.0, "counted from where sampling was possible"
 
 
 def test_less_slack_than_is_refused_does_deadlock() -> None:
@@ -76,7 +113,7 @@ def test_less_slack_than_is_refused_does_deadlock() -> None:
 
 
 def test_without_a_ratio_both_run_freely_once_there_is_something() -> None:
-    limiter = SamplesPerInsert(None, min_unrolls=8, insert_unrolls=4, sample_unrolls=32)
+    limiter = SamplesPerInsert(None, min_unrolls=8, insert_unrolls=4, sample_unrolls=32, slack=0.5)
     assert limiter.may_insert() and not limiter.may_sample()
     limiter.insert()
     assert not limiter.may_sample()

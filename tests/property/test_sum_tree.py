@@ -9,15 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioseed.experience.replay.sum_tree import FAN_OUT, SumTree
+from aioseed.experience.replay.sum_tree import FAN_OUT, TOP_NODES, SumTree
 
-SIZES = [1, 2, FAN_OUT - 1, FAN_OUT, FAN_OUT + 1, FAN_OUT**2 + 5]
+TWO_LEVELS = TOP_NODES * FAN_OUT + 1
+"""The smallest tree with two levels below the uppermost."""
+SIZES = [1, 2, FAN_OUT - 1, FAN_OUT, FAN_OUT + 1, FAN_OUT**2 + 5, TWO_LEVELS]
 change = st.tuples(st.integers(0, 2**30), st.sampled_from([0.0, 1e-9, 1.0, 0.3, 1e6]) | st.floats(0, 1e3))
 
 
 def check(tree: SumTree, naive: np.ndarray, fractions: np.ndarray) -> None:
     np.testing.assert_array_equal(tree.get(np.arange(len(naive))), naive)
-    exact = math.fsum(naive)
+    exact = math.fsum(naive[naive > 0])
     np.testing.assert_allclose(tree.total, exact, rtol=1e-14)
     if exact == 0:
         return
@@ -33,7 +35,7 @@ def check(tree: SumTree, naive: np.ndarray, fractions: np.ndarray) -> None:
 @pytest.mark.parametrize("size", SIZES)
 @given(changes=st.lists(st.lists(change, min_size=1, max_size=5), max_size=6), seed=st.integers(0, 99))
 def test_the_tree_is_the_array(size, changes, seed) -> None:
-    tree, naive = SumTree(size), np.zeros(size)
+    tree, naive, highest = SumTree(size), np.zeros(size), 0.0
     fractions = np.concatenate([[0.0, 1.0], np.random.default_rng(seed).random(20)])
     for batch in changes:
         places = np.array([place % size for place, _ in batch])
@@ -41,7 +43,18 @@ def test_the_tree_is_the_array(size, changes, seed) -> None:
         tree.set(places, weights)
         for place, weight in zip(places, weights, strict=True):
             naive[place] = weight
+        highest = max(highest, *weights)
+        assert tree.highest == highest, "of all that were ever set"
         check(tree, naive, fractions)
+
+
+def test_a_large_tree_without_a_gap_is_the_array() -> None:
+    size = 2 * TWO_LEVELS
+    tree, naive, generator = SumTree(size), np.zeros(size), np.random.default_rng(0)
+    for places in (np.arange(size), generator.integers(0, size, 1000)):
+        naive[places] = generator.random(len(places))
+        tree.set(places, naive[places])
+        check(tree, naive, generator.random(1000))
 
 
 def test_sums_are_exact_after_10_million_operations() -> None:

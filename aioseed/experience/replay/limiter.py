@@ -82,7 +82,7 @@ class SamplesPerInsert:
 
     def may_sample(self) -> bool:
         """Return True if the next unrolls may be sampled."""
-        if self.inserted < max(self._min, 1):
+        if self.inserted < self._min:
             return False
         return self._ratio is None or self._debt(self._ratio) - self._sample * _SCALE >= -self._slack
 

@@ -27,7 +27,6 @@ class SumTree:
         """Make room for `size` weights, all 0."""
         if size < 1:
             raise ValueError(f"a tree needs room for at least one weight, not {size}")
-        self._size = size
         self.highest = 0.0  # of all weights that were ever set
         self._levels: list[np.ndarray] = []  # leaves first, as rows of FAN_OUT children
         nodes = size

@@ -271,6 +271,22 @@ def test_what_an_update_that_broke_off_would_have_trained_on_is_dropped_as_at_a_
     assert road.ledger.snapshot().dropped == {"shutdown": 2}
 
 
+@pytest.mark.parametrize(
+    ("finite", "trained", "skipped"), [([True, False], 5, 6), ([False, True], 6, 5), ([True, True], 11, 0)]
+)
+def test_only_what_a_skipped_update_would_have_trained_on_is_dropped(feeder, finite, trained, skipped):
+    road = feeder(2, batch_unrolls=6)
+    slots = list(range(6))
+    road.feed(slots, slots)
+    road.feed(slots, slots, [0, FIRST, 0, 0, 0, 0])
+    road.feed(slots, slots)
+    batch = road.assembler.take(0.0)
+    assert road.assembler.settle(batch, np.array(finite), None) == (trained, skipped)
+    books = road.ledger.snapshot()
+    assert (books.consumed, books.dropped.get("nonfinite_update", 0)) == (trained, skipped)
+    road.assembler.audit()
+
+
 def test_after_stop_full_batches_can_be_taken_and_new_unrolls_are_dropped(feeder):
     road = feeder(1)
     road.feed([0], [0])

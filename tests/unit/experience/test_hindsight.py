@@ -72,6 +72,10 @@ def test_it_is_a_function_of_the_window_and_the_generator() -> None:
             lambda: hindsight(5, 6, unrolls=layout(5, state=(PLACE,))),
             r"window_steps must be .*, 5: this agent remembers",
         ),
+        (
+            lambda: hindsight(5, 6, unrolls=layout(5)._replace(overlap_steps=2)),
+            r"window_steps must be .*, 5: this agent remembers",
+        ),
         (lambda: hindsight(1, 2, achieved="achieved"), r'achieved: the observation has no array "achieved"'),
         (lambda: hindsight(1, 2, desired="also"), r'desired: the observation has no array "also"'),
         (lambda: hindsight(1, 2, reward="aioseed_gymnasium.reach:RADIUS"), "is no function"),

@@ -29,10 +29,11 @@ def test_a_row_is_named_wherever_it_is_not_finite_and_only_among_the_rows_in_use
     assert nonfinite_rows(made, 5).tolist() == [1, 3, 4]
 
 
-def test_blank_rows_are_finite_and_the_others_stay() -> None:
+def test_blank_rows_are_zero_and_the_others_stay() -> None:
     made = columns()
     made.observation[0].fill(7.0)
     made.observation[0][2, 0, 0] = made.reward[2] = np.nan
     blank(made, np.array([2]))
     assert nonfinite_rows(made, 6).tolist() == []
+    assert made.reward[2] == 0 and not made.observation[0][2].any()
     assert (made.observation[0][[0, 1, 3, 4, 5]] == 7.0).all() and (made.observation[1] == 255).all()

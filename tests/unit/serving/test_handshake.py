@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from aioseed import __version__
 from aioseed.errors import RefusedError
-from aioseed.serving.handshake import Contract, contract_of, judge
+from aioseed.serving.handshake import Contract, contract_of, judge, refused
 from aioseed.specs import ActionSpec, ArraySpec, discrete, multi_discrete, observation_to_json
 from aioseed.types import EnvironmentMetric, EnvironmentSpec
-from aioseed.wire.messages import Hello, Metric, Task
+from aioseed.wire.columns import StepLayout
+from aioseed.wire.messages import Hello, Metric, Task, decode_control
 
 OBSERVATION = {"image": ArraySpec("uint8", (84, 84, 4)), "speed": ArraySpec("float32", (3,))}
 ACTION = discrete(6)
@@ -127,7 +128,7 @@ def test_mixed_environments_may_be_allowed_but_their_specs_must_agree() -> None:
 def test_specs_whose_messages_exceed_the_cap_are_refused_with_both_sizes() -> None:
     error = refusal(hello(), max_message_bytes=1000)
     assert (error.code, error.field, error.ours) == ("size", "observation", "1000")
-    assert int(error.theirs) > 84 * 84 * 4
+    assert int(error.theirs) == StepLayout(OBSERVATION, 1).size_bytes(1)
     judge(hello(), CONTRACT, int(error.theirs))
     assert refusal(hello(), max_message_bytes=int(error.theirs) - 1).code == "size"
 
@@ -138,6 +139,7 @@ def test_specs_whose_messages_exceed_the_cap_are_refused_with_both_sizes() -> No
         ({"observation": {"dtype": "object", "shape": [2]}}, "observation"),
         ({"observation": []}, "observation"),
         ({"observation": {"dtype": "float32", "shape": [2**40]}}, "observation"),
+        ({"observation": {"tuple": [{"dtype": "uint8", "shape": []}] * 65}}, "observation"),
         ({"action": {"kind": "discrete", "dtype": "float64", "shape": [], "sizes": [2]}}, "action"),
         ({"action": "jump"}, "action"),
     ],
@@ -148,6 +150,24 @@ def test_specs_that_cannot_be_read_are_refused_as_such(changes: dict[str, Any], 
     with pytest.raises(RefusedError) as caught:
         contract_of(hello(**changes), ROLES)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"protocol": [2**16 - 1] * 16, "library": "\n" * 512},
+        {"observation": observation_to_json({"o" * 2000: OBSERVATION["speed"]})},
+        {"task": Task(name="x" * 256)},
+        {"task": Task(name="Pong-v5", config={"frameskip": "4" * 5000})},
+    ],
+)
+def test_a_refusal_has_a_length_that_an_actor_reads_and_names_both_sides(changes: dict[str, Any]) -> None:
+    error = refusal(hello(**changes), CONTRACT._replace(task=Task(name="Pong-v5", config={"frameskip": "1" * 5000})))
+    told = refused(error)
+    assert decode_control(told.encode()) == told
+    assert (told.code, told.retry) == (error.code, error.retry)
+    assert "this run has" in told.message and ("the actor has" in told.message or len(told.field) == 200)
+    assert max(len(error.ours), len(error.theirs)) <= 200
 
 
 def test_the_first_hello_proposes_the_contract_that_it_fulfils() -> None:
