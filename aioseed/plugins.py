@@ -16,7 +16,7 @@ from aioseed.transport.channel import Transport
 from aioseed.transport.memory import MemoryTransport
 from aioseed.types import EnvironmentPlugin
 
-__all__ = ["Group", "environment_plugin", "load", "names", "suite", "transport_for"]
+__all__ = ["Group", "environment_plugin", "jax_plugins", "load", "names", "suite", "transport_for"]
 
 Group: TypeAlias = Literal[
     "aioseed.transports", "aioseed.envs", "aioseed.agents", "aioseed.nets", "aioseed.transforms", "aioseed.suites"
@@ -64,6 +64,11 @@ def load(group: Group, name: str) -> object:
         claims = " and ".join(sorted(points))
         raise PluginError(f'two packages offer the {kind} "{name}": {claims}', group=group, name=name)
     return _import(next(iter(points.values())))
+
+
+def jax_plugins() -> list[EntryPoint]:
+    """Return what JAX would load as a plugin of its own, for an accelerator; nothing is loaded."""
+    return list(entry_points(group="jax_plugins"))
 
 
 def environment_plugin(name: str) -> EnvironmentPlugin:

@@ -18,6 +18,7 @@ from aioseed.errors import CheckpointError, ConfigError, PluginError, RunDirecto
 from aioseed.host.config import RunConfig
 from aioseed.host.options import resolved
 from aioseed.lookup import INSTALL_ANEW, LEARNER_PACKAGES, is_reference, sentence_of
+from aioseed.plugins import jax_plugins
 from aioseed.specs import Json
 from aioseed.telemetry.ledger import Ledger
 from aioseed.training.progress import Progress
@@ -82,7 +83,7 @@ def _installation() -> Iterator[Found]:
             broken.setdefault(sentence_of(error), []).append(package)
     for wrong, packages in broken.items():
         yield Found("trouble", INSTALLATION, f"{', '.join(packages)} cannot be loaded: {wrong}", INSTALL_ANEW)
-    for plugin in metadata.entry_points(group="jax_plugins"):
+    for plugin in jax_plugins():
         try:
             plugin.load()
             loaded.append(plugin.name)
