@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Protocol
 
 import grpc
@@ -59,11 +59,19 @@ class Stream(Protocol):
 
 
 class ClientStream:
-    """Be the dialler's end of a call; it owns the gRPC channel that the call was made on."""
+    """Be the dialler's end of a call; it owns the gRPC channel that the call was made on.
 
-    def __init__(self, channel: grpc.aio.Channel, call: grpc.aio.StreamStreamCall) -> None:
+    Args:
+        leave_connection: Called when the call did not end well, for the connection may be dead: nobody else is to
+            share it.
+    """
+
+    def __init__(
+        self, channel: grpc.aio.Channel, call: grpc.aio.StreamStreamCall, leave_connection: Callable[[], None]
+    ) -> None:
         self._channel = channel
         self._call = call
+        self._leave_connection = leave_connection
 
     def read(self) -> Coroutine[object, None, object]:
         """Return the next frame, `grpc.aio.EOF` after the last."""
@@ -97,6 +105,7 @@ class ClientStream:
 
     def abort(self, reason: str) -> None:
         """Cancel the call."""
+        self._leave_connection()
         self._call.cancel()
 
     async def release(self) -> None:

@@ -18,6 +18,7 @@ from aioseed_grpc.foreign import dial_error
 from aioseed_grpc.frame import MAX_ENVELOPE_BYTES
 from aioseed_grpc.listener import GrpcListener
 from aioseed_grpc.polling import KEEPALIVE
+from aioseed_grpc.sharing import NUMBER_KEY, connection_number, leave_connection
 from aioseed_grpc.stream import ACCEPTED_KEY, METHOD, ClientStream
 
 
@@ -56,10 +57,12 @@ class GrpcTransport(Transport):
         if token is not None and not (token.isascii() and token.isprintable()):
             raise AuthenticationError("the token has characters that gRPC metadata cannot carry", url=url)
         _keep_poller()
+        number = connection_number(address.url)
         try:
             async with asyncio.timeout(options.connect_timeout_s):
-                stream = await _open(address, token, options)
+                stream = await _open(address, token, options, number)
         except TimeoutError as error:
+            leave_connection(address.url, number)
             raise ConnectError(f"{url} did not answer within {options.connect_timeout_s:g} s", url=url) from error
         return GrpcChannel(
             stream,
@@ -69,12 +72,12 @@ class GrpcTransport(Transport):
         )
 
 
-async def _open(address: Address, token: str | None, options: DialOptions) -> ClientStream:
-    """Make the call and wait until the listener lets it in. Safe to cancel."""
-    channel = await _connection(address, options)
+async def _open(address: Address, token: str | None, options: DialOptions, number: int) -> ClientStream:
+    """Make the call on connection `number` and wait until the listener lets it in. Safe to cancel."""
+    channel = await _connection(address, options, number)
     metadata = () if token is None else (("authorization", token),)
     call = channel.stream_stream(METHOD)(metadata=metadata)
-    stream = ClientStream(channel, call)
+    stream = ClientStream(channel, call, functools.partial(leave_connection, address.url, number))
     try:
         if ACCEPTED_KEY not in await call.initial_metadata():
             error = dial_error(await call.code(), await call.details(), address.url)
@@ -87,8 +90,8 @@ async def _open(address: Address, token: str | None, options: DialOptions) -> Cl
     return stream
 
 
-async def _connection(address: Address, options: DialOptions) -> grpc.aio.Channel:
-    arguments = channel_options(options)
+async def _connection(address: Address, options: DialOptions, number: int) -> grpc.aio.Channel:
+    arguments = (*channel_options(options), (NUMBER_KEY, number))
     if address.scheme == "grpc":
         return grpc.aio.insecure_channel(address.authority, options=arguments)
     try:
