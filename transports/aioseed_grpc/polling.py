@@ -31,10 +31,12 @@ KEEPALIVE_S = 2.0
 A thread that reads by itself misses the reset of a connection when bytes come at the same moment: it reads those, waits
 for the next word of the kernel, and had it already. Only a write tells it then.
 """
+KEEPALIVE_TIMEOUT_S = 120.0
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", round(KEEPALIVE_S * 1000)),
-    # Who does not answer the PING may be busy or frozen: how long to wait for those is not for a transport to say.
-    ("grpc.keepalive_timeout_ms", 2**31 - 1),
+    # Who does not answer the PING may be busy or frozen. How long to wait for those is not for a transport to say: this
+    # is longer than a learner waits by itself. It is also when the kernel gives up what nobody acknowledges.
+    ("grpc.keepalive_timeout_ms", round(KEEPALIVE_TIMEOUT_S * 1000)),
 )
 """Channel arguments for both ends."""
 
