@@ -99,7 +99,7 @@ class Conversation:
             self._guard(self._check)
 
     def _check(self) -> Outcome:
-        verdict = self._watch.tick(self._loop.time(), idle=self._session.idle)
+        verdict = self._watch.tick(self._loop.time(), idle=self._session.idle, answers=self._session.answers)
         if verdict.hung is not None:
             raise EnvironmentFailed(
                 f"the environments of group {verdict.hung} hung: their step takes longer than"
@@ -107,6 +107,8 @@ class Conversation:
             )
         if verdict.dead:
             raise ChannelClosed("it is silent", clean=False)
+        if verdict.unheard:
+            raise ChannelClosed("it is there, but answers nothing", clean=False)
         if verdict.forgotten:
             return Outcome(end=End("retry", TransportError("it leases no environment of this actor any more")))
         ping = self._session.ping() if verdict.ping else None

@@ -102,6 +102,8 @@ class ActorSession:
         self._acknowledged_before = sum(group.acknowledged_rows for group in groups)
         self._pings = 0
         self._complaint = ""
+        self.answers = 0
+        """Messages of the learner that are no PING: those it also sends when it hears nothing of this actor."""
         self.welcome: Welcome | None = None
         """What the learner granted; None before that."""
 
@@ -152,6 +154,7 @@ class ActorSession:
                 raise
             return self._complain(error)
         self._machine.received(message.kind)
+        self.answers += not isinstance(message, Ping)
         return self._on_control(message)
 
     def stepped(self, group: int, work: Work) -> Outcome:
@@ -160,6 +163,7 @@ class ActorSession:
 
     def _on_action(self, payload: bytes) -> Outcome:
         self._machine.received("action")
+        self.answers += 1
         rows = self._actions.rows(payload)
         (first,) = _SLOT.unpack_from(payload, self._actions.offsets(rows).columns[1][0])
         index = self._group_of.get(first)

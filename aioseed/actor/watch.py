@@ -1,5 +1,9 @@
 """Telling a hung environment from a dead channel and from a learner that has forgotten this actor, in ticks.
 
+A channel may die in one direction alone. Then the learner's PINGs still arrive, and say nothing about ours: it is an
+answer that is waited for. That may take longer than to hear anything, since the learner reads our PING only behind a
+large STEP that is on a slow road.
+
 Elapsed time is added up tick by tick and a tick counts at most twice its length. So a process that was stopped for an
 hour (SIGSTOP, a closed laptop) finds neither its environments hung nor its channel dead when it wakes, and the hot path
 reads no clock: hearing something sets a number to zero.
@@ -11,13 +15,17 @@ from typing import NamedTuple
 
 OPENING_PING_INTERVAL_S = 3.0
 OPENING_PING_TIMEOUT_S = 7.0
+ANSWER_PATIENCE = 3
+"""How many times as long as for any message an actor waits for an answer. With the default times that is shorter than
+a learner keeps the slots of an actor that it does not hear, so that the episodes go on."""
 
 
 class Verdict(NamedTuple):
     """Say what a tick found."""
 
-    ping: bool  # nothing was heard for a ping interval: ask
-    dead: bool  # nor for the ping timeout after that
+    ping: bool  # nothing was answered for a ping interval: ask
+    dead: bool  # nothing at all was heard for that and the ping timeout
+    unheard: bool  # something was, but no answer for a multiple of that
     forgotten: bool  # something was heard, but no environment was leased for as long
     hung: int | None  # a group whose work takes longer than the step deadline
 
@@ -29,6 +37,8 @@ class Watch:
         self.step_deadline_s = step_deadline_s
         self._working_s: list[float | None] = [None] * groups
         self._silent_s = 0.0
+        self._unanswered_s = 0.0
+        self._answers = 0
         self._idle_s = 0.0
         self._asked = False
         self._last_s = now_s
@@ -47,7 +57,6 @@ class Watch:
     def heard(self) -> None:
         """Note that something was received."""
         self._silent_s = 0.0
-        self._asked = False
 
     def started(self, group: int) -> None:
         """Note that `group` began to work."""
@@ -57,8 +66,14 @@ class Watch:
         """Note that `group` has done its work."""
         self._working_s[group] = None
 
-    def tick(self, now_s: float, *, idle: bool) -> Verdict:
-        """Add the time since the last tick and say what it means; `idle` if no environment is leased."""
+    def tick(self, now_s: float, *, idle: bool, answers: int) -> Verdict:
+        """Add the time since the last tick and say what it means.
+
+        Args:
+            now_s: Time.
+            idle: Whether no environment is leased.
+            answers: How many messages came so far that are no PING.
+        """
         passed_s = min(now_s - self._last_s, 2 * self.tick_s)
         self._last_s = now_s
         hung = None
@@ -67,8 +82,12 @@ class Watch:
                 self._working_s[group] = working_s + passed_s
                 hung = group if working_s + passed_s > self.step_deadline_s else hung
         self._silent_s += passed_s
-        ping = not self._asked and self._silent_s >= self._ping_interval_s
+        self._unanswered_s += passed_s
+        if answers != self._answers:
+            self._answers, self._unanswered_s, self._asked = answers, 0.0, False
+        ping = not self._asked and self._unanswered_s >= self._ping_interval_s
         self._asked = self._asked or ping
         self._idle_s = self._idle_s + passed_s if idle else 0.0
         patience_s = self._ping_interval_s + self._ping_timeout_s
-        return Verdict(ping, self._silent_s > patience_s, self._idle_s > patience_s, hung)
+        unheard = self._unanswered_s > ANSWER_PATIENCE * patience_s
+        return Verdict(ping, self._silent_s > patience_s, unheard, self._idle_s > patience_s, hung)

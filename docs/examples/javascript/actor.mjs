@@ -21,7 +21,8 @@ class Ended extends Error {
 /** Talk over one connection, until it ends: `run` resolves to {message, forget, at_once}, or rejects with Ended. */
 class Conversation {
   constructor(url, token, hello, spec, rows) {
-    Object.assign(this, { hello, spec, rows, welcome: null, draining: false, heard_ms: performance.now() });
+    Object.assign(this, { hello, spec, rows, welcome: null, draining: false });
+    this.heard_ms = this.answered_ms = performance.now();
     const secret = token ? [`aioseed.token.${Buffer.from(token).toString("base64url")}`] : [];
     this.socket = new WebSocket(url, ["aioseed.v1", ...secret]);
     this.socket.binaryType = "arraybuffer";
@@ -75,10 +76,12 @@ class Conversation {
   take(data) {
     if (!(data instanceof ArrayBuffer)) throw new Ended(1, "the learner sent text, and every message is binary");
     if (new Uint8Array(data)[0] === 0x7b) return this.control(JSON.parse(new TextDecoder().decode(data)));
+    this.answered_ms = this.heard_ms;
     return this.step(decodeAction(data, this.spec.action).map((answer) => this.rows.answer(answer)));
   }
 
   control(message) {
+    if (message.type !== "ping") this.answered_ms = this.heard_ms; // it sends those to whom it does not hear as well
     switch (message.type) {
       case "welcome":
         return this.begin(message);
@@ -138,11 +141,12 @@ class Conversation {
   }
 
   lookUp() {
-    const silent_s = (performance.now() - this.heard_ms) / 1000;
+    const [silent_s, unanswered_s] = [this.heard_ms, this.answered_ms].map((ms) => (performance.now() - ms) / 1000);
     const { ping_interval_s, ping_timeout_s } = this.welcome ?? { ping_interval_s: Infinity, ping_timeout_s: 0 };
-    if (silent_s > Math.min(ping_interval_s + ping_timeout_s, LONGEST_ALONE_S))
-      this.end({ message: "the learner fell silent" });
-    else if (silent_s > ping_interval_s) this.say({ type: "ping", number: 0 });
+    const patience_s = Math.min(ping_interval_s + ping_timeout_s, LONGEST_ALONE_S);
+    if (silent_s > patience_s) this.end({ message: "the learner fell silent" });
+    else if (unanswered_s > 3 * patience_s) this.end({ message: "the learner answers nothing" });
+    else if (unanswered_s > ping_interval_s) this.say({ type: "ping", number: 0 });
   }
 }
 

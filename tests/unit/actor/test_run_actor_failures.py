@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,22 @@ async def test_a_silent_learner_is_asked_and_then_left(stage: Any) -> None:
         peer = await stage.peer()
         assert (await peer.greet([0], [1])).resume_token == "next"
     assert any("silent" in event.message for event in stage.events)
+
+
+async def test_a_learner_that_is_heard_and_hears_nothing_is_left_and_the_session_goes_on(stage: Any) -> None:
+    await stage.listen()
+    stage.start(1)
+    deaf = await stage.peer()
+    await deaf.greet([0], [1], ping_interval_s=0.05, ping_timeout_s=0.05)
+    anew = asyncio.ensure_future(stage.peer())
+    while not anew.done():
+        with suppress(ChannelClosed):  # it is left while it speaks
+            deaf.say(Ping(number=1))
+        await asyncio.wait([anew], timeout=0.02)
+    hello = await anew.result().greet([0], [1])
+    assert hello.resume_token == "next"
+    assert (await anew.result().step()).sequences == [0]
+    assert "answers nothing" in next(event.message for event in stage.events if event.kind == "lost")
 
 
 async def test_no_learner_is_one_sentence(stage: Any) -> None:
