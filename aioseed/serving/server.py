@@ -191,12 +191,14 @@ class Server:
     async def watch(self) -> None:
         """Ping the sessions, note the silent ones, free what nobody came back for and revoke overdue slots.
 
-        Goes on until it is cancelled.
+        Goes on until it is cancelled. After the process or its loop stood still it does so one turn later: what actors sent
+        meanwhile is still to be read.
         """
         every_s = min(0.5, self._config.ping_interval_s / 2)
         while True:
+            asleep_s = self._time()
             await asyncio.sleep(every_s)
-            if self._opened is not None:
+            if self._opened is not None and self._time() - asleep_s <= 2 * every_s:
                 for session in self._opened.leases.tend(list(self._sessions.values()), self._time()):
                     self._close_soon(session, "silent for too long")
 

@@ -64,6 +64,21 @@ async def test_a_silent_session_loses_its_slots_and_joins_anew_when_its_stale_st
     assert table.server.environments == 2
 
 
+async def test_a_learner_that_stood_still_reads_before_it_judges(desk):
+    table = await desk(step_deadline_s=60.0)
+    peer = await table.dial()
+    await peer.join(2)
+    peer.step(0)
+    await peer.acts()
+    loop = asyncio.get_running_loop()
+    loop._jump(65.0)  # a suspended machine, or a callback that blocks the loop
+    loop.call_later(0.1, peer.step, 1)  # what came meanwhile is read as soon as sockets are looked at
+    assert await peer.acts() == ([0, 1], [100, 101])
+    assert [table.count(f"serving/{what}") for what in ("silent", "suspended", "step_deadlines_missed")] == [0, 0, 0]
+    await asyncio.sleep(10.0)
+    assert table.count("serving/silent") == 1  # later silence is
+
+
 async def test_a_session_that_woke_without_a_step_under_way_gets_its_slots_again(desk):
     table = await desk()
     peer = await table.dial()
