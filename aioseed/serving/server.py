@@ -191,8 +191,8 @@ class Server:
     async def watch(self) -> None:
         """Ping the sessions, note the silent ones, free what nobody came back for and revoke overdue slots.
 
-        Goes on until it is cancelled. After the process or its loop stood still it does so one turn later: what actors sent
-        meanwhile is still to be read.
+        Goes on until it is cancelled. After the process or its loop stood still it does so one turn later: what actors
+        sent meanwhile is still to be read.
         """
         every_s = min(0.5, self._config.ping_interval_s / 2)
         while True:
