@@ -165,7 +165,8 @@ class RunLog(logging.Handler):
         """Show a warning of serving or training."""
         if not record.name.startswith(("aioseed.serving", "aioseed.training")):
             return
-        times = [at_s for at_s in self._shown.get(record.msg, []) if record.created - at_s < self.A_TIME_S]
+        # The clock of a record may have been set back: what seems to be later than now does not count.
+        times = [at_s for at_s in self._shown.get(record.msg, []) if 0 <= record.created - at_s < self.A_TIME_S]
         if len(times) < self.SHOWN_AT_A_TIME:
             times.append(record.created)
             if self._held is None:

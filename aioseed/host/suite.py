@@ -24,6 +24,7 @@ from aioseed.host.events import Finished
 from aioseed.host.options import resolved
 from aioseed.lookup import did_you_mean
 from aioseed.suites import SuiteTask
+from aioseed.training.files import Files
 
 PLAN = "suite.json"
 FINISHED = "finished.json"
@@ -183,7 +184,4 @@ def _note_end(planned: PlannedTask, end: Finished) -> None:
 
 
 def _write(path: Path, said: object) -> None:
-    """Write a small JSON file in one step: it is there whole or not at all."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    Files().replace(path, (json.dumps(said, indent=1) + "\n").encode())

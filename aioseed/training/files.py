@@ -44,6 +44,18 @@ class Files:
         """Give a file or directory a new name in one step, taking the place of a file that has it."""
         os.replace(old, new)
 
+    def replace(self, path: Path, data: bytes) -> None:
+        """Write a file that is there whole or as it was before, also after a crash of the machine.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        unfinished = path.with_name(path.name + ".tmp")
+        unfinished.unlink(missing_ok=True)
+        self.write(unfinished, data)
+        self.rename(unfinished, path)
+        self.sync_directory(path.parent)
+
     def link(self, old: Path, new: Path) -> None:
         """Let a file have a second name; where the file system knows no such thing, copy it."""
         try:

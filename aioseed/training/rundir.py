@@ -88,7 +88,7 @@ class RunDirectory:
         path = self.path / GENERATION
         with _as_run_directory_error(self.path):
             generation = max(read_generation(path), restored) + 1
-            self._replace(path, _generation_line(generation))
+            self._files.replace(path, _generation_line(generation))
         return generation
 
     def save_config(self, text: str) -> None:
@@ -98,7 +98,7 @@ class RunDirectory:
             RunDirectoryError: It cannot be written.
         """
         with _as_run_directory_error(self.path):
-            self._replace(self.config, text.encode())
+            self._files.replace(self.config, text.encode())
 
     def check(self) -> None:
         """Make sure that the path still leads to what was opened: meanwhile another run may have come to lie there.
@@ -142,13 +142,6 @@ class RunDirectory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _replace(self, path: Path, data: bytes) -> None:
-        unfinished = path.with_name(path.name + ".tmp")
-        unfinished.unlink(missing_ok=True)
-        self._files.write(unfinished, data)
-        self._files.rename(unfinished, path)
-        self._files.sync_directory(path.parent)
 
 
 def owner_of(path: Path) -> str | None:

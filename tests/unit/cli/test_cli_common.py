@@ -6,6 +6,7 @@ import json
 import logging
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,16 @@ def test_a_flood_of_one_kind_is_cut(log, shown):
         logging.getLogger("aioseed.serving").warning("refused actor %d", number)
     logging.getLogger("aioseed.serving").warning("something else")
     assert shown == [*(f"refused actor {number}" for number in range(5)), "something else"]
+
+
+def test_a_clock_that_is_set_back_keeps_no_warning_from_the_screen(log, shown, monkeypatch):
+    log.begin()
+    for number in range(9):
+        if number == 6:
+            now_s = time.time()
+            monkeypatch.setattr("time.time", lambda: now_s - 3600.0)
+        logging.getLogger("aioseed.serving").warning("refused actor %d", number)
+    assert [line.rsplit(" ", 1)[1] for line in shown] == ["0", "1", "2", "3", "4", "6", "7", "8"]
 
 
 def test_the_logger_is_left_as_it_was_found():

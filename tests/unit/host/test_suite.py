@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import textwrap
 
 import pytest
@@ -101,6 +102,15 @@ def test_a_folder_holds_the_results_of_one_plan(plan, tmp_path):
     (tmp_path / "runs" / PLAN).write_text("{")
     with pytest.raises(RunDirectoryError, match="cannot be read"):
         plan("seed=1")
+
+
+def test_a_plan_is_on_the_disk_before_it_has_its_name(plan, monkeypatch):
+    done = []
+    rename = os.replace
+    monkeypatch.setattr("os.fsync", lambda descriptor: done.append("sync"))
+    monkeypatch.setattr("os.replace", lambda *paths: (done.append("rename"), rename(*paths)))
+    save_plan(plan())
+    assert done == ["sync", "rename", "sync"]  # the contents, the name, the directory
 
 
 @pytest.mark.may_block("plans are made, and run directories too, by the test itself")
