@@ -143,11 +143,11 @@ async def test_environments_that_hang_across_a_break_are_told_in_the_next_sessio
 
 async def test_who_waits_for_an_answer_does_not_hang(stage: Any) -> None:
     await stage.listen()
-    stage.start(1, step_deadline_s=0.2)
+    stage.start(1, step_deadline_s=0.4)
     peer = await stage.peer()
     await peer.greet([0], [1])
     step = await peer.step()
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.9)
     peer.act(step, [0])
     await peer.step()
 
