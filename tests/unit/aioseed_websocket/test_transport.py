@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import re
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from aioseed_websocket import WebSocketTransport
 
-from aioseed.errors import ConnectError, ListenError, UsageError
+from aioseed.errors import ChannelClosed, ConnectError, ListenError, UsageError
 from aioseed.transport import Channel, ClientTls, DialOptions, ListenOptions, Secret
+
+WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 
 async def ignore(channel: Channel) -> None:
@@ -84,6 +91,50 @@ async def test_something_else_at_the_address_is_a_connect_error(answer: bytes, w
     await served.wait()
     server.close()
     await server.wait_closed()
+
+
+def accepting(request: bytes) -> bytes:
+    (key,) = re.findall(rb"(?i)sec-websocket-key: *([^\r]+)", request)
+    accept = base64.b64encode(hashlib.sha1(key + WEBSOCKET_GUID, usedforsecurity=False).digest())
+    lines = (b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: upgrade")
+    return b"\r\n".join((*lines, b"Sec-WebSocket-Protocol: aioseed.v1", b"Sec-WebSocket-Accept: " + accept, b"", b""))
+
+
+@asynccontextmanager
+async def said_at_once(said: bytes, later: bytes = b"") -> AsyncIterator[Channel]:
+    """Dial a listener whose answer to the handshake and first bytes come in one piece."""
+    heard = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(accepting(await reader.readuntil(b"\r\n\r\n")) + said)
+        await writer.drain()
+        await asyncio.sleep(0)
+        writer.write(later)
+        await reader.read(1)  # of a close frame
+        writer.close()
+        heard.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with await WebSocketTransport().dial(url, DialOptions()) as channel:
+            yield channel
+        await heard.wait()
+
+
+@pytest.mark.parametrize(("said", "later"), [(b"\x82\x05hello", b""), (b"\x82\x05he", b"llo"), (b"", b"\x82\x05hello")])
+async def test_what_comes_right_behind_the_handshake_is_read(said: bytes, later: bytes) -> None:
+    async with said_at_once(said, later) as channel:
+        assert await channel.receive() == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("said", "clean"), [(b"\x82\x85\0\0\0\0hello", False), (b"\xf2\x00", False), (b"\x88\x00", True)]
+)
+async def test_what_ends_a_channel_does_so_right_behind_the_handshake(said: bytes, clean: bool) -> None:
+    async with said_at_once(said) as channel:
+        with pytest.raises(ChannelClosed) as told:
+            await channel.receive()
+    assert told.value.clean is clean
 
 
 @pytest.mark.parametrize("tls", [ClientTls(), ClientTls("ab" * 32)], ids=["authority", "fingerprint"])
