@@ -150,6 +150,27 @@ class Peer:
         await self.channel.close("cut")
 
 
+class Held:
+    """Steps that wait until they are let go, and fail then if they are to."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+        self._entered, self._let_go = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self._entered.set()
+        self._let_go.wait(10)
+        if self._error is not None:
+            raise self._error
+
+    async def under_way(self) -> None:
+        """Wait until an environment is in the middle of a step."""
+        await asyncio.to_thread(self._entered.wait, 10)
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+
 class Stage:
     """Run one actor against scripted peers."""
 
@@ -176,6 +197,12 @@ class Stage:
         environment = CountingEnvironment(count, lambda: self.before_step())
         self.environments.append(environment)
         return environment
+
+    def hold_steps(self, error: Exception | None = None) -> Held:
+        """Let all steps from now on wait, and raise `error` in the end if there is one."""
+        held = Held(error)
+        self.before_step = held
+        return held
 
     def start(self, environments: int, groups: int = 1, **options: Any) -> asyncio.Task[Any]:
         options.setdefault("make_env", self.make)

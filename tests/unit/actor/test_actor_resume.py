@@ -45,22 +45,16 @@ async def test_an_unanswered_step_is_sent_again_and_the_episode_goes_on(stage: A
 
 async def test_what_a_worker_did_during_the_break_is_sent_in_the_next_session(stage: Any) -> None:
     await stage.listen()
-    go_on, entered = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        entered.set()
-        go_on.wait(10)
-
-    stage.before_step = hold
+    held = stage.hold_steps()
     stage.start(1)
     peer = await stage.peer()
     await peer.greet([0], [1])
     peer.act(await peer.step(), [3])
-    await _until(entered)
+    await held.under_way()
     await peer.cut()
     peer = await stage.peer()
     await peer.hello()
-    go_on.set()
+    held.let_go()
     peer.welcome([0], [1])
     step = await peer.step()
     assert (step.sequences, step.epochs) == ([1], [1])
@@ -152,19 +146,12 @@ async def test_a_token_that_is_refused_though_none_was_shown_is_a_refusal_as_any
 
 async def test_environments_that_fail_after_their_session_was_given_up_fail_in_the_next(stage: Any) -> None:
     await stage.listen()
-    go_on, entered = threading.Event(), threading.Event()
-
-    def fail() -> None:
-        entered.set()
-        go_on.wait(10)
-        raise ValueError("late")
-
-    stage.before_step = fail
+    held = stage.hold_steps(ValueError("late"))
     task = stage.start(1)
     peer = await stage.peer()
     await peer.greet([0], [1])
     peer.act(await peer.step(), [0])
-    await _until(entered)
+    await held.under_way()
     await peer.cut()
     peer = await stage.peer()
     await peer.hello()
@@ -172,7 +159,7 @@ async def test_environments_that_fail_after_their_session_was_given_up_fail_in_t
     peer = await stage.peer()
     await peer.greet([0], [2])
     assert await peer.barrier() == []
-    go_on.set()
+    held.let_go()
     with pytest.raises(EnvironmentFailed, match="late"):
         async with asyncio.timeout(5.0):
             await task
@@ -180,21 +167,14 @@ async def test_environments_that_fail_after_their_session_was_given_up_fail_in_t
 
 async def test_environments_that_fail_during_the_break_end_the_actor(stage: Any) -> None:
     await stage.listen()
-    go_on, entered = threading.Event(), threading.Event()
-
-    def fail() -> None:
-        entered.set()
-        go_on.wait(10)
-        raise ValueError("broken")
-
-    stage.before_step = fail
+    held = stage.hold_steps(ValueError("broken"))
     task = stage.start(1)
     peer = await stage.peer()
     await peer.greet([0], [1])
     peer.act(await peer.step(), [3])
-    await _until(entered)
+    await held.under_way()
     await peer.cut()
-    go_on.set()
+    held.let_go()
     with pytest.raises(EnvironmentFailed, match="broken"):
         await task
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import Any
 
@@ -76,14 +75,13 @@ async def test_one_group_goes_on_while_another_waits_for_its_answer(stage: Any) 
 
 async def test_pings_are_answered_while_environments_step(stage: Any) -> None:
     await stage.listen()
-    go_on = threading.Event()
-    stage.before_step = lambda: go_on.wait(10) and None
+    held = stage.hold_steps()
     stage.start(1)
     peer = await stage.peer()
     await peer.greet([0], [1])
     peer.act(await peer.step(), [0])
     assert await peer.barrier() == []  # answered, and no STEP came before the answer
-    go_on.set()
+    held.let_go()
     assert (await peer.step()).sequences == [1]
 
 
@@ -131,22 +129,16 @@ async def test_rows_acknowledged_in_another_run_are_not_counted(stage: Any) -> N
 
 async def test_a_step_of_the_last_session_is_not_sent_in_the_next(stage: Any) -> None:
     await stage.listen()
-    go_on, entered = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        entered.set()
-        go_on.wait(10)
-
-    stage.before_step = hold
+    held = stage.hold_steps()
     stage.start(1)
     peer = await stage.peer()
     await peer.greet([0], [1])
     peer.act(await peer.step(), [0])
-    await asyncio.to_thread(entered.wait, 10)
+    await held.under_way()
     await peer.cut()
     peer = await stage.peer()
     await peer.greet([0], [2])
-    go_on.set()
+    held.let_go()
     step = await peer.step()
     assert (step.epochs, step.sequences) == ([2], [0])
 
@@ -240,15 +232,14 @@ async def test_an_actor_that_disagrees_with_the_learner_joins_anew(stage: Any, c
 
 async def test_rows_revoked_while_they_stepped_say_that_they_are_back(stage: Any) -> None:
     await stage.listen()
-    go_on = threading.Event()
-    stage.before_step = lambda: go_on.wait(10) and None
+    held = stage.hold_steps()
     stage.start(2)
     peer = await stage.peer()
     await peer.greet([0, 1], [1, 1])
     peer.act(await peer.step(), [0, 0])
     peer.say(Revoke(slots=[1], epochs=[1], reason="too slow"))
     assert await peer.barrier() == []
-    go_on.set()
+    held.let_go()
     step, claim = await peer.step(), await peer.step()
     assert (step.slots, step.sequences) == ([0], [1])
     assert (claim.slots, claim.epochs, claim.sequences) == ([1], [1], [1])
