@@ -132,7 +132,12 @@ async def test_a_peer_that_talks_no_http_is_reported_and_no_traceback(
         reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))
         writer.write(said)
         writer.write_eof()
-        await dropped(reader, writer)
+        try:  # from Python 3.12 on aiohttp answers before it hears of the end
+            assert (await reader.read())[:13] in (b"", b"HTTP/1.0 400 ")
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
     assert seen == ["bad_request"] and not caplog.records
 
 

@@ -158,6 +158,7 @@ def test_a_clock_that_is_set_back_keeps_no_warning_from_the_screen(log, shown, m
         logging.getLogger("aioseed.serving").warning("refused actor %d", number)
     back_s = time.time() - 3600.0
     monkeypatch.setattr("time.time", lambda: back_s)
+    monkeypatch.setattr("time.time_ns", lambda: int(back_s * 1e9))  # what Python 3.13 and later ask
     logging.getLogger("aioseed.serving").warning("refused actor %d", 6)
     assert shown[4:] == ["refused actor 4", "refused actor 6"]
 

@@ -55,7 +55,7 @@ async def body(stop):
     await asyncio.sleep(0.05)  # else the signal comes before the child has forgotten the loop's handlers
     child.terminate()
     await asyncio.to_thread(child.join, 5.0)
-    print(child.exitcode, stop.is_set())
+    print(child.exitcode, stop.is_set(), flush=True)  # the end of this process flushes nothing
     child.kill()
 
 common.loop_factory = lambda: {loop}
