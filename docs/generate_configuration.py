@@ -120,7 +120,8 @@ def _model(model: type[BaseModel], path: str, heading: str, introduction: str = 
 
 def _function(make: Callable[..., object], heading: str) -> list[str]:
     """Return the table of the keyword-only arguments of a network's maker."""
-    said = dict(re.findall(r"^ {8}(\w+): (.*(?:\n {12,}.*)*)", make.__doc__ or "", re.M))
+    # Python 3.13 and later take the indentation off by themselves.
+    said = dict(re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", inspect.getdoc(make) or "", re.M))
     rows = []
     for name, parameter in inspect.signature(make).parameters.items():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
