@@ -8,9 +8,11 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 FOOTBALL_VENV := .venv-football
 INSTALLED_FOOTBALL := $(FOOTBALL_VENV)/.installed
+FLOORS_VENV := .venv-floors
+INSTALLED_FLOORS := $(FLOORS_VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev train test chaos lint format docs dist packaging football clean
+.PHONY: help install dev train test chaos lint format docs dist packaging football floors clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -60,8 +62,11 @@ packaging: dev ## Run the packaging tests alone
 football: $(INSTALLED_FOOTBALL) ## Install what football actors need into .venv-football, and test the real engine
 	$(FOOTBALL_VENV)/bin/python -m pytest tests/unit/aioseed_football
 
+floors: $(INSTALLED_FLOORS) ## Run every test with the oldest versions that pyproject.toml allows, in .venv-floors
+	$(FLOORS_VENV)/bin/pytest -n 2
+
 clean: ## Remove .venv, caches and whatever was built; runs/ stays
-	rm -rf $(VENV) $(FOOTBALL_VENV) dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(FOOTBALL_VENV) $(FLOORS_VENV) dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Each stamp is newer than the files that it was installed from, so that nothing is installed twice.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -78,4 +83,8 @@ $(INSTALLED_DEV): $(INSTALLED)
 
 $(INSTALLED_FOOTBALL): pyproject.toml scripts/make_football.sh scripts/football-constraints.txt
 	@PYTHON='$(PYTHON)' sh scripts/make_football.sh $(FOOTBALL_VENV)
+	@touch $@
+
+$(INSTALLED_FLOORS): pyproject.toml scripts/make_floors.sh scripts/make_venv.sh
+	@PYTHON='$(PYTHON)' sh scripts/make_floors.sh $(FLOORS_VENV)
 	@touch $@

@@ -199,7 +199,7 @@ class VectorEnvironment:
 def _check_mode(env: VectorEnv, count: int, name: str) -> None:
     if env.num_envs != count:
         raise ConfigError(f"{name} made {env.num_envs} environments where {count} were asked for", path=OPTIONS_PATH)
-    # Gymnasium 1.0 had no such entry, and only NEXT_STEP.
+    # Environments that were written for Gymnasium 1.0 have no such entry, and know only NEXT_STEP.
     mode = (env.metadata or {}).get("autoreset_mode")
     if mode is not None and getattr(mode, "name", mode) != "NEXT_STEP":
         raise ConfigError(
@@ -212,8 +212,7 @@ def _check_mode(env: VectorEnv, count: int, name: str) -> None:
 
 
 def _resets_rows(env: VectorEnv) -> bool:
-    own = isinstance(env.unwrapped, gymnasium.vector.SyncVectorEnv | gymnasium.vector.AsyncVectorEnv)
-    return own and hasattr(gymnasium.vector, "AutoresetMode")
+    return isinstance(env.unwrapped, gymnasium.vector.SyncVectorEnv | gymnasium.vector.AsyncVectorEnv)
 
 
 def _one_seed(seeds: Sequence[int]) -> int:
