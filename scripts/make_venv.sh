@@ -14,7 +14,7 @@ fi
 if [ -n "${PYTHON:-}" ]; then
     set -- "$PYTHON"
 else
-    set -- python3.13 python3.12 python3.11 python3 python
+    set -- python3.14 python3.13 python3.12 python3.11 python3 python
 fi
 
 too_old=''
