@@ -44,7 +44,7 @@ class Learner:
 
     Entering returns as soon as actors can connect; they wait until everything is compiled. Leaving ends the run in
     order and saves. Safe to cancel at any point: the run then ends as on leaving. Any number of learners may live in a
-    process. Thread: the event loop that entered it.
+    process, each is entered once. Thread: the event loop that entered it.
 
     Args:
         config: A `RunConfig`, the name of a preset, a path, or a mapping like a configuration file.
@@ -132,8 +132,11 @@ class Learner:
         """Open the run directory and listen.
 
         Raises:
+            UsageError: It was entered before.
             AioseedError: The directory, the configuration or an address cannot be used.
         """
+        if self._stop is not None:  # a run that goes on would listen to another event than `stop` sets
+            raise UsageError("a learner is entered once: make another one, which may resume the same run")
         loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         if self._run_dir is None:

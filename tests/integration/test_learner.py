@@ -161,6 +161,17 @@ async def test_one_learner_a_run_directory(tmp_path: Path) -> None:
                 pass
 
 
+async def test_a_learner_is_entered_once_and_ends_all_the_same(tmp_path: Path) -> None:
+    learner = Learner(small(), listen=["memory://a"], run_dir=tmp_path / "run", transports=[MemoryTransport()])
+    await learner.__aenter__()
+    (second,) = await asyncio.gather(learner.__aenter__(), return_exceptions=True)
+    leaving = asyncio.ensure_future(learner.__aexit__(None, None, None))
+    ended, _ = await asyncio.wait({leaving}, timeout=10.0)
+    assert ended, "the learner listens to the event of the second entering"
+    assert isinstance(second, UsageError)
+    assert "entered once: make another one" in str(second)
+
+
 async def test_an_actor_with_other_specs_is_refused_with_the_field(tmp_path: Path) -> None:
     memory = MemoryTransport()
     async with Learner(small(), listen=["memory://a"], run_dir=tmp_path / "run", transports=[memory]) as learner:
