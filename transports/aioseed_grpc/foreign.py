@@ -41,4 +41,4 @@ def broken(error: BaseException) -> ChannelClosed:
     """Return how a channel ended whose use raised `error`."""
     if isinstance(error, grpc.aio.AioRpcError):
         return ended(error.code(), error.details() or error.code().name)
-    return ChannelClosed(f"the connection broke: {error or type(error).__name__}"[:200], clean=False)
+    return ChannelClosed(f"the connection broke: {str(error) or type(error).__name__}"[:200], clean=False)

@@ -98,7 +98,7 @@ async def _connection(address: Address, options: DialOptions, number: int) -> gr
     try:
         identity = await dial_identity(address, options.tls)
     except OSError as error:
-        words = f"no secure connection to {address.url}: {error}"
+        words = f"no secure connection to {address.url}: {str(error) or 'it hung up'}"
         raise certificate_error(error, address.url) or ConnectError(words, url=address.url) from error
     if identity.name:
         arguments += (("grpc.ssl_target_name_override", identity.name),)
