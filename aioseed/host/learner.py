@@ -147,7 +147,7 @@ class Learner:
         opening = loop.run_in_executor(None, open_run, self._run_dir, self.config, self._resume)
         if (cancelled := await _until_done(opening)) is not None:
             if opening.exception() is None:
-                await asyncio.to_thread(_close, opening.result(), False)
+                await _until_done(loop.run_in_executor(None, _close, opening.result(), False))
             raise cancelled
         opened = opening.result()
         if opened.changes:
@@ -163,8 +163,7 @@ class Learner:
         try:
             await self._listeners.open(self._listen, server.handle, self._transports)
         except BaseException:
-            await self._listeners.close()
-            await asyncio.to_thread(_close, opened, False)
+            await _until_done(loop.create_task(self._give_up(opened), name="aioseed-giving-up"))
             raise
         self._hub.emit(Listening(self.urls))
         self._task = loop.create_task(self._run(opened, server, self._stop), name="aioseed-learner")
@@ -247,6 +246,13 @@ class Learner:
             await self._listening().close()
             await asyncio.to_thread(executor.shutdown)
             await asyncio.to_thread(_close, opened, self._live is not None)
+
+    async def _give_up(self, opened: OpenedRun) -> None:
+        """Let go of what was opened, since not everything could be."""
+        try:
+            await self._listening().close()
+        finally:
+            await asyncio.to_thread(_close, opened, False)
 
     async def _build(self, opened: OpenedRun, server: Server, writer: CheckpointWriter) -> Runtime:
         described = await probe(self.config.environment)

@@ -327,6 +327,30 @@ async def test_a_cancellation_while_the_run_directory_is_opened_leaves_it_free(
     assert left_in(tmp_path) == []
 
 
+async def test_cancelled_again_while_what_was_opened_is_let_go_of_a_learner_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, closing = asyncio.Event(), asyncio.Event()
+
+    async def open_for_ever(*args: object) -> None:
+        opening.set()
+        await asyncio.Event().wait()
+
+    async def close_slowly(*args: object) -> None:
+        closing.set()
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr("aioseed.host.learner.Listeners.open", open_for_ever)
+    monkeypatch.setattr("aioseed.host.learner.Listeners.close", close_slowly)
+    task = asyncio.create_task(Learner(small(), listen=["memory://a"], run_dir=tmp_path / "run").__aenter__())
+    for reached in (opening, closing):
+        await reached.wait()
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert left_in(tmp_path) == []
+
+
 def test_box_actions_travel_and_are_trained_on(tmp_path: Path) -> None:
     config = small(
         "environment.name=Pendulum-v1", "agent.action.squash=clip", "network.name=lstm", "training.total_steps=1000"
