@@ -9,7 +9,7 @@ measurement of the policy: another is dealt in its place.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +44,9 @@ from aioseed.transport.token import Secret
 from aioseed.types import FIRST, ActColumns, BeginsState, Episodes, Loan, Policy, StepColumns
 from aioseed.validation import validate
 from aioseed.wire.columns import ActionLayout, StepLayout
+
+NOBODY_S = 5.0
+"""How long no environment is leased before that is told: actors of another machine end where nobody here sees it."""
 
 
 class Evaluation(NamedTuple):
@@ -192,7 +195,8 @@ async def evaluate(
         await listeners.open(listen or ["ws://127.0.0.1:0"], server.handle, ())
         on_listening(listeners)
         actors = None if listen else _local_actors(run.config, run.run_dir, listeners, episodes, on_trouble)
-        await _until_done(outcome, watch, actors)
+        stepping = actors.run() if actors is not None else tell_of_nobody(server, on_trouble)
+        await _until_done(outcome, watch, stepping)
     finally:
         watch.cancel()
         if not outcome.cancel() and not outcome.cancelled():
@@ -255,9 +259,22 @@ def _local_actors(
     return LocalActors(fewer, path / CONFIG, listeners.urls[0], listeners.token, on_trouble, "evaluate")
 
 
-async def _until_done(outcome: asyncio.Future[None], watch: asyncio.Task[None], actors: LocalActors | None) -> None:
-    """Wait until every episode has ended, or raise what keeps that from happening."""
-    stepping = asyncio.ensure_future(actors.run() if actors is not None else asyncio.Event().wait())
+async def tell_of_nobody(server: Server, on_trouble: Callable[[Trouble], None]) -> None:
+    """Say, each time once, that no actor is there to step. Goes on until it is cancelled."""
+    told, there = False, True
+    while True:
+        await asyncio.sleep(NOBODY_S)
+        was_there, there = there, server.environments > 0
+        if not (told or there or was_there):
+            on_trouble(Trouble("no environment is connected; the evaluation waits for actors in the role evaluate"))
+        told = not (there or was_there)
+
+
+async def _until_done(
+    outcome: asyncio.Future[None], watch: asyncio.Task[None], running: Coroutine[Any, Any, None]
+) -> None:
+    """Wait until every episode has ended, or raise what keeps that from happening; `running` ends no sooner."""
+    stepping = asyncio.ensure_future(running)
     try:
         ends: set[asyncio.Future[Any]] = {outcome, stepping, watch}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -44,7 +44,7 @@ class Learner:
 
     Entering returns as soon as actors can connect; they wait until everything is compiled. Leaving ends the run in
     order and saves. Safe to cancel at any point: the run then ends as on leaving. Any number of learners may live in a
-    process. Thread: the event loop that entered it.
+    process, each is entered once. Thread: the event loop that entered it.
 
     Args:
         config: A `RunConfig`, the name of a preset, a path, or a mapping like a configuration file.
@@ -132,8 +132,11 @@ class Learner:
         """Open the run directory and listen.
 
         Raises:
+            UsageError: It was entered before.
             AioseedError: The directory, the configuration or an address cannot be used.
         """
+        if self._stop is not None:  # a run that goes on would listen to another event than `stop` sets
+            raise UsageError("a learner is entered once: make another one, which may resume the same run")
         loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         if self._run_dir is None:
@@ -144,7 +147,7 @@ class Learner:
         opening = loop.run_in_executor(None, open_run, self._run_dir, self.config, self._resume)
         if (cancelled := await _until_done(opening)) is not None:
             if opening.exception() is None:
-                await asyncio.to_thread(_close, opening.result(), False)
+                await _until_done(loop.run_in_executor(None, _close, opening.result(), False))
             raise cancelled
         opened = opening.result()
         if opened.changes:
@@ -160,8 +163,7 @@ class Learner:
         try:
             await self._listeners.open(self._listen, server.handle, self._transports)
         except BaseException:
-            await self._listeners.close()
-            await asyncio.to_thread(_close, opened, False)
+            await _until_done(loop.create_task(self._give_up(opened), name="aioseed-giving-up"))
             raise
         self._hub.emit(Listening(self.urls))
         self._task = loop.create_task(self._run(opened, server, self._stop), name="aioseed-learner")
@@ -244,6 +246,13 @@ class Learner:
             await self._listening().close()
             await asyncio.to_thread(executor.shutdown)
             await asyncio.to_thread(_close, opened, self._live is not None)
+
+    async def _give_up(self, opened: OpenedRun) -> None:
+        """Let go of what was opened, since not everything could be."""
+        try:
+            await self._listening().close()
+        finally:
+            await asyncio.to_thread(_close, opened, False)
 
     async def _build(self, opened: OpenedRun, server: Server, writer: CheckpointWriter) -> Runtime:
         described = await probe(self.config.environment)

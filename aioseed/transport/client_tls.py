@@ -102,24 +102,45 @@ async def dial_identity(address: Address, tls: ClientTls) -> Identity:
     return await asyncio.to_thread(_read_identity, tls, pinned, address.url)
 
 
-async def why_refused(address: Address, tls: ClientTls) -> CertificateError | None:
+async def why_refused(address: Address, tls: ClientTls, until_s: float) -> CertificateError | None:
     """Shake hands once more with Python's own TLS and return what is wrong with a certificate, None if nothing is.
 
     For libraries that tell less. Safe to cancel.
+
+    Args:
+        until_s: When to give up, on the clock of the event loop: what was not found by then is None too.
     """
     try:
-        context = await dial_context(address, tls)
-        context.set_alpn_protocols(["http/1.1", "h2"])
-        await _greet(address, context)
+        async with asyncio.timeout_at(until_s):
+            context = await dial_context(address, tls)
+            context.set_alpn_protocols(["http/1.1", "h2"])
+            try:
+                await _greet(address, context)
+            except _HungUp:
+                return await _wants_ours(address, tls, context)
     except CertificateError as error:
         return error
-    except _HungUp:
-        # Since TLS 1.3 a client's handshake is over before the server looks at its certificate, and not every library
-        # says why it then hangs up. Who hangs up before that, a tunnel whose far end is away, says nothing about it.
-        did = "did not accept our certificate" if tls.certificate is not None else "wants a certificate of ours"
-        return CertificateError("client", f"{address.url} {did} (--tls-cert and --tls-key)", url=address.url)
     except OSError as error:
         return certificate_error(error, address.url)
+    return None
+
+
+async def _wants_ours(address: Address, tls: ClientTls, context: ssl.SSLContext) -> CertificateError | None:
+    """Say that who hung up after the handshake wants another certificate of ours, unless it hangs up on everybody.
+
+    Since TLS 1.3 a client's handshake is over before the server looks at its certificate, and not every library says
+    why it then hangs up. In TLS 1.2 it looks before that. So who shakes hands there hangs up for another reason, as a
+    proxy does whose far end is away.
+
+    Raises:
+        OSError: Nobody answers any more.
+    """
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        await _greet(address, context, answer=False)
+    except (ssl.SSLError, ConnectionResetError):
+        did = "did not accept our certificate" if tls.certificate is not None else "wants a certificate of ours"
+        return CertificateError("client", f"{address.url} {did} (--tls-cert and --tls-key)", url=address.url)
     return None
 
 

@@ -161,6 +161,17 @@ async def test_one_learner_a_run_directory(tmp_path: Path) -> None:
                 pass
 
 
+async def test_a_learner_is_entered_once_and_ends_all_the_same(tmp_path: Path) -> None:
+    learner = Learner(small(), listen=["memory://a"], run_dir=tmp_path / "run", transports=[MemoryTransport()])
+    await learner.__aenter__()
+    (second,) = await asyncio.gather(learner.__aenter__(), return_exceptions=True)
+    leaving = asyncio.ensure_future(learner.__aexit__(None, None, None))
+    ended, _ = await asyncio.wait({leaving}, timeout=10.0)
+    assert ended, "the learner listens to the event of the second entering"
+    assert isinstance(second, UsageError)
+    assert "entered once: make another one" in str(second)
+
+
 async def test_an_actor_with_other_specs_is_refused_with_the_field(tmp_path: Path) -> None:
     memory = MemoryTransport()
     async with Learner(small(), listen=["memory://a"], run_dir=tmp_path / "run", transports=[memory]) as learner:
@@ -311,6 +322,30 @@ async def test_a_cancellation_while_the_run_directory_is_opened_leaves_it_free(
     task.cancel()
     await asyncio.sleep(0)
     go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert left_in(tmp_path) == []
+
+
+async def test_cancelled_again_while_what_was_opened_is_let_go_of_a_learner_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, closing = asyncio.Event(), asyncio.Event()
+
+    async def open_for_ever(*args: object) -> None:
+        opening.set()
+        await asyncio.Event().wait()
+
+    async def close_slowly(*args: object) -> None:
+        closing.set()
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr("aioseed.host.learner.Listeners.open", open_for_ever)
+    monkeypatch.setattr("aioseed.host.learner.Listeners.close", close_slowly)
+    task = asyncio.create_task(Learner(small(), listen=["memory://a"], run_dir=tmp_path / "run").__aenter__())
+    for reached in (opening, closing):
+        await reached.wait()
+        task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert left_in(tmp_path) == []

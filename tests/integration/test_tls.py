@@ -141,9 +141,52 @@ async def test_a_fingerprint_at_an_address_without_tls_is_refused_before_anythin
 @pytest.mark.parametrize("tls", [ClientTls(), ClientTls("ab" * 32)], ids=["authority", "fingerprint"])
 async def test_who_hangs_up_before_the_handshake_says_nothing_about_certificates(kind, tls) -> None:
     async with hanging_up(kind[0].schemes[1]) as (url, came):
-        with pytest.raises(ConnectError, match=url):
+        with pytest.raises(ConnectError, match=rf"{url}.*[^: ]$"):  # and says why
             await kind[0].dial(url, DialOptions(TOKEN, tls=tls))
     assert came
+
+
+class HangsUp(asyncio.Protocol):
+    """Hang up, at once or when something came, as a proxy does whose far end is away."""
+
+    def __init__(self, *, at_once: bool) -> None:
+        self._at_once = at_once
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        if self._at_once:
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.close()
+
+
+@asynccontextmanager
+async def secure_far_end_away(scheme: str, issued: Any, *, at_once: bool) -> AsyncIterator[str]:
+    """Shake hands over TLS, and hang up then."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(issued.certificate, issued.key)
+    tls.set_alpn_protocols(["h2", "http/1.1"])
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: HangsUp(at_once=at_once), "127.0.0.1", 0, ssl=tls)
+    async with server:
+        yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.every_loop
+async def test_who_hangs_up_on_everybody_after_the_handshake_wants_no_certificate_of_ours(kind, authority) -> None:
+    issued = authority.issue("127.0.0.1")
+    async with secure_far_end_away(kind[0].schemes[1], issued, at_once=True) as url:
+        with pytest.raises(ConnectError, match=url):
+            await kind[0].dial(url, DialOptions(TOKEN, tls=ClientTls(ca=authority.file)))
+
+
+async def test_to_ask_why_a_learner_hung_up_takes_no_longer_than_the_dial_may(authority) -> None:
+    trust = ClientTls(ca=authority.file)
+    async with secure_far_end_away("wss", authority.issue("127.0.0.1"), at_once=False) as url, asyncio.timeout(1.5):
+        with pytest.raises(ConnectError, match="hung up before it answered"):
+            await WebSocketTransport().dial(url, DialOptions(TOKEN, connect_timeout_s=0.3, tls=trust))
 
 
 async def test_an_expired_certificate_is_no_better_for_its_fingerprint(kind, authority) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from aioseed.errors import PluginError
-from aioseed_grpc.polling import one_thread_reads, only_errors_are_told
+from aioseed_grpc.polling import nothing_is_written, one_thread_reads
 
 try:
-    with one_thread_reads(), only_errors_are_told():
+    with one_thread_reads(), nothing_is_written():
         import grpc  # noqa: F401
 except ImportError as error:
     raise PluginError(

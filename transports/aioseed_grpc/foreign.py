@@ -12,6 +12,13 @@ FOREIGN = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 """Everything that reading from, writing to or ending a call may raise."""
 
 
+_THE_CONNECTION = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL})
+"""What gRPC gives a call whose connection has ended under it: no peer of ours says so."""
+
+_SAYS_NOTHING = "Internal error from Core"
+"""Its words where an end meets a read or a write that has just begun."""
+
+
 def dial_error(code: grpc.StatusCode, details: str, url: str) -> TransportError:
     """Return what a dialler is told when its call ended with `code` before it was let in."""
     if code is grpc.StatusCode.UNAUTHENTICATED:
@@ -25,6 +32,8 @@ def dial_error(code: grpc.StatusCode, details: str, url: str) -> TransportError:
 
 def ended(code: grpc.StatusCode, reason: str) -> ChannelClosed:
     """Return how a channel ended whose call has the status `code`; `reason` is the peer's, or the status details."""
+    if code in _THE_CONNECTION:
+        reason = "the connection broke" if reason in ("", _SAYS_NOTHING) else f"the connection broke: {reason}"
     return ChannelClosed(reason[:200], clean=code is grpc.StatusCode.OK)
 
 
@@ -32,4 +41,4 @@ def broken(error: BaseException) -> ChannelClosed:
     """Return how a channel ended whose use raised `error`."""
     if isinstance(error, grpc.aio.AioRpcError):
         return ended(error.code(), error.details() or error.code().name)
-    return ChannelClosed(f"the connection broke: {error or type(error).__name__}"[:200], clean=False)
+    return ChannelClosed(f"the connection broke: {str(error) or type(error).__name__}"[:200], clean=False)

@@ -1,4 +1,4 @@
-"""What gRPC is told while it is imported: to write errors alone, and which of its threads is to read the network.
+"""What gRPC is told while it is imported: to write nothing, and which of its threads is to read the network.
 
 Since grpcio 1.80 threads of an event engine wait for sockets and read them, and wake the thread that waits for
 completions, which wakes Python's. Where processors are few, the waking costs more than is won: over loopback a message
@@ -55,16 +55,16 @@ def one_thread_reads() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def only_errors_are_told() -> Iterator[None]:
+def nothing_is_written() -> Iterator[None]:
     """Keep gRPC from telling every failed handshake and every farewell of a server on standard error.
 
-    They are no news: whoever dialled is told in a sentence of ours. Must be entered before gRPC is imported; what the
-    user has set stays.
+    They are no news: whoever dialled is told in a sentence of ours. Nor its errors: any stranger could fill a learner's
+    log with lines about bytes that are no TLS. Must be entered before gRPC is imported; what the user has set stays.
     """
     if VERBOSITY in os.environ:
         yield
         return
-    os.environ[VERBOSITY] = "ERROR"
+    os.environ[VERBOSITY] = "NONE"
     try:
         yield
     finally:

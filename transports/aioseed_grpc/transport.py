@@ -58,9 +58,10 @@ class GrpcTransport(Transport):
             raise AuthenticationError("the token has characters that gRPC metadata cannot carry", url=url)
         _keep_poller()
         number = connection_number(address.url)
+        until_s = asyncio.get_running_loop().time() + options.connect_timeout_s
         try:
-            async with asyncio.timeout(options.connect_timeout_s):
-                stream = await _open(address, token, options, number)
+            async with asyncio.timeout_at(until_s):
+                stream = await _open(address, token, options, number, until_s)
         except TimeoutError as error:
             leave_connection(address.url, number)
             raise ConnectError(f"{url} did not answer within {options.connect_timeout_s:g} s", url=url) from error
@@ -72,7 +73,7 @@ class GrpcTransport(Transport):
         )
 
 
-async def _open(address: Address, token: str | None, options: DialOptions, number: int) -> ClientStream:
+async def _open(address: Address, token: str | None, options: DialOptions, number: int, until_s: float) -> ClientStream:
     """Make the call on connection `number` and wait until the listener lets it in. Safe to cancel."""
     channel = await _connection(address, options, number)
     metadata = () if token is None else (("authorization", token),)
@@ -82,7 +83,7 @@ async def _open(address: Address, token: str | None, options: DialOptions, numbe
         if ACCEPTED_KEY not in await call.initial_metadata():
             error = dial_error(await call.code(), await call.details(), address.url)
             if address.scheme == "grpcs" and isinstance(error, ConnectError):
-                error = await why_refused(address, options.tls) or error
+                error = await why_refused(address, options.tls, until_s) or error
             raise error
     except BaseException:
         await stream.release()
@@ -97,7 +98,7 @@ async def _connection(address: Address, options: DialOptions, number: int) -> gr
     try:
         identity = await dial_identity(address, options.tls)
     except OSError as error:
-        words = f"no secure connection to {address.url}: {error}"
+        words = f"no secure connection to {address.url}: {str(error) or 'it hung up'}"
         raise certificate_error(error, address.url) or ConnectError(words, url=address.url) from error
     if identity.name:
         arguments += (("grpc.ssl_target_name_override", identity.name),)

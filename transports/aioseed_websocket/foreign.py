@@ -71,4 +71,4 @@ def _reason(error: BaseException) -> str:
 
 def broken(error: BaseException) -> ChannelClosed:
     """Return how a channel ended whose use raised `error`."""
-    return ChannelClosed(f"the connection broke: {error or type(error).__name__}"[:200], clean=False)
+    return ChannelClosed(f"the connection broke: {str(error) or type(error).__name__}"[:200], clean=False)

@@ -48,8 +48,9 @@ class WebSocketTransport(Transport):
         session = aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None), trust_env=False
         )
+        until_s = asyncio.get_running_loop().time() + options.connect_timeout_s
         try:
-            async with asyncio.timeout(options.connect_timeout_s):
+            async with asyncio.timeout_at(until_s):
                 trusted = await dial_context(address, options.tls) if address.scheme == "wss" else True
                 opened = await shake_hands(session, url, options.token, trusted)
         except BaseException as error:
@@ -57,7 +58,7 @@ class WebSocketTransport(Transport):
             if isinstance(error, FOREIGN):
                 told = dial_error(error, url, options.connect_timeout_s)
                 if address.scheme == "wss" and isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionError)):
-                    told = await why_refused(address, options.tls) or told
+                    told = await why_refused(address, options.tls, until_s) or told
                 raise told from error
             raise
         channel = WebSocketChannel(

@@ -41,7 +41,7 @@ def test_every_exception_of_grpc_is_caught(kind: type[Exception]) -> None:
 def test_exceptions_break_a_channel(error: Exception) -> None:
     closed = broken(error)
     assert not closed.clean
-    assert closed.reason
+    assert closed.reason.rstrip(".")[-1].isalpha()  # without words of its own it has its name
 
 
 def test_status_in_an_exception_is_told() -> None:
@@ -49,3 +49,15 @@ def test_status_in_an_exception_is_told() -> None:
     error = grpc.aio.AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, metadata, metadata, details="too large")
     assert broken(error).reason == "too large"
     assert not broken(error).clean
+
+
+@pytest.mark.parametrize(
+    ("code", "told", "said"),
+    [
+        (grpc.StatusCode.INTERNAL, "Internal error from Core", "the connection broke"),
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed", "the connection broke: Socket closed"),
+        (grpc.StatusCode.ABORTED, "the peer does not read", "the peer does not read"),
+    ],
+)
+def test_a_connection_that_ended_is_told_as_such_and_a_peer_in_its_own_words(code, told, said) -> None:
+    assert ended(code, told).reason == said

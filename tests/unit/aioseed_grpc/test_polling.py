@@ -100,8 +100,40 @@ def test_grpc_says_nothing_of_a_failed_handshake() -> None:
     assert (ran.stdout, ran.stderr) == ("told None\n", "")
 
 
+_SEND_WHAT_IS_NO_TLS = """
+import asyncio, os, socket, ssl, sys
+from pathlib import Path
+from aioseed_grpc import GrpcTransport
+from aioseed.transport import ListenOptions, ServerTls
+
+def interfere(port):
+    trust = ssl.create_default_context(cafile=sys.argv[3])
+    trust.set_alpn_protocols(["h2"])
+    with socket.create_connection(("127.0.0.1", port)) as plain:
+        with trust.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+            os.write(secure.fileno(), bytes.fromhex("1703030040") + bytes(64))  # past the TLS that is around the socket
+            while os.read(secure.fileno(), 4096):
+                pass
+
+async def main():
+    tls = ServerTls(Path(sys.argv[1]), Path(sys.argv[2]))
+    listener = await GrpcTransport().listen("grpcs://127.0.0.1:0", None, ListenOptions(tls=tls))
+    await asyncio.to_thread(interfere, int(listener.url.rpartition(":")[2]))
+    await listener.close()
+
+asyncio.run(main())
+"""
+
+
+def test_grpc_says_nothing_of_what_a_stranger_sends(authority) -> None:
+    issued = authority.issue("127.0.0.1")
+    words = [sys.executable, "-c", _SEND_WHAT_IS_NO_TLS, issued.certificate, issued.key, authority.file]
+    ran = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stderr == ""
+
+
 def test_grpc_says_what_the_user_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(polling.VERBOSITY, "DEBUG")
-    with polling.only_errors_are_told():
+    with polling.nothing_is_written():
         assert os.environ[polling.VERBOSITY] == "DEBUG"
     assert os.environ[polling.VERBOSITY] == "DEBUG"

@@ -52,7 +52,7 @@ def test_every_client_exception_is_caught_and_becomes_ours(kind: type[BaseExcept
 def test_exceptions_of_the_system_become_ours_too(error: Exception) -> None:
     assert isinstance(error, FOREIGN)
     assert type(dial_error(error, "ws://host:1", 5.0)) is ConnectError
-    assert broken(error).reason.strip()
+    assert broken(error).reason[-1].isalpha()  # without words of its own it has its name
 
 
 def test_status_401_is_a_wrong_token_and_others_are_told() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from aioseed.host.evaluate import EpisodeDealer, FixedPolicy
+from aioseed.host.evaluate import NOBODY_S, EpisodeDealer, FixedPolicy, tell_of_nobody
 from aioseed.specs import ArraySpec
 from aioseed.telemetry.returns import EpisodeTracker
 from aioseed.types import FIRST, TERMINATED, ActColumns, CopiedRows, Policy, StepColumns
@@ -123,3 +126,22 @@ def test_one_policy_is_offered_for_ever() -> None:
     policy = FixedPolicy(Policy(7, None))
     assert policy.current().version == 7
     assert policy.wait_for(7, 0.0) and not policy.wait_for(8, 0.0)
+
+
+@pytest.mark.virtual_time
+async def test_that_nobody_steps_is_told_once_each_time() -> None:
+    server, told = SimpleNamespace(environments=0), []
+    telling = asyncio.create_task(tell_of_nobody(server, lambda trouble: told.append(trouble.message)))
+
+    async def looks(count: int, environments: int) -> int:
+        server.environments = environments
+        await asyncio.sleep(NOBODY_S * count)
+        return len(told)
+
+    assert await looks(1, 0) == 0  # actors are being started
+    assert await looks(9, 0) == 1
+    assert await looks(9, 4) == 1
+    assert [await looks(1, 0), await looks(1, 4)] == [1, 1]  # one goes, one comes
+    assert await looks(9, 0) == 2
+    assert "no environment is connected" in told[1]
+    telling.cancel()
