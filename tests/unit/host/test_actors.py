@@ -48,7 +48,7 @@ def troubles() -> list[str]:
 def actors(small: Callable[..., RunConfig], troubles: list[str]) -> Callable[..., Scripted]:
     def make(script: str, processes: int = 1) -> Scripted:
         config = small(f"actor.processes={processes}")
-        made = Scripted(config, Path("config.json"), "ws://x:1", "", lambda trouble: troubles.append(trouble.message))
+        made = Scripted(config, "ws://x:1", "", lambda trouble: troubles.append(trouble.message))
         made.script = script
         return made
 
@@ -68,8 +68,7 @@ async def test_a_file_where_the_command_is_started_stands_in_for_no_module_of_it
     for name in ("aioseed", "numpy", "random"):
         Path(f"{name}.py").write_text("raise RuntimeError('somebody else\\'s file')")
     config = small("actor.processes=1", "actor.wait_s=0")
-    Path("config.json").write_text(config.model_dump_json())
-    made = LocalActors(config, Path("config.json"), "ws://127.0.0.1:1", Secret("x" * 32), lambda trouble: None)
+    made = LocalActors(config, "ws://127.0.0.1:1", Secret("x" * 32), lambda trouble: None)
     with pytest.raises(EnvironmentFailed, match="nobody answers"):
         await made.run()
 
