@@ -23,7 +23,7 @@ from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Finished
 from aioseed.host.options import resolved
 from aioseed.lookup import did_you_mean
-from aioseed.suites import SuiteTask
+from aioseed.suites import Suite, SuiteTask
 from aioseed.training.files import Files
 
 PLAN = "suite.json"
@@ -70,7 +70,8 @@ def plan_suite(name: str, preset: str, overrides: Sequence[str], folder: Path, o
         only: Names of the tasks to run; all of them if empty.
 
     Raises:
-        UsageError: No task has such a name, the runs would never end, or `folder` holds another plan.
+        UsageError: No task has such a name, two would run in one folder, the runs would never end, or `folder` holds
+            another plan.
         PluginError: There is no such suite, or a plug-in that a task names is not there.
         ConfigError: The preset or an override is wrong, an option of a plug-in included.
         RunDirectoryError: `folder` cannot be read.
@@ -80,6 +81,7 @@ def plan_suite(name: str, preset: str, overrides: Sequence[str], folder: Path, o
     for wanted in only:
         if wanted not in names:
             raise UsageError(f'the suite {suite.name} has no task "{wanted}"{did_you_mean(wanted, names)}')
+    _check_folders(suite)
     before = read_plan(folder)
     # How long runs take is no part of the plan: a suite that was stopped may go on with more steps.
     kept = [override for override in overrides if not override.startswith("training.total_steps=")]
@@ -106,6 +108,19 @@ def plan_suite(name: str, preset: str, overrides: Sequence[str], folder: Path, o
 def folder_name(task: str) -> str:
     """Return the folder of a task: its name, with whatever is no letter, digit, dot, dash or underscore replaced."""
     return re.sub(r"[^\w.-]+", "-", task).lstrip(".-") or "task"
+
+
+def _check_folders(suite: Suite) -> None:
+    """Refuse a suite of which one task would count as finished by the run of another."""
+    taken: dict[str, str] = {}
+    for task in suite.tasks:
+        folder = folder_name(task.name).casefold()  # some systems know no case
+        if (first := taken.get(folder)) is not None:
+            raise UsageError(
+                f'the runs of the tasks "{first}" and "{task.name}" of the suite {suite.name} would lie in one folder: '
+                "rename one of them"
+            )
+        taken[folder] = task.name
 
 
 def save_plan(plan: SuitePlan) -> None:

@@ -22,6 +22,8 @@ SUITE = """
         "run/return_mean",
         capped=False,
     )
+    alike = letters._replace(tasks=(SuiteTask("a b", (), 0.0, 10.0), SuiteTask("A/B", (), 0.0, 10.0)))
+    twice = letters._replace(tasks=letters.tasks[:1] * 2)
     not_a_suite = 3
 """
 ENDED = Finished("total_steps", 9, 9, 0, {}, 0, 0, 0, 1.0, 1.0, 1.0, 1.0, "", "")
@@ -80,6 +82,8 @@ def test_single_tasks_may_be_picked(plan):
         (("agent.discont=1",), "letters_suite:letters", ConfigError, r"agent\.discont is not a known key"),
         (("transport.name=pigeon",), "letters_suite:letters", PluginError, 'there is no transport "pigeon"'),
         ((), "letters_suite:not_a_suite", PluginError, "is a int, not a Suite"),
+        ((), "letters_suite:alike", UsageError, 'the tasks "a b" and "A/B" .* in one folder: rename one of them'),
+        ((), "letters_suite:twice", UsageError, "in one folder"),
         ((), "leters", PluginError, 'there is no suite "leters"'),
     ],
 )
