@@ -180,9 +180,16 @@ class _LogFile(logging.FileHandler):
     """Write a log. A full disk costs lines of it, not the run, and that is shown once."""
 
     def __init__(self, path: Path, show: Callable[[str], None]) -> None:
-        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=True)
         self._show = show
         self._shown = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; a file that cannot be opened is tried again with the next one."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging calls it so
         """Show the first failure to write."""
