@@ -155,7 +155,9 @@ def _checkpoints(run_dir: Path, sound: list[Checkpoint]) -> Iterator[Found]:
             sound.append(checkpoint._replace(arrays={}))
         left_over = sorted(path.name for path in directory.glob("*.tmp"))
     except OSError as error:
-        yield Found("trouble", CHECKPOINTS, f"cannot be listed: {error.strerror}", "look as its owner")
+        yield Found(
+            "trouble", CHECKPOINTS, f"cannot be listed: {error.strerror}", "look as its owner, its disk mounted"
+        )
         return
     for name in left_over:
         yield Found("note", f"{CHECKPOINTS}/{name}", "is a save that is under way or was interrupted; no one reads it")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
@@ -169,10 +170,16 @@ class CheckpointStore:
         Later generations count as newer, then later steps. Those that do not verify are skipped with a warning.
 
         Raises:
-            CheckpointError: There are checkpoints, but none is sound.
+            CheckpointError: There are checkpoints, but none is sound; or their directory cannot be listed.
         """
         found = 0
-        for path in self._newest_first():
+        try:
+            paths = self._newest_first()
+        except OSError as error:
+            reason = error.strerror or error
+            message = f"{self._directory} cannot be listed: {reason}; is it yours, and is its disk there?"
+            raise CheckpointError(message, path=str(self._directory)) from error
+        for path in paths:
             found += 1
             try:
                 return self._read(path)
@@ -305,7 +312,7 @@ class CheckpointStore:
         """Remove what is older than the newest `keep` that verify."""
         verified = 0
         try:
-            paths = list(self._newest_first())
+            paths = self._newest_first()
         except OSError as error:
             _log.info("no checkpoint is removed: %s", error)
             return
@@ -327,9 +334,10 @@ class CheckpointStore:
         self._files.rename(path, doomed)
         self._files.remove_tree(doomed)
 
-    def _newest_first(self) -> Iterator[Path]:
-        if not self._directory.is_dir():
-            return iter(())
+    def _newest_first(self) -> list[Path]:
+        # A link to a disk that is not mounted is not nothing: whoever began anew would replace what lies there.
+        if not os.path.lexists(self._directory):
+            return []
         paths = [path for path in self._directory.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
         generations = {path: _generation(path) for path in paths}
         # One whose manifest cannot be read takes its place by its step among the newest, so that it is reported.
@@ -339,7 +347,7 @@ class CheckpointStore:
             generation = generations[path]
             return latest if generation is None else generation, *_numbers(path)
 
-        return iter(sorted(paths, key=age, reverse=True))
+        return sorted(paths, key=age, reverse=True)
 
     def _free_path(self, step: int) -> Path:
         """Return a name for a checkpoint of `step` that none has yet: a resumed run may come by the same step again."""

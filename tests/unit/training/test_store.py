@@ -119,6 +119,17 @@ def test_none_sound_is_an_error_and_not_a_fresh_start(tmp_path):
         store.newest()
 
 
+@pytest.mark.parametrize("what", ["a link to a disk that is not mounted", "a file"])
+def test_checkpoints_that_cannot_be_listed_are_an_error_and_not_a_fresh_start(tmp_path, what):
+    directory = tmp_path / "checkpoints"
+    if what == "a file":
+        directory.touch()
+    else:
+        directory.symlink_to(tmp_path / "disk" / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"checkpoints cannot be listed: .*is its disk there\?"):
+        CheckpointStore(directory).newest()
+
+
 def test_a_checkpoint_under_another_name_is_not_sound(tmp_path):
     store = CheckpointStore(tmp_path)
     store.save(snapshot(1), 1)
