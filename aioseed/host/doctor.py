@@ -110,7 +110,10 @@ def _configuration(run_dir: Path) -> Iterator[Found]:
         if not own:
             resolved(config, elsewhere.append)
     except FileNotFoundError:
-        yield Found("trouble", CONFIG, "is missing: no learner takes this folder for a run", _COPY_CONFIG)
+        if (run_dir / CHECKPOINTS).exists():
+            yield Found("trouble", CONFIG, "is missing", _COPY_CONFIG)
+        else:
+            yield Found("trouble", CONFIG, "is missing: no learner takes this folder for a run", "name another folder")
     except (OSError, ValueError, RecursionError) as error:
         yield Found("trouble", CONFIG, f"cannot be read: {error}", _COPY_CONFIG)
     except (ConfigError, PluginError) as error:
