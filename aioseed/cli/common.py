@@ -183,9 +183,13 @@ class _LogFile(logging.FileHandler):
         super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=True)
         self._show = show
         self._shown = False
+        try:
+            self.stream = self._open()
+        except OSError as error:
+            self._tell(error)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; a file that cannot be opened is tried again with the next one."""
+        """Write a record; a file that could not be opened is tried again."""
         try:
             super().emit(record)
         except OSError:
@@ -196,7 +200,11 @@ class _LogFile(logging.FileHandler):
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
-        elif not self._shown:
+        else:
+            self._tell(error)
+
+    def _tell(self, error: OSError) -> None:
+        if not self._shown:
             self._shown = True
             self._show(f"the log {self.baseFilename} cannot be written: {error.strerror}")
 
