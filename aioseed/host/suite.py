@@ -147,10 +147,13 @@ def read_plan(folder: Path) -> dict[str, object] | None:
         plan = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}", path=str(path)) from error
+    except ValueError:
+        plan = None
     if not isinstance(plan, dict):
-        raise RunDirectoryError(f"{path} is damaged: it holds no plan of a suite", path=str(path))
+        message = f"{path} is damaged: it holds no plan of a suite; remove it, and run the suite again as before"
+        raise RunDirectoryError(message, path=str(path))
     return plan
 
 

@@ -103,9 +103,10 @@ def test_a_folder_holds_the_results_of_one_plan(plan, tmp_path):
         "preset": "cartpole",
         "overrides": ["seed=1"],
     }
-    (tmp_path / "runs" / PLAN).write_text("{")
-    with pytest.raises(RunDirectoryError, match="cannot be read"):
-        plan("seed=1")
+    for damaged in ("", "{", "[]"):
+        (tmp_path / "runs" / PLAN).write_text(damaged)
+        with pytest.raises(RunDirectoryError, match="damaged: it holds no plan of a suite; remove it, and run"):
+            plan("seed=1")
 
 
 def test_a_plan_is_on_the_disk_before_it_has_its_name(plan, monkeypatch):
