@@ -39,6 +39,7 @@ ARRAYS_LIMIT_BYTES = 2**38
 STATE_LIMIT_BYTES = 2**28
 """Far more than anything that is saved; a checkpoint from elsewhere must not ask for more."""
 
+_LOOKS = 5  # times that a reader looks for what came in the place of checkpoints that went while they were read
 _LIMITS_BYTES = {ARRAYS: ARRAYS_LIMIT_BYTES, STATE: STATE_LIMIT_BYTES}
 _SEGMENT = re.compile(r"replay-\d+-\d+\.safetensors", re.ASCII)
 _NAME = re.compile(r"\d{12,}(\.\d+)?", re.ASCII)
@@ -170,25 +171,36 @@ class CheckpointStore:
         Later generations count as newer, then later steps. Those that do not verify are skipped with a warning.
 
         Raises:
-            CheckpointError: There are checkpoints, but none is sound; or their directory cannot be listed.
+            CheckpointError: There are checkpoints, but none is sound, or none lasts until it is read; or their
+                directory cannot be listed.
         """
-        found = 0
+        for _ in range(_LOOKS):
+            unsound, vanished = 0, False
+            for path in self._listed():
+                try:
+                    return self._read(path)
+                except (OSError, Unsound) as error:
+                    if not path.exists():
+                        vanished = True  # its owner goes on saving, and has removed it since
+                        continue
+                    unsound += 1
+                    _log.warning("checkpoint %s is skipped: %s", path, error)
+            if vanished:
+                continue
+            if unsound:
+                message = f"none of the {unsound} checkpoints in {self._directory} is sound"
+                raise CheckpointError(message, path=str(self._directory))
+            return None
+        message = f"the checkpoints in {self._directory} are removed faster than they can be read: keep more of them"
+        raise CheckpointError(f"{message}, training.checkpoint.keep=20", path=str(self._directory))
+
+    def _listed(self) -> list[Path]:
         try:
-            paths = self._newest_first()
+            return self._newest_first()
         except OSError as error:
             reason = error.strerror or error
             message = f"{self._directory} cannot be listed: {reason}; is it yours, and is its disk there?"
             raise CheckpointError(message, path=str(self._directory)) from error
-        for path in paths:
-            found += 1
-            try:
-                return self._read(path)
-            except (OSError, Unsound) as error:
-                _log.warning("checkpoint %s is skipped: %s", path, error)
-        if found:
-            message = f"none of the {found} checkpoints in {self._directory} is sound"
-            raise CheckpointError(message, path=str(self._directory))
-        return None
 
     def at(self, name: str) -> Checkpoint:
         """Return the checkpoint in the folder `name`.
