@@ -185,12 +185,18 @@ async def run_suite(
         try:
             end = await run(planned, stop)
         except AioseedError as error:
-            failed[planned.task.name] = error
+            failed[planned.task.name] = _bare(error)
             continue
         if end.reason != "stopped":
             await asyncio.to_thread(_note_end, planned, end)
             finished.append(planned.task.name)
     return SuiteOutcome(tuple(finished), failed, stop.is_set())
+
+
+def _bare(error: AioseedError) -> AioseedError:
+    """Return the error without its traceback, which holds the run that failed, and all of its memory."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _note_end(planned: PlannedTask, end: Finished) -> None:
