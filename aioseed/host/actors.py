@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -132,7 +133,6 @@ class LocalActors:
         try:
             return subprocess.Popen(
                 words,
-                bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -190,10 +190,10 @@ class _Words:
 
 def _tell(child: subprocess.Popen[bytes], said: bytes) -> None:
     """Write to an actor's standard input. Blocks while it reads nothing and a pipe is full."""
-    assert child.stdin is not None
+    assert isinstance(child.stdin, io.BufferedWriter)
     with contextlib.suppress(OSError, ValueError):  # it has died, or its lifeline was closed meanwhile
-        while said:
-            said = said[child.stdin.write(said) :]
+        while said:  # past the buffer, whose lock would hold up who closes the lifeline
+            said = said[child.stdin.raw.write(said) or 0 :]
 
 
 def _signal_name(number: int) -> str:
