@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aioseed.errors import EnvironmentFailed, RefusedError, UsageError
+from aioseed.host import actors as host_actors
 from aioseed.host.actors import MAX_RESTARTS, LocalActors
 from aioseed.host.config import RunConfig
 from aioseed.transport.token import Secret
@@ -149,10 +150,15 @@ async def test_cancelling_ends_all_by_their_lifeline(actors: Callable[..., Scrip
 async def test_one_that_never_reads_what_it_is_told_is_ended_too(
     actors: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioseed.host.actors._STOP_S", 0.1)
     made, loop, started = actors("import time; time.sleep(60)"), asyncio.get_running_loop(), asyncio.Event()
-    made._said = b"x" * 2**20  # far more than a pipe holds
-    made.on_start = lambda: loop.call_soon_threadsafe(started.set)
+    tell = host_actors._tell
+
+    def noted(child: subprocess.Popen[bytes], said: bytes) -> None:
+        loop.call_soon_threadsafe(loop.call_later, 0.2, started.set)  # by then the pipe is full
+        tell(child, b"x" * 2**20)
+
+    monkeypatch.setattr(host_actors, "_STOP_S", 0.1)
+    monkeypatch.setattr(host_actors, "_tell", noted)
     task = asyncio.create_task(made.run())
     await started.wait()
     task.cancel()
