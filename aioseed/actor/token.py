@@ -77,6 +77,8 @@ def write_token(path: Path, token: Secret) -> None:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(token.reveal() + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the name and nothing in it
         draft.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from aioseed.actor.token import is_loopback, read_token, token_of_environment, t
 from aioseed.cli import collector
 from aioseed.cli.common import Parser, add_overrides, guarded, loop_factory, split_overrides
 from aioseed.cli.interrupts import INTERRUPTED, children_spared, ending_signals, leave_lost_terminal
-from aioseed.errors import UsageError
+from aioseed.errors import ConfigError, UsageError
 from aioseed.lookup import look_here_too
 from aioseed.plugins import environment_plugin
 from aioseed.transport.allocator import keep_large_blocks
@@ -31,6 +32,8 @@ from aioseed.transport.token import Secret
 from aioseed.validation import validate
 from aioseed.wire.messages import Task
 
+STDIN = "-"
+"""What ``--preset`` says where the configuration is the first line of standard input."""
 LIFELINE_S = 6.0
 """Longest time between the end of standard input and the end of the process."""
 
@@ -58,7 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="aioseed actor", description="Step environments for a learner elsewhere.")
     parser.add_argument("url", help="address of the learner, e.g. ws://127.0.0.1:8700 or grpc://127.0.0.1:8701")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--preset", help="preset or configuration file; its sections environment and actor are read")
+    preset = "preset or configuration file (- for JSON in the first line of standard input); its sections environment"
+    source.add_argument("--preset", help=f"{preset} and actor are read")
     source.add_argument("--env", metavar="NAME", help="environment to make, or package.module:function for one's own")
     parser.add_argument("--envs", type=int, metavar="N", help="number of environments (default: that of the preset)")
     parser.add_argument("--groups", type=int, metavar="G", help="groups that step in turns (default: 2)")
@@ -80,8 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(words: argparse.Namespace) -> Settings:
-    if words.preset is not None:
+def _settings(words: argparse.Namespace, said: bytes = b"") -> Settings:
+    if words.preset == STDIN:
+        data = _data(said)
+    elif words.preset is not None:
         data = presets.read(words.preset)
     else:
         data = {"environment": {"name": words.env}}
@@ -101,6 +107,23 @@ def _settings(words: argparse.Namespace) -> Settings:
     # Few environments make fewer groups, unless so many groups were asked for.
     groups = actor.groups if words.groups is not None else max(1, min(actor.groups, words.envs))
     return Settings(environment, task, actor, words.envs, groups)
+
+
+def _first_line_of_stdin() -> bytes:
+    said = b""
+    while b"\n" not in said and (part := os.read(0, 65536)):
+        said += part
+    return said.partition(b"\n")[0]
+
+
+def _data(said: bytes) -> presets.Data:
+    try:
+        data = json.loads(said)
+    except ValueError as error:
+        raise ConfigError(f"the first line of standard input is no configuration in JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError("the first line of standard input is no configuration: expected sections in braces")
+    return data
 
 
 def _section(data: presets.Data, name: str) -> dict[str, object]:
@@ -133,9 +156,10 @@ def _tls(words: argparse.Namespace) -> ClientTls:
 def _run(words: argparse.Namespace) -> int:
     keep_large_blocks()
     interrupt = _Interrupt()
+    said = _first_line_of_stdin() if words.preset == STDIN else b""
     if words.lifeline_stdin:
-        interrupt.watch_stdin()
-    settings = _settings(words)
+        interrupt.watch_stdin()  # takes whatever follows
+    settings = _settings(words, said)
     _be_nice(settings.actor.nice)
     sys.setswitchinterval(settings.actor.switch_interval_s)
     return interrupt.run(

@@ -29,3 +29,9 @@ def wake() -> None:
     """Let the collector work on what is made from now on."""
     gc.freeze()
     gc.enable()
+
+
+def sweep() -> None:
+    """Free what a run that has ended left behind: its replay may be most of the machine's memory."""
+    gc.unfreeze()
+    gc.collect()

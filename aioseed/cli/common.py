@@ -180,16 +180,31 @@ class _LogFile(logging.FileHandler):
     """Write a log. A full disk costs lines of it, not the run, and that is shown once."""
 
     def __init__(self, path: Path, show: Callable[[str], None]) -> None:
-        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=True)
         self._show = show
         self._shown = False
+        try:
+            self.stream = self._open()
+        except OSError as error:
+            self._tell(error)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; a file that could not be opened is tried again."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging calls it so
         """Show the first failure to write."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
-        elif not self._shown:
+        else:
+            self._tell(error)
+
+    def _tell(self, error: OSError) -> None:
+        if not self._shown:
             self._shown = True
             self._show(f"the log {self.baseFilename} cannot be written: {error.strerror}")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aioseed import plugins
+from aioseed.cli import collector
 from aioseed.cli.common import (
     Parser,
     RunLog,
@@ -90,6 +91,7 @@ def _run(argv: Sequence[str]) -> int:
     from aioseed.host.train import train
 
     async def run_task(planned: PlannedTask, stop: asyncio.Event) -> Finished:
+        collector.sweep()
         with RunView(planned.config, quiet=words.json) as view, RunLog(view.warn) as log:
 
             def show(event: Event) -> None:

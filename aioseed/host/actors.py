@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -13,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 from aioseed.actor.run import Role
@@ -49,7 +49,6 @@ class LocalActors:
     closes, so that none outlives this process however it dies.
 
     Args:
-        config_file: Resolved configuration, of which an actor reads the sections ``environment`` and ``actor``.
         trouble: Told about actors that died and were started again.
         role: What their steps are for.
     """
@@ -57,14 +56,14 @@ class LocalActors:
     def __init__(
         self,
         config: RunConfig,
-        config_file: Path,
         url: str,
         token: Secret,
         trouble: Callable[[Trouble], None],
         role: Role = "train",
     ) -> None:
         self._config = config
-        self._config_file = config_file
+        # Handed over, not read from the run directory: that may be moved, and its file be damaged or another run's.
+        self._said = config.model_dump_json(include={"environment", "actor"}).encode() + b"\n"
         self._url = url
         self._token = token
         self._trouble = trouble
@@ -120,6 +119,7 @@ class LocalActors:
         if self._ending.is_set():
             child.kill()
         words = _Words(child)
+        _tell(child, self._said)
         code = child.wait()
         end_group(child)
         _close_lifeline(child)
@@ -128,7 +128,7 @@ class LocalActors:
     def _start(self, index: int) -> subprocess.Popen[bytes]:
         # With faulthandler the log tells where an environment was when it brought its process down.
         words = [sys.executable, "-P", "-X", "faulthandler", "-m", "aioseed.cli.actor"]
-        words += [self._url, "--preset", str(self._config_file)]
+        words += [self._url, "--preset", "-"]
         words += ["--actor-index", str(index), "--actor-id", f"local-{index}", "--role", self._role, "--lifeline-stdin"]
         try:
             return subprocess.Popen(
@@ -186,6 +186,14 @@ class _Words:
                 # What an environment printed may arrive after the sentence in which the actor says what is wrong.
                 if text.startswith(_PREFIX) or not self._last.startswith(_PREFIX):
                     self._last = text
+
+
+def _tell(child: subprocess.Popen[bytes], said: bytes) -> None:
+    """Write to an actor's standard input. Blocks while it reads nothing and a pipe is full."""
+    assert isinstance(child.stdin, io.BufferedWriter)
+    with contextlib.suppress(OSError, ValueError):  # it has died, or its lifeline was closed meanwhile
+        while said:  # past the buffer, whose lock would hold up who closes the lifeline
+            said = said[child.stdin.raw.write(said) or 0 :]
 
 
 def _signal_name(number: int) -> str:

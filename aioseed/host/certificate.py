@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aioseed.errors import UsageError
+from aioseed.training.files import Files
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -23,8 +23,9 @@ _CLOCK_SKEW = datetime.timedelta(days=1)
 
 
 def self_signed(directory: Path, hosts: Iterable[str]) -> tuple[Path, Path]:
-    """Return the paths of a certificate and its key in `directory`, made anew if there is none that lasts.
+    """Return the paths of a certificate and its key in `directory`, made anew if one is missing or does not last.
 
+    They are on the disk before they have their names, and whoever is killed meanwhile leaves no two that do not fit.
     The directory gets mode 0700 and the key 0600. An actor knows the certificate by its fingerprint, so the names in it
     matter only to other software.
 
@@ -33,19 +34,30 @@ def self_signed(directory: Path, hosts: Iterable[str]) -> tuple[Path, Path]:
         hosts: Names and addresses to put into it beside those of this machine.
 
     Raises:
-        UsageError: The directory cannot be written.
+        UsageError: The directory cannot be written, or the certificate is damaged.
     """
     certificate, key = directory / CERTIFICATE, directory / KEY
     try:
-        if key.exists() and days_left(certificate.read_bytes()) > WARN_DAYS:
+        if key.exists() and certificate.exists() and _days_left_of(certificate) > WARN_DAYS:
             return certificate, key
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         certificate_pem, key_pem = _make([*hosts, socket.gethostname(), "localhost", "127.0.0.1", "::1"])
-        _write(key, key_pem)
-        _write(certificate, certificate_pem)
+        certificate.unlink(missing_ok=True)
+        Files().replace(key, key_pem)
+        Files().replace(certificate, certificate_pem)
     except OSError as error:
         raise UsageError(f"no certificate can be made in {directory}: {error.strerror or error}") from error
     return certificate, key
+
+
+def _days_left_of(certificate: Path) -> float:
+    try:
+        return days_left(certificate.read_bytes())
+    except UsageError as error:
+        message = (
+            f"{certificate} is damaged: remove it, and another is made, with a --fingerprint that actors must know"
+        )
+        raise UsageError(message) from error
 
 
 def days_left(certificate: bytes) -> float:
@@ -101,11 +113,3 @@ def _general_name(host: str) -> x509.GeneralName:
 
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
-
-
-def _write(path: Path, data: bytes) -> None:
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-    draft.replace(path)

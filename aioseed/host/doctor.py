@@ -110,7 +110,10 @@ def _configuration(run_dir: Path) -> Iterator[Found]:
         if not own:
             resolved(config, elsewhere.append)
     except FileNotFoundError:
-        yield Found("trouble", CONFIG, "is missing: no learner takes this folder for a run", _COPY_CONFIG)
+        if (run_dir / CHECKPOINTS).exists():
+            yield Found("trouble", CONFIG, "is missing", _COPY_CONFIG)
+        else:
+            yield Found("trouble", CONFIG, "is missing: no learner takes this folder for a run", "name another folder")
     except (OSError, ValueError, RecursionError) as error:
         yield Found("trouble", CONFIG, f"cannot be read: {error}", _COPY_CONFIG)
     except (ConfigError, PluginError) as error:
@@ -155,7 +158,9 @@ def _checkpoints(run_dir: Path, sound: list[Checkpoint]) -> Iterator[Found]:
             sound.append(checkpoint._replace(arrays={}))
         left_over = sorted(path.name for path in directory.glob("*.tmp"))
     except OSError as error:
-        yield Found("trouble", CHECKPOINTS, f"cannot be listed: {error.strerror}", "look as its owner")
+        yield Found(
+            "trouble", CHECKPOINTS, f"cannot be listed: {error.strerror}", "look as its owner, its disk mounted"
+        )
         return
     for name in left_over:
         yield Found("note", f"{CHECKPOINTS}/{name}", "is a save that is under way or was interrupted; no one reads it")

@@ -39,7 +39,6 @@ from aioseed.serving.slots import SlotTable
 from aioseed.serving.thread import InferenceThread
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.returns import EpisodeTracker
-from aioseed.training.rundir import CONFIG
 from aioseed.transport.token import Secret
 from aioseed.types import FIRST, ActColumns, BeginsState, Episodes, Loan, Policy, StepColumns
 from aioseed.validation import validate
@@ -194,7 +193,7 @@ async def evaluate(
     try:
         await listeners.open(listen or ["ws://127.0.0.1:0"], server.handle, ())
         on_listening(listeners)
-        actors = None if listen else _local_actors(run.config, run.run_dir, listeners, episodes, on_trouble)
+        actors = None if listen else _local_actors(run.config, listeners, episodes, on_trouble)
         stepping = actors.run() if actors is not None else tell_of_nobody(server, on_trouble)
         await _until_done(outcome, watch, stepping)
     finally:
@@ -251,12 +250,12 @@ def _serving(
 
 
 def _local_actors(
-    config: RunConfig, path: Path, listeners: Listeners, episodes: int, on_trouble: Callable[[Trouble], None]
+    config: RunConfig, listeners: Listeners, episodes: int, on_trouble: Callable[[Trouble], None]
 ) -> LocalActors:
     environments = config.actor.groups * config.actor.envs_per_group
     processes = max(1, min(config.actor.processes, episodes // environments))
     fewer = config.model_copy(update={"actor": config.actor.model_copy(update={"processes": processes})})
-    return LocalActors(fewer, path / CONFIG, listeners.urls[0], listeners.token, on_trouble, "evaluate")
+    return LocalActors(fewer, listeners.urls[0], listeners.token, on_trouble, "evaluate")
 
 
 async def tell_of_nobody(server: Server, on_trouble: Callable[[Trouble], None]) -> None:

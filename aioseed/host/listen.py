@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 from collections.abc import Sequence
@@ -22,9 +23,13 @@ from aioseed.transport.keyring import Keyring
 from aioseed.transport.server_tls import ServerTls
 from aioseed.transport.token import Secret
 
+log = logging.getLogger("aioseed.serving.door")
+
 PRIVATE = "private"
 """Directory inside that of a run for a certificate, its key and a token that were made for it."""
 TOKEN = "token"  # noqa: S105 - the name of a file
+KEEP_S = 5.0
+"""Seconds between two looks whether the tokens that were left are still there."""
 
 
 class Listeners:
@@ -56,7 +61,8 @@ class Listeners:
         self._metrics = metrics
         self._listeners: list[Listener] = []
         self._token_files: list[Path] = []
-        self._watch: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()  # held while `_token_files` are written or removed
+        self._watches: list[asyncio.Task[None]] = []
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -84,24 +90,45 @@ class Listeners:
         door = Door(keys, self.token_file, tls, self._config.limits.connections_per_token, self._metrics)
         for url, transport in chosen:
             await self._listen(url, transport, door.guarded(handler), _options(self._config, door, tls))
+        loop = asyncio.get_running_loop()
         if self.token_file is not None or tls is not None:
-            self._watch = asyncio.get_running_loop().create_task(door.watch(), name="aioseed-door")
+            self._watches.append(loop.create_task(door.watch(), name="aioseed-door"))
+        if self._token_files:
+            self._watches.append(loop.create_task(self._keep_tokens(), name="aioseed-tokens"))
 
     async def close(self, grace_s: float = 2.0) -> None:
         """Remove the token files and close every listener. Idempotent."""
         # Before the port is free: whoever takes it next leaves a token file of the same name.
-        paths, self._token_files = self._token_files, []
-        for path in paths:
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(os.unlink, path)
+        async with self._writing:
+            paths, self._token_files = self._token_files, []
+            for path in paths:
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(os.unlink, path)
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             await listener.close(grace_s)
-        watch, self._watch = self._watch, None
-        if watch is not None:
+        watches, self._watches = self._watches, []
+        for watch in watches:
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watch
+
+    async def _keep_tokens(self) -> None:
+        """Leave the tokens again that are lost: systems empty a user's runtime directory at the last logout."""
+        told = False
+        while True:
+            await asyncio.sleep(KEEP_S)
+            async with self._writing:
+                try:
+                    for path in self._token_files:
+                        if not await asyncio.to_thread(path.exists):
+                            await asyncio.to_thread(write_token, path, self.token)
+                            log.info("the token file %s was lost and is there again", path)
+                    told = False
+                except (UsageError, OSError) as error:
+                    if not told:
+                        log.warning("%s; until it can be, actors here do not find the token", error)
+                    told = True
 
     async def _listen(self, url: str, transport: Transport, handler: Handler, options: ListenOptions) -> None:
         in_memory = _scheme(url) == "memory"

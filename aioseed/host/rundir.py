@@ -12,7 +12,7 @@ from aioseed.errors import CheckpointError, RunDirectoryError, UsageError
 from aioseed.host.changes import changes_said
 from aioseed.host.config import RunConfig
 from aioseed.host.options import resolved
-from aioseed.training.rundir import CONFIG, GENERATION, LOCK, RunDirectory
+from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, LOCK, RunDirectory
 from aioseed.training.store import Checkpoint, CheckpointStore
 
 Resume = Literal["never", "auto", "require"]
@@ -26,7 +26,7 @@ class OpenedRun(NamedTuple):
     store: CheckpointStore
     generation: int
     restored: Checkpoint | None
-    config_before: str | None  # the configuration that it held; None if it held no run
+    config_before: str | None  # the configuration that it held; None if it held none
     made: tuple[Path, ...]  # folders that were not there before, the outermost first
     config: RunConfig  # of this start, with the defaults of its plug-ins
     changes: str  # what is configured otherwise than before, in a sentence; empty for a run that begins
@@ -66,14 +66,14 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
     """
     if resume not in _WAYS:
         raise UsageError(f"resume is {resume!r}: expected {', '.join(map(repr, _WAYS[:-1]))} or {_WAYS[-1]!r}")
-    if resume == "require" and not (path / CONFIG).exists():
+    if resume == "require" and not _holds_run(path):
         raise CheckpointError(f"{path} holds no run to resume", path=str(path))
     said = resolved(config, lambda error: None)  # what cannot be imported stops the run when it is built
     made = _missing_folders(path)
     directory = RunDirectory.open(path)
     try:
         config_before = _text(directory.config)
-        if resume == "never" and config_before is not None:
+        if resume == "never" and _holds_run(path):
             raise CheckpointError(
                 f"{path} holds a run already: go on with --resume {path}, or name another --run-dir", path=str(path)
             )
@@ -122,7 +122,13 @@ def _text(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise RunDirectoryError(f"{path} cannot be read: {error}", path=str(path)) from error
+        message = f"{path} cannot be read: {error}; if it is damaged, remove it: it is written anew"
+        raise RunDirectoryError(message, path=str(path)) from error
+
+
+def _holds_run(path: Path) -> bool:
+    """Say whether a run was begun in `path`: its configuration may be lost, and its checkpoints on a lost disk."""
+    return any(os.path.lexists(path / name) for name in (CONFIG, CHECKPOINTS))
 
 
 def _missing_folders(path: Path) -> tuple[Path, ...]:

@@ -23,7 +23,7 @@ from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Finished
 from aioseed.host.options import resolved
 from aioseed.lookup import did_you_mean
-from aioseed.suites import SuiteTask
+from aioseed.suites import Suite, SuiteTask
 from aioseed.training.files import Files
 
 PLAN = "suite.json"
@@ -70,7 +70,8 @@ def plan_suite(name: str, preset: str, overrides: Sequence[str], folder: Path, o
         only: Names of the tasks to run; all of them if empty.
 
     Raises:
-        UsageError: No task has such a name, the runs would never end, or `folder` holds another plan.
+        UsageError: No task has such a name, two would run in one folder, the runs would never end, or `folder` holds
+            another plan.
         PluginError: There is no such suite, or a plug-in that a task names is not there.
         ConfigError: The preset or an override is wrong, an option of a plug-in included.
         RunDirectoryError: `folder` cannot be read.
@@ -80,6 +81,7 @@ def plan_suite(name: str, preset: str, overrides: Sequence[str], folder: Path, o
     for wanted in only:
         if wanted not in names:
             raise UsageError(f'the suite {suite.name} has no task "{wanted}"{did_you_mean(wanted, names)}')
+    _check_folders(suite)
     before = read_plan(folder)
     # How long runs take is no part of the plan: a suite that was stopped may go on with more steps.
     kept = [override for override in overrides if not override.startswith("training.total_steps=")]
@@ -108,6 +110,19 @@ def folder_name(task: str) -> str:
     return re.sub(r"[^\w.-]+", "-", task).lstrip(".-") or "task"
 
 
+def _check_folders(suite: Suite) -> None:
+    """Refuse a suite of which one task would count as finished by the run of another."""
+    taken: dict[str, str] = {}
+    for task in suite.tasks:
+        folder = folder_name(task.name).casefold()  # some systems know no case
+        if (first := taken.get(folder)) is not None:
+            raise UsageError(
+                f'the runs of the tasks "{first}" and "{task.name}" of the suite {suite.name} would lie in one folder: '
+                "rename one of them"
+            )
+        taken[folder] = task.name
+
+
 def save_plan(plan: SuitePlan) -> None:
     """Write which suite the folder is for.
 
@@ -132,10 +147,13 @@ def read_plan(folder: Path) -> dict[str, object] | None:
         plan = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}", path=str(path)) from error
+    except ValueError:
+        plan = None
     if not isinstance(plan, dict):
-        raise RunDirectoryError(f"{path} is damaged: it holds no plan of a suite", path=str(path))
+        message = f"{path} is damaged: it holds no plan of a suite; remove it, and run the suite again as before"
+        raise RunDirectoryError(message, path=str(path))
     return plan
 
 
@@ -167,12 +185,18 @@ async def run_suite(
         try:
             end = await run(planned, stop)
         except AioseedError as error:
-            failed[planned.task.name] = error
+            failed[planned.task.name] = _bare(error)
             continue
         if end.reason != "stopped":
             await asyncio.to_thread(_note_end, planned, end)
             finished.append(planned.task.name)
     return SuiteOutcome(tuple(finished), failed, stop.is_set())
+
+
+def _bare(error: AioseedError) -> AioseedError:
+    """Return the error without its traceback, which holds the run that failed, and all of its memory."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _note_end(planned: PlannedTask, end: Finished) -> None:

@@ -72,7 +72,7 @@ async def _actors(
         except* AioseedError as errors:
             raise errors.exceptions[0] from None
     else:
-        await LocalActors(config, learner.run_dir / "config.json", learner.urls[0], learner.token, on_event).run()
+        await LocalActors(config, learner.urls[0], learner.token, on_event).run()
 
 
 async def _actor_in_process(config: RunConfig, learner: Learner, memory: MemoryTransport, index: int) -> None:

@@ -128,7 +128,8 @@ def _normalize(epsilon: float, clip: float, leaf: ArraySpec) -> Transform:
 def with_rows(moments: Moments, numbers: jax.Array, fresh: jax.Array) -> Moments:
     """Return the moments of the rows before and these together (Chan, Golub and LeVeque 1983, equation 2.1).
 
-    Mean and variance are kept instead of sums, which would outgrow float32.
+    Mean and variance are kept instead of sums, which would outgrow float32. Both move by a share of what they differ:
+    after billions of rows that rounds to nothing, where a product with 1 - share would shrink them at every step.
 
     Args:
         moments: Of the rows before.
@@ -143,10 +144,11 @@ def with_rows(moments: Moments, numbers: jax.Array, fresh: jax.Array) -> Moments
     total = jnp.maximum(moments.rows + added, 1.0)
     share = added / total
     apart = mean - moments.mean
+    before = jnp.where(share < 1, moments.variance, variance)  # exact where these are the first rows
     return Moments(
         moments.rows + added,
         moments.mean + share * apart,
-        (1 - share) * moments.variance + share * variance + share * (1 - share) * jnp.square(apart),
+        before + share * (variance - before + (1 - share) * jnp.square(apart)),
     )
 
 

@@ -74,8 +74,11 @@ class TensorBoardSink:
             self._file = None
 
     def _new_file(self, now_s: float) -> FileIO:
+        """Begin a file. TensorBoard reads them in the order of their names, whatever the clock was set back to."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{now_s:.0f}.{socket.gethostname()}.{os.getpid()}"
+        moments = (path.name.split(".")[3] for path in self._directory.glob("events.out.tfevents.*"))
+        later_s = 1 + max((int(moment) for moment in moments if moment.isdecimal()), default=-1)
+        name = f"events.out.tfevents.{max(int(now_s), later_s):010d}.{socket.gethostname()}.{os.getpid()}"
         return (self._directory / name).open("xb", buffering=0)
 
     def _record(self, data: bytes) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
@@ -38,6 +39,7 @@ ARRAYS_LIMIT_BYTES = 2**38
 STATE_LIMIT_BYTES = 2**28
 """Far more than anything that is saved; a checkpoint from elsewhere must not ask for more."""
 
+_LOOKS = 5  # times that a reader looks for what came in the place of checkpoints that went while they were read
 _LIMITS_BYTES = {ARRAYS: ARRAYS_LIMIT_BYTES, STATE: STATE_LIMIT_BYTES}
 _SEGMENT = re.compile(r"replay-\d+-\d+\.safetensors", re.ASCII)
 _NAME = re.compile(r"\d{12,}(\.\d+)?", re.ASCII)
@@ -169,19 +171,36 @@ class CheckpointStore:
         Later generations count as newer, then later steps. Those that do not verify are skipped with a warning.
 
         Raises:
-            CheckpointError: There are checkpoints, but none is sound.
+            CheckpointError: There are checkpoints, but none is sound, or none lasts until it is read; or their
+                directory cannot be listed.
         """
-        found = 0
-        for path in self._newest_first():
-            found += 1
-            try:
-                return self._read(path)
-            except (OSError, Unsound) as error:
-                _log.warning("checkpoint %s is skipped: %s", path, error)
-        if found:
-            message = f"none of the {found} checkpoints in {self._directory} is sound"
-            raise CheckpointError(message, path=str(self._directory))
-        return None
+        for _ in range(_LOOKS):
+            unsound, vanished = 0, False
+            for path in self._listed():
+                try:
+                    return self._read(path)
+                except (OSError, Unsound) as error:
+                    if not path.exists():
+                        vanished = True  # its owner goes on saving, and has removed it since
+                        continue
+                    unsound += 1
+                    _log.warning("checkpoint %s is skipped: %s", path, error)
+            if vanished:
+                continue
+            if unsound:
+                message = f"none of the {unsound} checkpoints in {self._directory} is sound"
+                raise CheckpointError(message, path=str(self._directory))
+            return None
+        message = f"the checkpoints in {self._directory} are removed faster than they can be read: keep more of them"
+        raise CheckpointError(f"{message}, training.checkpoint.keep=20", path=str(self._directory))
+
+    def _listed(self) -> list[Path]:
+        try:
+            return self._newest_first()
+        except OSError as error:
+            reason = error.strerror or error
+            message = f"{self._directory} cannot be listed: {reason}; is it yours, and is its disk there?"
+            raise CheckpointError(message, path=str(self._directory)) from error
 
     def at(self, name: str) -> Checkpoint:
         """Return the checkpoint in the folder `name`.
@@ -305,7 +324,7 @@ class CheckpointStore:
         """Remove what is older than the newest `keep` that verify."""
         verified = 0
         try:
-            paths = list(self._newest_first())
+            paths = self._newest_first()
         except OSError as error:
             _log.info("no checkpoint is removed: %s", error)
             return
@@ -327,9 +346,10 @@ class CheckpointStore:
         self._files.rename(path, doomed)
         self._files.remove_tree(doomed)
 
-    def _newest_first(self) -> Iterator[Path]:
-        if not self._directory.is_dir():
-            return iter(())
+    def _newest_first(self) -> list[Path]:
+        # A link to a disk that is not mounted is not nothing: whoever began anew would replace what lies there.
+        if not os.path.lexists(self._directory):
+            return []
         paths = [path for path in self._directory.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
         generations = {path: _generation(path) for path in paths}
         # One whose manifest cannot be read takes its place by its step among the newest, so that it is reported.
@@ -339,7 +359,7 @@ class CheckpointStore:
             generation = generations[path]
             return latest if generation is None else generation, *_numbers(path)
 
-        return iter(sorted(paths, key=age, reverse=True))
+        return sorted(paths, key=age, reverse=True)
 
     def _free_path(self, step: int) -> Path:
         """Return a name for a checkpoint of `step` that none has yet: a resumed run may come by the same step again."""

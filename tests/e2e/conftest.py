@@ -172,26 +172,16 @@ def small() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def actors_of() -> Callable[[Path], list[int]]:
-    """Return the process ids of the actors of a run, by the path of its configuration in their words."""
+def actors_of() -> Callable[[Command], list[int]]:
+    """Return the process ids of the actors that a command has started."""
 
-    def find(run_dir: Path) -> list[int]:
-        marks = ("cli.actor", str(run_dir))
-        if not Path("/proc/self/cmdline").exists():
-            listed = subprocess.run(["ps", "-axo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-            lines = [line.split(maxsplit=1) for line in listed.splitlines()]
-            return [int(pid) for pid, words in lines if all(mark in words for mark in marks)]
-        found = (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
-        return [pid for pid in found if all(mark in _words_of(pid) for mark in marks)]
+    def find(command: Command) -> list[int]:
+        listed = subprocess.run(["ps", "-axo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+        processes = [line.split(maxsplit=2) for line in listed.splitlines()]
+        mine = str(command.process.pid)
+        return [int(pid) for pid, parent, *words in processes if parent == mine and "cli.actor" in "".join(words)]
 
     return find
-
-
-def _words_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -22,7 +23,7 @@ def training(start, small, tmp_path):
 def test_ctrl_c_saves_and_ends_with_0_and_the_run_goes_on_later(
     training, start, small, tmp_path, actors_of, wait_until_gone
 ):
-    actors = actors_of(tmp_path / "run")
+    actors = actors_of(training)
     assert len(actors) == 2
     training.signal(signal.SIGINT)
     assert training.ends() == 0, training.text
@@ -34,10 +35,8 @@ def test_ctrl_c_saves_and_ends_with_0_and_the_run_goes_on_later(
     assert again.succeeds()["trained_steps"] > 1
 
 
-def test_a_second_ctrl_c_ends_at_once_with_130_and_takes_the_actors_along(
-    training, tmp_path, actors_of, wait_until_gone
-):
-    actors = actors_of(tmp_path / "run")
+def test_a_second_ctrl_c_ends_at_once_with_130_and_takes_the_actors_along(training, actors_of, wait_until_gone):
+    actors = actors_of(training)
     assert len(actors) == 2
     training.signal(signal.SIGINT)
     training.says("press Ctrl-C again")
@@ -47,13 +46,28 @@ def test_a_second_ctrl_c_ends_at_once_with_130_and_takes_the_actors_along(
         wait_until_gone(actor)
 
 
-def test_actors_end_by_their_lifeline_when_the_command_is_killed(training, tmp_path, actors_of, wait_until_gone):
-    actors = actors_of(tmp_path / "run")
+def test_actors_end_by_their_lifeline_when_the_command_is_killed(training, actors_of, wait_until_gone):
+    actors = actors_of(training)
     assert len(actors) == 2
     training.signal(signal.SIGKILL)
     training.process.wait()
     for actor in actors:
         wait_until_gone(actor)
+
+
+def test_an_actor_that_dies_is_started_again_where_the_run_directory_was_moved(training, tmp_path, actors_of):
+    """What it is told must not lie in the directory: its name may even lead to another run by now."""
+    away = (tmp_path / "run").rename(tmp_path / "away")
+    os.kill(actors_of(training)[0], signal.SIGKILL)
+    training.says("is started again")
+    training.says("dropped .* lease_ended")
+    deadline_s = time.monotonic() + 60.0
+    while (away / "learner.log").read_text().count("joined run run") < 3:
+        assert training.process.poll() is None and time.monotonic() < deadline_s, training.text
+        time.sleep(0.05)
+    away.rename(tmp_path / "run")
+    training.signal(signal.SIGINT)
+    assert training.ends() == 0, training.text
 
 
 def test_sigterm_during_the_start_ends_with_0_and_leaves_nothing_behind(start, small, tmp_path):

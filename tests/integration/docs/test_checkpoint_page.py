@@ -77,6 +77,7 @@ def test_an_older_checkpoint_is_chosen_by_its_folder(run_dir: Path, tmp_path: Pa
     copy = tmp_path / older.name
     shutil.copytree(older, copy)
     assert load_policy(copy).version == int(older.name)
+    assert asyncio.run(evaluate(copy, episodes=2)).policy_version == int(older.name)
 
 
 def test_what_is_no_checkpoint_is_said(run_dir: Path, tmp_path: Path) -> None:

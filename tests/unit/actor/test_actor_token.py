@@ -62,6 +62,18 @@ def test_what_is_written_is_read_and_replaces_what_was_there() -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_token_is_on_the_disk_before_it_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced, real = token_path("ws://127.0.0.1:8700"), [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_size, path.exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_token(path, Secret("secret"))
+    assert synced == [(len("secret\n"), False)]
+
+
 @posix_only
 def test_only_the_user_can_read_the_file_whatever_the_umask() -> None:
     path = token_path("ws://127.0.0.1:8700")

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,40 @@ def test_an_environment_by_name_is_judged_by_its_specs_alone(calls: list[dict[st
     [call] = calls
     assert call["make_env"].name == "CartPole-v1" and call["make_env"].options == {"vectorized": True}
     assert (call["environments"], call["groups"], call["role"], call["task"]) == (16, 2, "evaluate", None)
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], object]]:
+    """Let the command read what the test says from its standard input."""
+    reading, writing = os.pipe()
+    real = os.read
+    monkeypatch.setattr(actor.os, "read", lambda number, count: real(reading if number == 0 else number, count))
+
+    def write(said: bytes) -> None:
+        os.write(writing, said)
+        os.close(writing)
+
+    yield write
+    os.close(reading)
+
+
+def test_a_program_that_starts_actors_says_the_configuration_on_standard_input(
+    calls: list[dict[str, Any]], say: Callable[[bytes], object]
+) -> None:
+    say(b'{"environment": {"name": "CartPole-v1"}, "actor": {"envs_per_group": 8}}\nand the lifeline')
+    assert actor.main([URL, "--preset", "-"]) == 0
+    [call] = calls
+    assert call["task"].name == call["make_env"].name == "CartPole-v1" and call["environments"] == 16
+
+
+@pytest.mark.parametrize("said", [b"", b'{"environment":', b"[1]\n", b'{"environment": {"nome": 1}}\n'])
+def test_what_is_no_configuration_on_standard_input_is_said(
+    calls: list[dict[str, Any]], say: Callable[[bytes], object], said: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say(said)
+    assert actor.main([URL, "--preset", "-"]) == 2
+    told = capsys.readouterr().err
+    assert ("the first line of standard input is no configuration" in told) != ("nome" in told) and not calls
 
 
 def test_a_preset_brings_its_task_and_its_sizes(calls: list[dict[str, Any]]) -> None:

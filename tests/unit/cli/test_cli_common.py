@@ -117,6 +117,24 @@ def test_the_log_waits_for_the_run_directory_and_has_everything(log, tmp_path):
     ]
 
 
+def test_a_log_that_cannot_be_opened_costs_its_lines_until_it_can_and_not_the_run(log, shown, tmp_path):
+    path = tmp_path / "learner.log"
+    path.mkdir()
+    log.write_to(path)
+    logging.getLogger("aioseed.learner").info("again")
+    assert shown == [f"the log {path} cannot be written: Is a directory"]
+    path.rmdir()
+    logging.getLogger("aioseed.learner").info("after")
+    assert path.read_text().endswith("INFO aioseed.learner: after\n")
+
+
+def test_a_log_is_there_before_its_first_line_so_that_it_moves_with_its_directory(log, tmp_path):
+    log.write_to(tmp_path / "learner.log")
+    (tmp_path / "learner.log").rename(tmp_path / "moved.log")
+    logging.getLogger("aioseed.learner").info("after")
+    assert (tmp_path / "moved.log").read_text().endswith("INFO aioseed.learner: after\n")
+
+
 def test_a_path_that_is_not_utf8_is_spelt_out_in_the_log(tmp_path, capsys):
     file = common._LogFile(tmp_path / "learner.log", print)
     file.handle(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aioseed.errors import EnvironmentFailed, RefusedError, UsageError
+from aioseed.host import actors as host_actors
 from aioseed.host.actors import MAX_RESTARTS, LocalActors
 from aioseed.host.config import RunConfig
 from aioseed.transport.token import Secret
@@ -48,7 +49,7 @@ def troubles() -> list[str]:
 def actors(small: Callable[..., RunConfig], troubles: list[str]) -> Callable[..., Scripted]:
     def make(script: str, processes: int = 1) -> Scripted:
         config = small(f"actor.processes={processes}")
-        made = Scripted(config, Path("config.json"), "ws://x:1", "", lambda trouble: troubles.append(trouble.message))
+        made = Scripted(config, "ws://x:1", "", lambda trouble: troubles.append(trouble.message))
         made.script = script
         return made
 
@@ -68,8 +69,7 @@ async def test_a_file_where_the_command_is_started_stands_in_for_no_module_of_it
     for name in ("aioseed", "numpy", "random"):
         Path(f"{name}.py").write_text("raise RuntimeError('somebody else\\'s file')")
     config = small("actor.processes=1", "actor.wait_s=0")
-    Path("config.json").write_text(config.model_dump_json())
-    made = LocalActors(config, Path("config.json"), "ws://127.0.0.1:1", Secret("x" * 32), lambda trouble: None)
+    made = LocalActors(config, "ws://127.0.0.1:1", Secret("x" * 32), lambda trouble: None)
     with pytest.raises(EnvironmentFailed, match="nobody answers"):
         await made.run()
 
@@ -144,6 +144,27 @@ async def test_cancelling_ends_all_by_their_lifeline(actors: Callable[..., Scrip
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert made.process_ids == ()
+
+
+async def test_one_that_never_reads_what_it_is_told_is_ended_too(
+    actors: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, loop, started = actors("import time; time.sleep(60)"), asyncio.get_running_loop(), asyncio.Event()
+    tell = host_actors._tell
+
+    def noted(child: subprocess.Popen[bytes], said: bytes) -> None:
+        loop.call_soon_threadsafe(loop.call_later, 0.2, started.set)  # by then the pipe is full
+        tell(child, b"x" * 2**20)
+
+    monkeypatch.setattr(host_actors, "_STOP_S", 0.1)
+    monkeypatch.setattr(host_actors, "_tell", noted)
+    task = asyncio.create_task(made.run())
+    await started.wait()
+    task.cancel()
+    async with asyncio.timeout(30):
+        with pytest.raises(asyncio.CancelledError):
+            await task
     assert made.process_ids == ()
 
 

@@ -188,6 +188,11 @@ def test_other_libraries_than_those_that_wrote_it_are_noted(run_dir, monkeypatch
     assert "was written with jax " in notes_in(run_dir)
 
 
+def test_a_run_without_its_configuration_can_go_on(run_dir):
+    (run_dir / "config.json").unlink()
+    assert trouble_in(run_dir) == ["config.json: is missing"]
+
+
 def test_an_empty_directory_is_no_run(tmp_path):
     assert [sentence.split(":")[0] for sentence in trouble_in(tmp_path)] == ["config.json"]
     assert "no save was completed yet" in notes_in(tmp_path)

@@ -89,6 +89,29 @@ async def test_closing_takes_the_token_away_and_is_idempotent(listeners):
     assert not path.exists() and listeners.urls == ()
 
 
+async def test_a_token_that_was_removed_meanwhile_is_left_again(listeners, monkeypatch, runtime_directory, caplog):
+    """Systems empty a user's runtime directory at the last logout; a learner may live for weeks after it."""
+    monkeypatch.setattr("aioseed.host.listen.KEEP_S", 0.001)
+    await listeners.open([LOCAL], handle, ())
+    path = token_path(listeners.urls[0])
+
+    async def until(so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not so():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+    path.unlink()
+    path.parent.rmdir()
+    runtime_directory.rmdir()
+    runtime_directory.touch()
+    await until(lambda: "do not find the token" in caplog.text)
+    runtime_directory.unlink()
+    await until(path.exists)
+    assert await asyncio.to_thread(read_token, path) == listeners.token
+    await listeners.close(0.1)
+    assert not path.exists() and caplog.text.count("do not find the token") == 1
+
+
 async def test_a_token_file_is_gone_before_another_learner_can_take_the_port_and_leave_its_own(made):
     class Successor(MemoryTransport):
         """Let the next learner in while a listener that has freed its port waits for its sessions."""

@@ -66,6 +66,15 @@ def test_a_saved_run_goes_on_with_the_next_generation(opened, resume):
     assert run.generation == 2 and run.restored.manifest.step == 7
 
 
+def test_a_run_whose_configuration_is_lost_goes_on_if_asked_and_is_not_taken_for_none(opened, tmp_path):
+    opened("never", "seed=5", save=7).directory.close()
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="holds a run already: go on with --resume"):
+        opened("never")
+    assert opened("require", "seed=6").restored.manifest.step == 7
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 6
+
+
 @pytest.mark.parametrize("resume", ["Never", True, None])
 def test_a_way_to_open_that_is_misspelt_opens_nothing(opened, tmp_path, resume):
     opened("never", "seed=5", save=7).directory.close()
@@ -118,7 +127,7 @@ def test_an_attempt_that_fails_lets_go_of_the_directory(opened):
 def test_a_configuration_that_cannot_be_read_is_an_error_of_the_directory(opened, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").mkdir()
-    with pytest.raises(RunDirectoryError, match=r"config\.json cannot be read"):
+    with pytest.raises(RunDirectoryError, match=r"config\.json cannot be read: .*; if it is damaged, remove it"):
         opened("auto")
 
 

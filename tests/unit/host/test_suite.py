@@ -22,6 +22,8 @@ SUITE = """
         "run/return_mean",
         capped=False,
     )
+    alike = letters._replace(tasks=(SuiteTask("a b", (), 0.0, 10.0), SuiteTask("A/B", (), 0.0, 10.0)))
+    twice = letters._replace(tasks=letters.tasks[:1] * 2)
     not_a_suite = 3
 """
 ENDED = Finished("total_steps", 9, 9, 0, {}, 0, 0, 0, 1.0, 1.0, 1.0, 1.0, "", "")
@@ -80,6 +82,8 @@ def test_single_tasks_may_be_picked(plan):
         (("agent.discont=1",), "letters_suite:letters", ConfigError, r"agent\.discont is not a known key"),
         (("transport.name=pigeon",), "letters_suite:letters", PluginError, 'there is no transport "pigeon"'),
         ((), "letters_suite:not_a_suite", PluginError, "is a int, not a Suite"),
+        ((), "letters_suite:alike", UsageError, 'the tasks "a b" and "A/B" .* in one folder: rename one of them'),
+        ((), "letters_suite:twice", UsageError, "in one folder"),
         ((), "leters", PluginError, 'there is no suite "leters"'),
     ],
 )
@@ -99,9 +103,10 @@ def test_a_folder_holds_the_results_of_one_plan(plan, tmp_path):
         "preset": "cartpole",
         "overrides": ["seed=1"],
     }
-    (tmp_path / "runs" / PLAN).write_text("{")
-    with pytest.raises(RunDirectoryError, match="cannot be read"):
-        plan("seed=1")
+    for damaged in ("", "{", "[]"):
+        (tmp_path / "runs" / PLAN).write_text(damaged)
+        with pytest.raises(RunDirectoryError, match="damaged: it holds no plan of a suite; remove it, and run"):
+            plan("seed=1")
 
 
 def test_a_plan_is_on_the_disk_before_it_has_its_name(plan, monkeypatch):

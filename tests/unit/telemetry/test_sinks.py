@@ -141,6 +141,18 @@ def test_tensorboard_is_told_where_a_resumed_run_begins_so_that_it_drops_what_wa
     assert [(event.step, event.session_log.status) for event in records] == [(0, 0), (15, 1), (15, 0), (25, 0)]
 
 
+def test_tensorboard_reads_a_resumed_run_last_also_if_the_clock_was_set_back(tmp_path):
+    """It reads files in the order of their names, and drops what came before the step where the last one begins."""
+    pytest.importorskip("tensorboardX")
+    for step, now_s in enumerate((1_700_000_000.7, 1_700_000_000.7, 300.0)):
+        sink = TensorBoardSink(tmp_path, lambda now_s=now_s: now_s)
+        sink.write(step, {"loss": 1.0})
+        sink.close()
+    files = sorted(tmp_path.glob("events.*"))
+    assert [events_in(path.read_bytes())[-1].step for path in files] == [0, 1, 2]
+    assert events_in(files[-1].read_bytes())[-1].wall_time == 300.0
+
+
 def test_tensorboard_without_its_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(PluginError) as caught:

@@ -119,6 +119,41 @@ def test_none_sound_is_an_error_and_not_a_fresh_start(tmp_path):
         store.newest()
 
 
+def test_one_that_its_owner_removes_while_it_is_read_is_read_from_what_came_since(tmp_path, caplog, monkeypatch):
+    """With much replay to verify, reading may take longer than two saves."""
+    owner, reader = CheckpointStore(tmp_path), CheckpointStore(tmp_path)
+    owner.save(snapshot(1), 1)
+    owner.save(snapshot(2), 1)
+    read, saves = reader._read, iter((3, 4))
+
+    def slow(path):
+        for step in saves:
+            owner.save(snapshot(step), 1)
+        return read(path)
+
+    monkeypatch.setattr(reader, "_read", slow)
+    with caplog.at_level(logging.WARNING):
+        assert_is(reader.newest(), snapshot(4))
+    assert not caplog.text
+    saves = iter(range(5, 100))
+    monkeypatch.setattr(
+        reader, "_read", lambda path: [owner.save(snapshot(next(saves)), 1) for _ in "ab"] and read(path)
+    )
+    with pytest.raises(CheckpointError, match=r"removed faster than they can be read: .*checkpoint\.keep=20"):
+        reader.newest()
+
+
+@pytest.mark.parametrize("what", ["a link to a disk that is not mounted", "a file"])
+def test_checkpoints_that_cannot_be_listed_are_an_error_and_not_a_fresh_start(tmp_path, what):
+    directory = tmp_path / "checkpoints"
+    if what == "a file":
+        directory.touch()
+    else:
+        directory.symlink_to(tmp_path / "disk" / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"checkpoints cannot be listed: .*is its disk there\?"):
+        CheckpointStore(directory).newest()
+
+
 def test_a_checkpoint_under_another_name_is_not_sound(tmp_path):
     store = CheckpointStore(tmp_path)
     store.save(snapshot(1), 1)
