@@ -21,6 +21,8 @@ from aioseed.cli.common import (
 from aioseed.cli.interrupts import INTERRUPTED, ends_at_once
 from aioseed.cli.listening import SECURE_SCHEMES, add_listen_arguments, joining_words, transport_overrides
 from aioseed.errors import UsageError
+from aioseed.transport.allocator import keep_large_blocks
+from aioseed.transport.descriptors import raise_limit
 
 if TYPE_CHECKING:
     from aioseed.host.evaluate import Evaluation
@@ -55,6 +57,8 @@ def _evaluate(argv: Sequence[str]) -> int:
         raise UsageError("--episodes must be at least 1")
     overrides = transport_overrides(words)
     token = token_of_environment() if words.token_file is None else None
+    keep_large_blocks()
+    raise_limit()
     # After everything that a user may have mistyped: JAX takes a second to import.
     from aioseed.host.evaluate import evaluate
     from aioseed.host.saved import run_directory_of

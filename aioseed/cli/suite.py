@@ -28,6 +28,8 @@ from aioseed.cli.view import RunView
 from aioseed.errors import AioseedError, RunDirectoryError
 from aioseed.host.events import Event, Finished
 from aioseed.host.suite import PlannedTask, SuiteOutcome, SuitePlan, plan_suite, run_suite, save_plan
+from aioseed.transport.allocator import keep_large_blocks
+from aioseed.transport.descriptors import raise_limit
 
 if TYPE_CHECKING:
     from aioseed.host.suite_report import SuiteReport
@@ -87,6 +89,8 @@ def _run(argv: Sequence[str]) -> int:
     words = parser("run").parse_intermixed_args(argv)
     plan = _planned(words)
     save_plan(plan)
+    keep_large_blocks()
+    raise_limit()
     # After everything that a user may have mistyped: JAX takes a second to import.
     from aioseed.host.train import train
 
