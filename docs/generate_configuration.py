@@ -160,13 +160,20 @@ def _kind(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
         return "keys and values"
     kind = words[schema["type"]]
     if "minimum" in schema and "maximum" in schema:
-        return f"{kind}, {schema['minimum']} to {schema['maximum']}"
+        return f"{kind}, {_bound(schema['minimum'])} to {_bound(schema['maximum'])}"
     bounds = [
-        f"{sign} {'2^63' if schema[key] == 2**63 else schema[key]}"
+        f"{sign} {_bound(schema[key])}"
         for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
         if key in schema
     ]
     return " ".join([kind, ", ".join(bounds)]).strip()
+
+
+def _bound(number: float) -> str:
+    """Return a bound in digits: pydantic takes that of a float as it was written, or as a float."""
+    if number == 2**63:
+        return "2^63"
+    return str(int(number) if number == int(number) else number)
 
 
 def _description(schema: Mapping[str, Any]) -> str:
