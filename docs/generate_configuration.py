@@ -153,6 +153,8 @@ def _kind(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
         return " or ".join(_kind(branch, root) for branch in schema["anyOf"])
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
     words = {"integer": "integer", "number": "number", "boolean": "truth value", "string": "text", "null": "null"}
     if schema.get("type") == "array":
         return f"list of {_kind(schema['items'], root)}"
