@@ -127,6 +127,18 @@ def test_a_checkpoint_under_another_name_is_not_sound(tmp_path):
         store.newest()
 
 
+@pytest.mark.parametrize("names", [["../state.json"], ["state.json", "more.json"], []])
+def test_a_manifest_names_the_files_of_a_checkpoint_and_no_others(tmp_path, caplog, names):
+    path = CheckpointStore(tmp_path).save(snapshot(1), 1) / "MANIFEST.json"
+    manifest = manifests.decode(path.read_bytes())
+    entry = manifest.files["state.json"]
+    files = {"arrays.safetensors": manifest.files["arrays.safetensors"]} | dict.fromkeys(names, entry)
+    path.write_bytes(manifests.encode(manifest._replace(files=files)))
+    with pytest.raises(CheckpointError), caplog.at_level(logging.WARNING):
+        CheckpointStore(tmp_path).newest()
+    assert "its manifest names other files" in caplog.text
+
+
 def test_another_format_is_said_so(tmp_path, caplog):
     store = CheckpointStore(tmp_path)
     path = store.save(snapshot(1), 1) / "MANIFEST.json"
