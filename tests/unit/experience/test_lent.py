@@ -162,3 +162,13 @@ def test_rows_that_were_copied_to_the_grid_begin_the_next_unroll_from_there(play
         assert [unroll for unroll in play.unrolls if unroll[0] == slot] == [
             (slot, [slot] * 6, list(range(begin, begin + 6))) for begin in (0, 4, 8)
         ]
+
+
+def test_what_is_known_of_batches_does_not_grow_with_the_run(play: Play) -> None:
+    counts = []
+    for _ in range(3):
+        for _ in range(40):
+            play.step(0, 1, 2, 3, 4)
+        assert play.store._lent is not None
+        counts.append(len(play.store._lent._columns))
+    assert counts[0] == counts[-1] < 20
