@@ -13,7 +13,7 @@ from aioseed.training.rundir import RunDirectory, owner_of
 
 
 def test_a_new_directory_is_the_owners_alone(tmp_path):
-    with RunDirectory.open(tmp_path / "runs" / "one") as run:
+    with RunDirectory.open(tmp_path / "runs" / "today" / "one") as run:
         assert run.path.stat().st_mode & 0o777 == 0o700
         assert run.checkpoints == run.path / "checkpoints"
 

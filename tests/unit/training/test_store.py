@@ -233,6 +233,25 @@ def test_a_save_whose_sync_failed_is_never_trusted_even_if_it_cannot_be_removed(
     assert names(tmp_path) == ["000000000004", "000000000005"]
 
 
+def test_the_step_of_a_save_that_failed_can_be_saved_again(tmp_path):
+    class Failing(Files):
+        names_on_disk = False
+
+        def sync_directory(self, path):
+            if not self.names_on_disk and path == tmp_path:
+                raise OSError(errno.EIO, "the disk says no")
+            super().sync_directory(path)
+
+    files = Failing()
+    store = CheckpointStore(tmp_path, files=files)
+    with pytest.raises(CheckpointError, match="the disk says no"):
+        store.save(snapshot(1), 1)
+    assert names(tmp_path) == []
+    files.names_on_disk = True
+    store.save(snapshot(1), 1)
+    assert_is(store.newest(), snapshot(1))
+
+
 @pytest.mark.parametrize("name", ["MANIFEST.json", "arrays.safetensors", "state.json", "."])
 def test_links_are_refused_wherever_they_lead(tmp_path, caplog, name):
     store = CheckpointStore(tmp_path / "checkpoints")
