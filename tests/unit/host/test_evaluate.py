@@ -104,6 +104,8 @@ def test_an_episode_of_an_environment_that_is_lost_for_good_goes_to_another(
     dealer.drop(np.array([0]), "lease_ended")
     play(dealer, ((1, TERMINATED, 1),), ((1, FIRST, 0),), ((1, TERMINATED, 5),))
     assert dealer.returns == [2.0, 5.0] and done == [True]
+    play(dealer, ((1, FIRST, 0),), ((1, TERMINATED, 9),))
+    assert dealer.returns == [2.0, 5.0] and done == [True]  # told once
 
 
 def test_rows_are_given_back_as_soon_as_they_are_seen(dealer: EpisodeDealer) -> None:
