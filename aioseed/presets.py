@@ -124,7 +124,7 @@ def _set(data: object, keys: list[str], value: object) -> None:
             elif data.get(key) is None:
                 data[key] = {}
             data = data[key]
-        elif isinstance(data, list) and key.isdigit() and int(key) < len(data):
+        elif isinstance(data, list) and key in map(str, range(len(data))):
             if last:
                 data[int(key)] = value
             data = data[int(key)]

@@ -317,7 +317,7 @@ class CheckpointStore:
         known = self._segments.get(path.name)
         if known is None or known[1] != entry or not (known[0].exists() and known[0].samefile(path)):
             check_file(path, entry)
-        # The newest name is the one to link from: older checkpoints go first.
+        # The name seen last is the one to link from: what is removed is not looked at before.
         self._segments[path.name] = (path, entry)
 
     def _retain(self) -> None:

@@ -114,9 +114,9 @@ def wanted(config, online, target, b: int) -> list[float | None]:
     return found
 
 
-def literal(config, network, held) -> tuple[float, list[float]]:
-    """Return the sum over unrolls and their priorities; `held` are the networks where no gradient flows."""
-    rows, total, priorities = unroll(), 0.0, []
+def literal(config, network, held) -> tuple[dict[str, float], list[float]]:
+    """Return the sums over unrolls and their priorities; `held` are the networks where no gradient flows."""
+    rows, sums, priorities = unroll(), dict.fromkeys(("losses/total", "q/mean", "q/td_error"), 0.0), []
     for b in range(BATCH):
         goals = wanted(
             config,
@@ -126,11 +126,18 @@ def literal(config, network, held) -> tuple[float, list[float]]:
         )
         online = values(config, network, held["online"], b)
         actions = rows.action[BURN_IN:, b]
-        errors = [goal - online[t][actions[t]] for t, goal in enumerate(goals) if goal is not None]
-        total += float(rows.importance[b]) * sum(0.5 * error**2 for error in errors)
+        taken = [online[t][actions[t]] for t, goal in enumerate(goals) if goal is not None]
+        errors = [goal - q for goal, q in zip((goal for goal in goals if goal is not None), taken, strict=True)]
+        sums["losses/total"] += float(rows.importance[b]) * sum(0.5 * error**2 for error in errors)
+        sums["q/mean"] += np.mean([unrescaled(q, config.rescaling_epsilon) for q in taken])
+        sums["q/td_error"] += np.mean(np.abs(errors))
         sizes, share = np.abs(errors), config.priority_max_share
         priorities.append(share * sizes.max() + (1 - share) * sizes.mean())
-    return total, priorities
+    return {
+        **sums,
+        "replay/new_priority": sum(priorities),
+        "replay/importance": float(rows.importance.sum()),
+    }, priorities
 
 
 @pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
@@ -143,12 +150,15 @@ def case(request):
     return config, built, LearnerState(params, {"target": other}), {"online": online, "target": target}
 
 
-def test_the_sum_and_the_priorities_are_those_of_a_literal_computation(case) -> None:
+def test_sums_and_priorities_are_those_of_a_literal_computation(case) -> None:
     config, built, state, held = case
     found = jax.jit(built.loss)(*state, unroll(), KEYS)
-    total, priorities = literal(config, held["online"], held)
+    wanted, priorities = literal(config, held["online"], held)
     assert found.count == BATCH
-    np.testing.assert_allclose(found.total, total, rtol=1e-4)
+    assert found.metrics.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found.metrics[name], value, rtol=1e-4, err_msg=name)
+    assert found.total == found.metrics["losses/total"]
     np.testing.assert_allclose(found.aux["priorities"], priorities, rtol=1e-4)
 
 
@@ -162,5 +172,5 @@ def test_the_gradient_is_that_of_q_of_the_taken_actions_behind_the_burn_in_alone
             shift = np.zeros_like(leaf)
             shift[index] = 1e-5
             up, down = (literal(config, {**online, name: leaf + sign * shift}, held)[0] for sign in (1, -1))
-            slope = (up - down) / 2e-5
+            slope = (up["losses/total"] - down["losses/total"]) / 2e-5
             np.testing.assert_allclose(gradient["network"][name][index], slope, rtol=1e-3, atol=1e-3)

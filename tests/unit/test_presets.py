@@ -167,6 +167,7 @@ def test_a_section_that_holds_itself_is_refused(tmp_path, text):
         ("a..b=3", '"a..b=3" is not of the form'),
         ("a.b.c=3", 'a.b.c cannot be set: a.b is 1 and has no "c"'),
         ("l.7=3", 'l.7 cannot be set: l is a list of 2 and has no "7"'),
+        ("l.²=3", 'l.² cannot be set: l is a list of 2 and has no "²"'),
         ("a=[1", "a is '[1': expected a value in YAML"),
         ("a={b: 1, b: 2}", "a is '{b: 1, b: 2}': expected a value in YAML"),
     ],

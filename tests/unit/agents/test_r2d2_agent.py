@@ -58,6 +58,9 @@ def test_van_der_corput_mirrors_the_bits() -> None:
     found = np.asarray(jax.jit(van_der_corput)(jnp.arange(9, dtype=jnp.uint32)))
     np.testing.assert_array_equal(found, [0, 1 / 2, 1 / 4, 3 / 4, 1 / 8, 5 / 8, 3 / 8, 7 / 8, 1 / 16])
     assert np.all(van_der_corput(jnp.uint32([2**32 - 1, 2**31])) < 1)
+    numbers = np.random.default_rng(0).integers(2**24, size=100, dtype=np.uint32)
+    mirrored = [int(f"{number:032b}"[::-1], 2) / 2**32 for number in numbers.tolist()]
+    np.testing.assert_array_equal(van_der_corput(jnp.asarray(numbers)), mirrored)
 
 
 def test_the_lowest_slots_cover_the_ladder_and_nobody_changes_when_others_come() -> None:

@@ -148,3 +148,27 @@ def test_places_that_are_used_again_are_not_taken_for_what_was_there_before(play
     for _ in range(3):
         play.step(4)
     assert play.unrolls[-1] == (4, [4] * 6, [4, 5, 6, 7, 8, 9])
+
+
+def test_rows_that_were_copied_to_the_grid_begin_the_next_unroll_from_there(play: Play) -> None:
+    for steps in (5, 4, 4):
+        for _ in range(steps):
+            play.step(0, 4)
+        for slot in (1, 2, 3):
+            play.step(slot, resident_rows=100)  # so that all before is copied, also the row that two unrolls share
+        assert all(batch.steps.slot[0] != 0 for batch in play.lent)
+    play.step(0, 4)
+    for slot in (0, 4):
+        assert [unroll for unroll in play.unrolls if unroll[0] == slot] == [
+            (slot, [slot] * 6, list(range(begin, begin + 6))) for begin in (0, 4, 8)
+        ]
+
+
+def test_what_is_known_of_batches_does_not_grow_with_the_run(play: Play) -> None:
+    counts = []
+    for _ in range(3):
+        for _ in range(40):
+            play.step(0, 1, 2, 3, 4)
+        assert play.store._lent is not None
+        counts.append(len(play.store._lent._columns))
+    assert counts[0] == counts[-1] < 20

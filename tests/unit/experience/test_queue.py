@@ -111,10 +111,33 @@ def test_every_batch_crosses_between_two_threads_exactly_once(layout):
 
 
 def test_statistics_say_where_the_buffers_are(queue):
-    fill(queue)
-    fill(queue)
+    for _ in range(3):
+        fill(queue)
     queue.take(0.0)
-    assert queue.statistics() == (1, 1, 2, 2, 0, 0.0)
+    assert queue.statistics() == (2, 1, 1, 3, 0, 0.0)  # two wait, one is lent, one is free
+
+
+def test_the_time_for_which_inference_waits_for_a_buffer_is_measured(layout):
+    waits = threading.Event()
+    times_s = iter((5.0, 7.5, 20.0, 21.0))
+
+    def clock() -> float:
+        waits.set()
+        return next(times_s)
+
+    queue = UnrollQueue(layout, batch_unrolls=1, queue_batches=1, clock=clock)
+    for _ in range(3):
+        fill(queue)
+    for _ in range(2):
+        batch = queue.take(0.0)
+        waits.clear()
+        filler = threading.Thread(target=lambda: fill(queue), daemon=True)
+        filler.start()
+        assert waits.wait(10)
+        queue.give_back(batch)
+        filler.join(10)
+    statistics = queue.statistics()
+    assert (statistics.put, statistics.blocked, statistics.blocked_s) == (5, 2, 3.5)
 
 
 def test_what_is_cleared_can_be_filled_again_and_nothing_once_the_queue_is_closed(queue):

@@ -168,6 +168,20 @@ async def test_one_that_never_reads_what_it_is_told_is_ended_too(
     assert made.process_ids == ()
 
 
+async def test_one_that_does_not_heed_its_lifeline_is_ended_by_force(
+    actors: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioseed.host.actors._STOP_S", 0.1)
+    made, loop, started = actors("import time; time.sleep(30)"), asyncio.get_running_loop(), asyncio.Event()
+    made.on_start = lambda: loop.call_soon_threadsafe(started.set)
+    task = asyncio.create_task(made.run())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 20.0)
+    assert made.process_ids == ()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
 async def test_what_a_dead_actor_left_running_is_ended_too(actors: Callable[..., Scripted], tmp_path: Path) -> None:
     """Its child holds the output open, so that waiting for the end of the output would take as long as the child."""

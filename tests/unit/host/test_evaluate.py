@@ -100,6 +100,28 @@ def test_an_episode_of_a_lost_environment_is_dealt_again(dealer: EpisodeDealer, 
     assert dealer.returns == [2.0, 7.0] and done == [True]
 
 
+def test_an_episode_of_an_environment_that_is_lost_for_good_goes_to_another(
+    dealer: EpisodeDealer, done: list[bool]
+) -> None:
+    play(dealer, ((0, FIRST, 0), (1, FIRST, 0)), ((0, 0, 1), (1, 0, 1)))
+    dealer.drop(np.array([0]), "lease_ended")
+    play(dealer, ((1, TERMINATED, 1),), ((1, FIRST, 0),), ((1, TERMINATED, 5),))
+    assert dealer.returns == [2.0, 5.0] and done == [True]
+    play(dealer, ((1, FIRST, 0),), ((1, TERMINATED, 9),))
+    assert dealer.returns == [2.0, 5.0] and done == [True]  # told once
+
+
+def test_rows_are_given_back_as_soon_as_they_are_seen(dealer: EpisodeDealer) -> None:
+    class Lent(CopiedRows):
+        releases = 0
+
+        def release(self) -> None:
+            Lent.releases += 1
+
+    dealer.append(rows((0, FIRST, 0)), NO_ACTS, 1, lambda rows: (), Lent(1))
+    assert Lent.releases == 1
+
+
 def test_an_episode_in_which_an_environment_broke_is_dealt_again(dealer: EpisodeDealer, done: list[bool]) -> None:
     play(dealer, ((0, FIRST, 0),), ((0, 0, 3),), ((0, FIRST, 0),), ((0, TERMINATED, 4),))
     assert dealer.returns == [4.0] and not done

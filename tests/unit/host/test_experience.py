@@ -8,7 +8,7 @@ from itertools import count
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aioseed.agents.r2d2 import R2d2Config
@@ -37,6 +37,7 @@ numbers = st.integers(1, 20)
     before=st.integers(0, 30),
     batches=st.lists(st.integers(0, 9), max_size=9),
 )
+@example(ratio=1.0, insert=1, sample=1, minimum=1, before=1, batches=[0])  # a call is owed before anything comes
 def test_lockstep_waits_for_exactly_the_updates_that_training_makes(
     ratio, insert, sample, minimum, before, batches
 ) -> None:

@@ -75,6 +75,20 @@ def test_a_run_whose_configuration_is_lost_goes_on_if_asked_and_is_not_taken_for
     assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 6
 
 
+def test_no_generation_is_given_twice_where_its_file_is_lost(opened, tmp_path):
+    opened(save=7).directory.close()
+    opened("auto", save=9).directory.close()
+    (tmp_path / "run" / "generation").unlink()
+    assert opened("auto").generation == 3  # the newest checkpoint knows of 2
+
+
+def test_what_an_interrupted_save_left_behind_is_gone_when_the_run_goes_on(opened, tmp_path):
+    opened(save=7).directory.close()
+    (tmp_path / "run" / "checkpoints" / "000000000008.tmp").mkdir()
+    opened("auto")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["000000000007"]
+
+
 @pytest.mark.parametrize("resume", ["Never", True, None])
 def test_a_way_to_open_that_is_misspelt_opens_nothing(opened, tmp_path, resume):
     opened("never", "seed=5", save=7).directory.close()

@@ -50,6 +50,16 @@ def test_normalised_capped_and_summed_up(folder):
     assert report.results[0].curve == ((200, 300), (1.0, 4.5))
 
 
+def test_the_median_and_the_means_are_told_apart(folder):
+    write(folder / "never", [(10, 2.5)])
+    report = read_report(folder)
+    assert [result.normalised for result in report.results] == [0.25, 2.25, None, 0.05]
+    assert "capped mean 43.3 %, mean 85.0 %, median 25.0 %" in as_markdown(report)
+    numbers = as_json(report)
+    found = [numbers[name] for name in ("capped_mean", "mean", "median")]
+    assert found == pytest.approx([1.3 / 3, 0.85, 0.25])
+
+
 def test_the_table_and_the_numbers_say_the_same(folder):
     report = read_report(folder)
     table = as_markdown(report)

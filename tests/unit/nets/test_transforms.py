@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from aioseed.nets.frame_stack import frame_stack
-from aioseed.nets.leaf_transforms import Moments, normalize, scale, unpack_bits
+from aioseed.nets.leaf_transforms import Moments, normalize, scale, tame, unpack_bits
 from aioseed.nets.transforms import Transform, chain
 from aioseed.specs import ArraySpec
 
@@ -164,6 +164,21 @@ def test_a_mark_in_many_rows_of_every_batch_leaves_statistics_finite():
         rows[:, ::10] = 3.4e38
         params = observe(params, ((),), jnp.asarray(rows), no, yes)
     assert np.isfinite(params[0].mean) and np.isfinite(params[0].variance)
+
+
+def test_wild_numbers_are_bounded_about_the_mean_by_the_rows_that_count():
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(5e4, 0.1, (4, 25, 2)).astype(np.float32)
+    numbers[0, 0], numbers[1, 1] = 5e4 + 900, -1e9
+    fresh = rng.random((4, 25)) < 0.8
+    fresh[0, 0] = fresh[1, 1] = True
+    numbers[~fresh] = 1e12
+    moments = Moments(jnp.float32(10), jnp.full(2, 5e4), jnp.float32([100.0, 4.0]))
+    found = np.asarray(tame(moments, jnp.asarray(numbers), jnp.asarray(fresh)))
+    apart = np.abs(numbers[fresh].astype(np.float64) - 5e4)
+    away = 100 * (np.array([10.0, 2.0]) + np.exp(np.log1p(apart).mean(0)))
+    np.testing.assert_allclose(found[fresh], np.clip(numbers[fresh], 5e4 - away, 5e4 + away), rtol=1e-6)
+    assert found[0, 0, 0] == numbers[0, 0, 0] and found[1, 1, 0] < 5e4 - 1000, "one is usual here, the other is wild"
 
 
 @pytest.mark.parametrize("middle", [0.0, 1e6])

@@ -343,12 +343,30 @@ async def test_slots_that_were_revoked_before_the_break_begin_anew(desk):
 
 async def test_a_learner_that_goes_down_keeps_nobody(desk):
     table = await desk()
-    peer = await table.dial()
-    await peer.join(2)
-    await cut(peer)
-    await table.server.drain(run_over=False, reason="enough")
+    away, here = await table.dial(), await table.dial()
+    await away.join(2, actor_id="away")
+    await here.join(3, actor_id="here")
+    await cut(away)
+    drained = asyncio.create_task(table.server.drain(run_over=False, reason="enough"))
+    await here.hears_a(Bye)
+    await cut(here)
+    await drained
     assert table.server.environments == 0
-    assert table.told[-1].reason == "shutdown"
+    assert [(item.slots.tolist(), item.reason) for item in table.told[-2:]] == [
+        ([0, 1], "shutdown"),
+        ([2, 3, 4], "shutdown"),
+    ]
+
+
+async def test_a_suspended_session_that_breaks_off_has_nothing_to_come_back_for(desk):
+    table = await desk(resume_grace_s=20.0)
+    peer = await table.dial()
+    first = await peer.join(2)
+    await asyncio.sleep(40.0)
+    assert table.count("serving/suspended") == 1
+    await cut(peer)
+    assert table.count("serving/parked") == 0
+    assert (await back(table, first))[1].code == "resume_token"
 
 
 async def test_a_herd_that_comes_back_at_once_is_taken_in_one_a_turn(desk):

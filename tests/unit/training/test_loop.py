@@ -276,6 +276,14 @@ def test_time_is_split_into_busy_idle_while_ready_and_waiting(kit):
     assert (spent.busy_s, spent.idle_ready_s, spent.waiting_s) == (20.0, 2.25, 1.25)
 
 
+def test_what_went_by_before_the_loop_ran_is_not_its_waiting(kit):
+    now = [0.0]
+    road = kit.road(kit.config(), [kit.batch(1, 4)], clock=lambda: now[0])
+    now[0] = 100.0  # everything is compiled, and the learner waits for its first actor
+    spent = run(road)
+    assert (spent.busy_s, spent.idle_ready_s, spent.waiting_s) == (0.0, 0.0, 0.0)
+
+
 def test_reports_come_no_closer_than_told(kit):
     road = kit.road(kit.config(), [kit.batch(seed, 4) for seed in range(6)], clock=iter(np.arange(100.0)).__next__)
     road.loop._report_every_s = 6.0

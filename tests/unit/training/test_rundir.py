@@ -9,11 +9,11 @@ import pytest
 
 from aioseed.errors import RunDirectoryError, RunDirectoryInUse
 from aioseed.training.files import Files
-from aioseed.training.rundir import RunDirectory
+from aioseed.training.rundir import RunDirectory, owner_of
 
 
 def test_a_new_directory_is_the_owners_alone(tmp_path):
-    with RunDirectory.open(tmp_path / "runs" / "one") as run:
+    with RunDirectory.open(tmp_path / "runs" / "today" / "one") as run:
         assert run.path.stat().st_mode & 0o777 == 0o700
         assert run.checkpoints == run.path / "checkpoints"
 
@@ -30,6 +30,14 @@ def test_a_directory_can_be_taken_again_once_it_is_given_up(tmp_path):
     first.close()
     first.close()
     RunDirectory.open(tmp_path).close()
+
+
+def test_whoever_looks_for_an_owner_keeps_nobody_out(tmp_path):
+    assert owner_of(tmp_path) is None
+    for _ in range(2):
+        with RunDirectory.open(tmp_path):
+            assert owner_of(tmp_path) == f"process {os.getpid()} on {socket.gethostname()}"
+        assert owner_of(tmp_path) is None
 
 
 def test_a_dead_owner_does_not_hold_it(tmp_path):

@@ -162,6 +162,18 @@ def test_a_checkpoint_under_another_name_is_not_sound(tmp_path):
         store.newest()
 
 
+@pytest.mark.parametrize("names", [["../state.json"], ["state.json", "more.json"], []])
+def test_a_manifest_names_the_files_of_a_checkpoint_and_no_others(tmp_path, caplog, names):
+    path = CheckpointStore(tmp_path).save(snapshot(1), 1) / "MANIFEST.json"
+    manifest = manifests.decode(path.read_bytes())
+    entry = manifest.files["state.json"]
+    files = {"arrays.safetensors": manifest.files["arrays.safetensors"]} | dict.fromkeys(names, entry)
+    path.write_bytes(manifests.encode(manifest._replace(files=files)))
+    with pytest.raises(CheckpointError), caplog.at_level(logging.WARNING):
+        CheckpointStore(tmp_path).newest()
+    assert "its manifest names other files" in caplog.text
+
+
 def test_another_format_is_said_so(tmp_path, caplog):
     store = CheckpointStore(tmp_path)
     path = store.save(snapshot(1), 1) / "MANIFEST.json"
@@ -254,6 +266,25 @@ def test_a_save_whose_sync_failed_is_never_trusted_even_if_it_cannot_be_removed(
     files.removes = True
     store.save(snapshot(5), 1)
     assert names(tmp_path) == ["000000000004", "000000000005"]
+
+
+def test_the_step_of_a_save_that_failed_can_be_saved_again(tmp_path):
+    class Failing(Files):
+        names_on_disk = False
+
+        def sync_directory(self, path):
+            if not self.names_on_disk and path == tmp_path:
+                raise OSError(errno.EIO, "the disk says no")
+            super().sync_directory(path)
+
+    files = Failing()
+    store = CheckpointStore(tmp_path, files=files)
+    with pytest.raises(CheckpointError, match="the disk says no"):
+        store.save(snapshot(1), 1)
+    assert names(tmp_path) == []
+    files.names_on_disk = True
+    store.save(snapshot(1), 1)
+    assert_is(store.newest(), snapshot(1))
 
 
 @pytest.mark.parametrize("name", ["MANIFEST.json", "arrays.safetensors", "state.json", "."])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from aioseed.errors import CheckpointError
 from aioseed.telemetry.counters import Metrics
+from aioseed.training import manifest as manifests
+from aioseed.training import store as store_module
 from aioseed.training.store import CheckpointStore, Snapshot
 from aioseed.training.writer import CheckpointWriter
 
@@ -54,6 +57,22 @@ def test_a_segment_is_written_once_and_shared_by_later_checkpoints(tmp_path: Pat
         newest.segment(pieces[0].name)
 
 
+def test_a_segment_is_read_back_once(tmp_path: Path, pieces: list[Piece], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replay may have many gigabytes."""
+    read: list[str] = []
+    check = store_module.check_file
+
+    def watched(path: Path, entry: manifests.FileEntry) -> None:
+        read.append(path.name)
+        check(path, entry)
+
+    monkeypatch.setattr(store_module, "check_file", watched)
+    store = CheckpointStore(tmp_path / "c", keep=2)
+    for step in (1, 2, 3):
+        store.save(snapshot(step, *pieces[:2]), 1)
+    assert sorted(name for name in read if name.startswith("replay")) == [f"{p.name}.safetensors" for p in pieces[:2]]
+
+
 def test_a_process_that_goes_on_shares_what_it_found(tmp_path: Path, pieces: list[Piece]) -> None:
     CheckpointStore(tmp_path / "c").save(snapshot(1, *pieces[:3]), 1)
     later = CheckpointStore(tmp_path / "c")
@@ -71,6 +90,52 @@ def test_a_checkpoint_with_a_broken_segment_is_passed_over(tmp_path: Path, piece
     harm(path / (pieces[1].name + ".safetensors"))
     newest = CheckpointStore(tmp_path / "c").newest()
     assert newest is not None and newest.manifest.step == 1
+
+
+def test_a_copied_checkpoint_shares_names_with_another_and_is_verified_for_itself(
+    tmp_path: Path, pieces: list[Piece]
+) -> None:
+    store = CheckpointStore(tmp_path / "c")
+    for step in (1, 2):
+        store.save(snapshot(step, pieces[0]), 1)
+    shutil.copytree(tmp_path / "c", tmp_path / "copy")  # which makes two files of the one
+    segment = tmp_path / "copy" / "000000000001" / f"{pieces[0].name}.safetensors"
+    segment.write_bytes(bytes(segment.stat().st_size))
+    newest, older = CheckpointStore(tmp_path / "copy").findings()
+    assert newest.fault == ""
+    assert f"{segment.name} is not what was written" in older.fault
+
+
+def test_a_segment_that_was_verified_is_not_what_another_manifest_says_of_it(
+    tmp_path: Path, pieces: list[Piece]
+) -> None:
+    store = CheckpointStore(tmp_path / "c")
+    first, _ = (store.save(snapshot(step, pieces[0]), 1) for step in (1, 2))
+    manifest = manifests.decode((first / manifests.NAME).read_bytes())
+    name = f"{pieces[0].name}.safetensors"
+    files = {**manifest.files, name: manifest.files["state.json"]}
+    (first / manifests.NAME).write_bytes(manifests.encode(manifest._replace(files=files)))
+    newest, older = CheckpointStore(tmp_path / "c").findings()
+    assert (newest.fault, older.checkpoint) == ("", None)
+    assert name in older.fault
+
+
+def test_a_segment_whose_checkpoint_somebody_removed_is_written_again(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "c")
+    shutil.rmtree(store.save(snapshot(1, Piece(1)), 1))
+    again = Piece(1)
+    store.save(snapshot(2, again), 1)
+    assert again.reads == 1
+    newest = CheckpointStore(tmp_path / "c").newest()
+    assert newest is not None and newest.segment(again.name).keys() == again.arrays.keys()
+
+
+def test_segments_that_are_in_no_checkpoint_any_more_are_forgotten(tmp_path: Path) -> None:
+    """A long run writes hundreds of thousands."""
+    store = CheckpointStore(tmp_path / "c", keep=2)
+    for step in range(1, 6):
+        store.save(snapshot(step, Piece(step)), 1)
+    assert len(store._segments) == 2
 
 
 def test_a_save_that_is_cut_short_leaves_nothing_and_the_next_one_is_whole(tmp_path: Path, pieces: list[Piece]) -> None:
