@@ -22,7 +22,7 @@ from aioseed_grpc.stream import METHOD
 from aioseed_websocket import WebSocketTransport
 
 from aioseed.errors import ChannelClosed, ConnectError
-from aioseed.transport import Channel, DialOptions, Keyring, ListenOptions, Secret, ServerTls, Transport
+from aioseed.transport import Channel, ClientTls, DialOptions, Keyring, ListenOptions, Secret, ServerTls, Transport
 
 pytestmark = pytest.mark.may_block("certificates are made by the test itself")
 
@@ -141,6 +141,21 @@ async def test_so_many_may_wait_at_the_door_and_those_inside_are_not_disturbed(a
             for _, writer in waiting:
                 writer.transport.abort()
             await asyncio.gather(inside.close(), channel.close())
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b""], ids=["no TLS", "hangs up"])
+async def test_a_handshake_that_fails_is_told_and_leaves_its_place_at_the_door(authority, said) -> None:
+    tls = ServerTls(*authority.issue("127.0.0.1"))
+    async with place("wss", tls, max_unauthenticated=1, handshake_timeout_s=30.0) as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+        writer.write(said)
+        writer.write_eof()
+        await dropped(reader, writer)
+        await here.heard_of("tls_failed")
+        options = DialOptions(TOKEN, tls=ClientTls(ca=authority.file), connect_timeout_s=PATIENCE_S)
+        async with await here.transport.dial(here.url, options):
+            assert here.seen == {"tls_failed": 1}
 
 
 async def test_grpc_bounds_all_connections_together() -> None:
