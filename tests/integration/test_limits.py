@@ -158,6 +158,18 @@ async def test_a_handshake_that_fails_is_told_and_leaves_its_place_at_the_door(a
             assert here.seen == {"tls_failed": 1}
 
 
+@pytest.mark.every_loop
+async def test_a_handshake_under_way_does_not_outlive_its_listener(authority) -> None:
+    tls = ServerTls(*authority.issue("127.0.0.1"))
+    async with place("wss", tls, max_unauthenticated=1, handshake_timeout_s=300.0) as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+        writer.write(CLIENT_HELLO)
+        await dropped(*await asyncio.open_connection("127.0.0.1", here.port))
+        await here.heard_of("too_many_connections")
+    async with asyncio.timeout(5.0):
+        await dropped(reader, writer)
+
+
 async def test_grpc_bounds_all_connections_together() -> None:
     async with place("grpc", max_connections=2, max_unauthenticated=2, handshake_timeout_s=30.0) as here:
         idle = [await asyncio.open_connection("127.0.0.1", here.port) for _ in range(12)]
@@ -196,6 +208,18 @@ async def test_a_head_that_is_too_large_is_not_read_to_its_end(head) -> None:
         writer.write(head)
         assert b"101" not in await dropped(reader, writer)
         await here.heard_of("header_too_large")
+
+
+async def test_a_head_that_grows_in_pieces_is_not_read_to_its_end() -> None:
+    async with place("ws", max_header_bytes=4096, handshake_timeout_s=300.0) as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+        writer.write(b"GET / HTTP/1.1\r\n")
+        async with asyncio.timeout(PATIENCE_S):
+            while not here.seen:
+                await asyncio.sleep(0.001)  # so that it is read piece by piece
+                writer.write(b"X-Piece: %s\r\n" % (b"x" * 200))
+        await dropped(reader, writer)
+        assert here.seen == {"header_too_large": 1}
 
 
 async def test_metadata_that_is_too_large_opens_no_call() -> None:

@@ -9,7 +9,7 @@ import socket
 
 import aiohttp
 import pytest
-from aioseed_websocket.gate import NO_DESCRIPTORS_S
+from aioseed_websocket.gate import NO_DESCRIPTORS_S, Gate
 from aioseed_websocket.listener import WebSocketListener
 
 from aioseed.transport import Keyring, ListenOptions
@@ -90,13 +90,34 @@ async def test_connection_that_opens_no_channel_is_cut_after_the_handshake_timeo
         await dropped(reader, writer)
 
 
-async def test_open_channel_has_no_timer_that_could_cut_it(accept: Accept) -> None:
+async def test_open_channel_has_no_timer_that_could_cut_it(accept: Accept, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates: list[Gate] = []
+
+    class Seen(Gate):
+        def open(self) -> bool:
+            gates.append(self)
+            return super().open()
+
+    monkeypatch.setattr("aioseed_websocket.gate.Gate", Seen)
     async with accept() as (listener, accepted), aiohttp.ClientSession() as session:
         async with session.ws_connect(listener.url) as client:
             channel = await accepted.get()
             assert isinstance(listener, WebSocketListener)
             assert not len(listener._doorway)
+            assert [gate._timer.cancelled() for gate in gates] == [True]
             await asyncio.gather(client.close(), channel.close())
+
+
+async def test_who_hangs_up_leaves_its_place_at_the_door_and_nothing_else(accept: Accept) -> None:
+    async with accept(ListenOptions(max_unauthenticated=1, handshake_timeout_s=300.0)) as (listener, accepted):
+        assert isinstance(listener, WebSocketListener)
+        _, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))
+        async with asyncio.timeout(5.0):
+            while not listener._http.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            writer.transport.abort()
+            while listener._http.connections or len(listener._doorway):  # noqa: ASYNC110
+                await asyncio.sleep(0)
 
 
 REQUEST = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
