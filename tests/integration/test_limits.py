@@ -11,7 +11,7 @@ import ssl
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -191,6 +191,27 @@ async def test_a_listener_has_so_many_channels(authority) -> None:
                 await here.transport.dial(here.url, DialOptions(TOKEN))
             assert here.seen == {"too_many_connections": 1}
             await asyncio.gather(near.close(), far.close())
+
+
+@pytest.mark.parametrize("kind", [WebSocketTransport, GrpcTransport])
+async def test_a_channel_that_has_ended_leaves_its_place_to_the_next(kind) -> None:
+    async def until_it_ends(channel: Channel) -> None:
+        with suppress(ChannelClosed):
+            await channel.receive()
+
+    transport = kind()
+    url = f"{transport.schemes[0]}://127.0.0.1:0"
+    listener = await transport.listen(url, until_it_ends, ListenOptions(max_connections=1))
+    try:
+        for _ in range(3):
+            async with asyncio.timeout(5.0):
+                while True:
+                    with suppress(ConnectError):  # the last one may not have gone yet
+                        async with await transport.dial(listener.url, DialOptions()):
+                            break
+                    await asyncio.sleep(0.01)
+    finally:
+        await listener.close()
 
 
 @pytest.mark.parametrize(
