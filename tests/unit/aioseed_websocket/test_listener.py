@@ -109,7 +109,7 @@ async def test_open_channel_has_no_timer_that_could_cut_it(accept: Accept, monke
 
 
 async def test_who_hangs_up_leaves_its_place_at_the_door_and_nothing_else(accept: Accept) -> None:
-    async with accept(ListenOptions(max_unauthenticated=1, handshake_timeout_s=300.0)) as (listener, accepted):
+    async with accept(ListenOptions(max_unauthenticated=1, handshake_timeout_s=300.0)) as (listener, _):
         assert isinstance(listener, WebSocketListener)
         _, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))
         async with asyncio.timeout(5.0):
