@@ -122,6 +122,16 @@ async def test_whoever_is_slow_before_a_channel_is_cut_in_every_phase(authority,
             await here.heard_of("handshake_timeout")
 
 
+async def test_a_connection_that_opens_no_call_is_ended() -> None:
+    async with place("grpc", handshake_timeout_s=0.1) as here:
+        async with grpc.aio.insecure_channel(here.url.removeprefix("grpc://")) as channel:
+            idle = channel.get_state(try_to_connect=True)
+            async with asyncio.timeout(PATIENCE_S):
+                await channel.wait_for_state_change(idle)
+                while (state := channel.get_state()) is not idle:  # again, after it was connected
+                    await channel.wait_for_state_change(state)
+
+
 @pytest.mark.every_loop
 @pytest.mark.parametrize("secure", [False, True])
 async def test_so_many_may_wait_at_the_door_and_those_inside_are_not_disturbed(authority, secure) -> None:
@@ -246,7 +256,7 @@ async def test_a_head_that_grows_in_pieces_is_not_read_to_its_end() -> None:
 async def test_metadata_that_is_too_large_opens_no_call() -> None:
     async with place("grpc", max_header_bytes=4096) as here:
         async with grpc.aio.insecure_channel(here.url.removeprefix("grpc://")) as channel:
-            call = channel.stream_stream(METHOD)(metadata=(("authorization", "Bearer right"), ("x", "y" * 9000)))
+            call = channel.stream_stream(METHOD)(metadata=(("authorization", "Bearer right"), ("x", "y" * 5000)))
             assert await call.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
         assert here.accepted.empty()
 
