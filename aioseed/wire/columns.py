@@ -149,7 +149,6 @@ class StepLayout(ColumnLayout):
         )
         super().__init__(STEP_TYPE, fixed + leaves)
         self.leaves = leaves
-        self.metrics = metrics
 
     def allocate(self, capacity: int, zeros: Allocate = np.zeros) -> StepColumns:
         """Return zeroed columns for `capacity` rows, made by `zeros`."""

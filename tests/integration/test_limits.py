@@ -11,7 +11,7 @@ import ssl
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -22,7 +22,7 @@ from aioseed_grpc.stream import METHOD
 from aioseed_websocket import WebSocketTransport
 
 from aioseed.errors import ChannelClosed, ConnectError
-from aioseed.transport import Channel, DialOptions, Keyring, ListenOptions, Secret, ServerTls, Transport
+from aioseed.transport import Channel, ClientTls, DialOptions, Keyring, ListenOptions, Secret, ServerTls, Transport
 
 pytestmark = pytest.mark.may_block("certificates are made by the test itself")
 
@@ -122,6 +122,16 @@ async def test_whoever_is_slow_before_a_channel_is_cut_in_every_phase(authority,
             await here.heard_of("handshake_timeout")
 
 
+async def test_a_connection_that_opens_no_call_is_ended() -> None:
+    async with place("grpc", handshake_timeout_s=0.1) as here:
+        async with grpc.aio.insecure_channel(here.url.removeprefix("grpc://")) as channel:
+            idle = channel.get_state(try_to_connect=True)
+            async with asyncio.timeout(PATIENCE_S):
+                await channel.wait_for_state_change(idle)
+                while (state := channel.get_state()) is not idle:  # again, after it was connected
+                    await channel.wait_for_state_change(state)
+
+
 @pytest.mark.every_loop
 @pytest.mark.parametrize("secure", [False, True])
 async def test_so_many_may_wait_at_the_door_and_those_inside_are_not_disturbed(authority, secure) -> None:
@@ -141,6 +151,33 @@ async def test_so_many_may_wait_at_the_door_and_those_inside_are_not_disturbed(a
             for _, writer in waiting:
                 writer.transport.abort()
             await asyncio.gather(inside.close(), channel.close())
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b""], ids=["no TLS", "hangs up"])
+async def test_a_handshake_that_fails_is_told_and_leaves_its_place_at_the_door(authority, said) -> None:
+    tls = ServerTls(*authority.issue("127.0.0.1"))
+    async with place("wss", tls, max_unauthenticated=1, handshake_timeout_s=30.0) as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+        writer.write(said)
+        writer.write_eof()
+        await dropped(reader, writer)
+        await here.heard_of("tls_failed")
+        options = DialOptions(TOKEN, tls=ClientTls(ca=authority.file), connect_timeout_s=PATIENCE_S)
+        async with await here.transport.dial(here.url, options):
+            assert here.seen == {"tls_failed": 1}
+
+
+@pytest.mark.every_loop
+async def test_a_handshake_under_way_does_not_outlive_its_listener(authority) -> None:
+    tls = ServerTls(*authority.issue("127.0.0.1"))
+    async with place("wss", tls, max_unauthenticated=1, handshake_timeout_s=300.0) as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+        writer.write(CLIENT_HELLO)
+        await dropped(*await asyncio.open_connection("127.0.0.1", here.port))
+        await here.heard_of("too_many_connections")
+    async with asyncio.timeout(5.0):
+        await dropped(reader, writer)
 
 
 async def test_grpc_bounds_all_connections_together() -> None:
@@ -166,6 +203,27 @@ async def test_a_listener_has_so_many_channels(authority) -> None:
             await asyncio.gather(near.close(), far.close())
 
 
+@pytest.mark.parametrize("kind", [WebSocketTransport, GrpcTransport])
+async def test_a_channel_that_has_ended_leaves_its_place_to_the_next(kind) -> None:
+    async def until_it_ends(channel: Channel) -> None:
+        with suppress(ChannelClosed):
+            await channel.receive()
+
+    transport = kind()
+    url = f"{transport.schemes[0]}://127.0.0.1:0"
+    listener = await transport.listen(url, until_it_ends, ListenOptions(max_connections=1))
+    try:
+        for _ in range(3):
+            async with asyncio.timeout(5.0):
+                while True:
+                    with suppress(ConnectError):  # the last one may not have gone yet
+                        async with await transport.dial(listener.url, DialOptions()):
+                            break
+                    await asyncio.sleep(0.01)
+    finally:
+        await listener.close()
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -183,10 +241,22 @@ async def test_a_head_that_is_too_large_is_not_read_to_its_end(head) -> None:
         await here.heard_of("header_too_large")
 
 
+async def test_a_head_that_grows_in_pieces_is_not_read_to_its_end() -> None:
+    async with place("ws", max_header_bytes=4096, handshake_timeout_s=300.0) as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+        writer.write(b"GET / HTTP/1.1\r\n")
+        async with asyncio.timeout(PATIENCE_S):
+            while not here.seen:
+                await asyncio.sleep(0.001)  # so that it is read piece by piece
+                writer.write(b"X-Piece: %s\r\n" % (b"x" * 200))
+        await dropped(reader, writer)
+        assert here.seen == {"header_too_large": 1}
+
+
 async def test_metadata_that_is_too_large_opens_no_call() -> None:
     async with place("grpc", max_header_bytes=4096) as here:
         async with grpc.aio.insecure_channel(here.url.removeprefix("grpc://")) as channel:
-            call = channel.stream_stream(METHOD)(metadata=(("authorization", "Bearer right"), ("x", "y" * 9000)))
+            call = channel.stream_stream(METHOD)(metadata=(("authorization", "Bearer right"), ("x", "y" * 5000)))
             assert await call.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
         assert here.accepted.empty()
 

@@ -44,6 +44,7 @@ class Doorway:
             finally:
                 loop.remove_reader(listening)
             readable.clear()
+            # One for each turn of the loop: others want theirs.
             await self._accept_one(listening)
 
     async def _accept_one(self, listening: socket.socket) -> None:
@@ -67,8 +68,6 @@ class Doorway:
         else:
             inner = self._make()
             self._gates[inner] = Gate(self, inner, connection, peer)
-        # The next may be there already, and others want their turn.
-        await asyncio.sleep(0)
 
     async def connect(self, gate: Gate, connection: socket.socket, peer: str) -> None:
         """Hand a connection to its gate, after the TLS handshake where there is one."""

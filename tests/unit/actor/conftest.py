@@ -158,6 +158,7 @@ class Held:
         self._entered, self._let_go = threading.Event(), threading.Event()
 
     def __call__(self) -> None:
+        self.thread = threading.current_thread()
         self._entered.set()
         self._let_go.wait(10)
         if self._error is not None:

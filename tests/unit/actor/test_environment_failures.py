@@ -144,6 +144,26 @@ async def test_environments_that_fail_while_they_close_are_told(stage: Any) -> N
     )
 
 
+async def test_environments_that_do_not_close_are_left_behind_and_told(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioseed.actor.run.CLOSE_S", 0.05)
+    await stage.listen()
+    held = stage.hold_steps()
+    task = stage.start(1, step_deadline_s=0.2)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    peer.act(await peer.step(), [0])
+    try:
+        async with asyncio.timeout(5.0):
+            with pytest.raises(EnvironmentFailed, match="hung"):
+                await task
+    finally:
+        held.let_go()
+    assert stage.events[-1].message == "the environments of group 0 did not close and are left behind"
+    await asyncio.to_thread(held.thread.join, 10)
+
+
 async def test_whatever_else_goes_wrong_ends_the_actor_with_it(stage: Any) -> None:
     class Full(list[Any]):
         def append(self, event: Any) -> None:

@@ -301,3 +301,24 @@ async def test_a_bye_that_crossed_a_step_is_heard_though_nothing_can_be_sent_any
     await peer.cut()
     assert (await task).sessions == 1
     assert stage.kinds() == ["welcomed", "over"]
+
+
+async def test_a_channel_that_does_not_close_is_not_waited_for(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lingering(SlowEars):
+        async def close(self, reason: str = "") -> None:
+            await asyncio.Event().wait()
+
+    class LingeringTransport(MemoryTransport):
+        async def dial(self, url: str, options: DialOptions) -> Channel:
+            return Lingering(await super().dial(url, options))
+
+    monkeypatch.setattr("aioseed.actor.conversation.CLOSE_S", 0.05)
+    stage.transport = LingeringTransport()
+    await stage.listen()
+    task = stage.start(1)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    await peer.step()
+    task.cancel()
+    await asyncio.wait({task}, timeout=5.0)
+    assert task.cancelled()

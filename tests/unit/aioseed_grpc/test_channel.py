@@ -120,6 +120,33 @@ async def test_reason_travels_from_the_listener_alone(channels: tuple[Channel, C
     assert (await closed(far)).reason == "enough"
 
 
+async def test_a_dialler_stops_writing_when_it_is_asked(
+    channels: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "STOP_TIMEOUT_S", 300.0)
+    monkeypatch.setattr("aioseed_grpc.channel.CLOSE_TIMEOUT_S", 300.0)
+    near, far = channels
+    async with asyncio.timeout(5.0):
+        await far.close("enough")
+    assert (await closed(near)).clean
+
+
+async def test_a_dialler_is_told_why_it_was_cut(channels: tuple[Channel, Channel]) -> None:
+    near, far = channels
+    assert isinstance(far, GrpcChannel)
+    far.cut("the peer reads too slowly")
+    end = await closed(near)
+    assert not end.clean and end.reason == "the peer reads too slowly"
+
+
+async def test_a_dialler_that_cuts_is_gone_at_once(channels: tuple[Channel, Channel]) -> None:
+    near, far = channels
+    assert isinstance(near, GrpcChannel)
+    near.cut("enough")
+    async with asyncio.timeout(5.0):
+        assert not (await closed(far)).clean
+
+
 async def test_writes_that_end_are_counted_whoever_does_them(plain: Ends) -> None:
     channel = plain.channel
     assert isinstance(channel, GrpcChannel)

@@ -35,6 +35,26 @@ async def test_call_without_the_token_is_unauthenticated(accept: Accept, metadat
         assert accepted.empty()
 
 
+@pytest.mark.parametrize("origin", ["https://evil.example", "https://here.example"])
+async def test_what_looks_like_a_foreign_page_is_refused(accept: Accept, origin: str) -> None:
+    refused: list[str] = []
+    options = ListenOptions(
+        allowed_origins=frozenset({"https://here.example"}), report=lambda what, peer: refused.append(what)
+    )
+    async with (
+        accept(options) as (listener, accepted),
+        plain_channel(listener.url) as channel,
+        asyncio.timeout(5.0),
+    ):
+        call = channel.stream_stream(METHOD)(metadata=(("origin", origin),))
+        if origin in options.allowed_origins:
+            assert ACCEPTED_KEY in await call.initial_metadata()
+            call.cancel()
+        else:
+            assert await call.code() is grpc.StatusCode.PERMISSION_DENIED
+            assert refused == ["foreign_origin"] and accepted.empty()
+
+
 async def test_there_is_one_method(accept: Accept) -> None:
     async with accept() as (listener, _), plain_channel(listener.url) as channel:
         call = channel.stream_stream("/aioseed.v1.Aioseed/Other")()
@@ -102,6 +122,21 @@ async def test_port_in_use_is_an_error_and_nothing_is_printed(capfd: pytest.Capt
             await GrpcTransport().listen(url, ignore, ListenOptions())
     assert caught.value.url == url
     assert capfd.readouterr() == ("", "")
+
+
+async def test_port_that_is_taken_after_the_look_is_the_same_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aioseed_grpc.listener.check_free", lambda address: None)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        with pytest.raises(ListenError, match="cannot listen at"):
+            await GrpcTransport().listen(f"grpc://127.0.0.1:{other.getsockname()[1]}", ignore, ListenOptions())
+
+
+async def test_a_listener_that_is_closed_leaves_no_task(accept: Accept) -> None:
+    async with accept() as (listener, _):
+        assert any("guard" in task.get_name() for task in asyncio.all_tasks())
+        await listener.close()
+        await asyncio.sleep(0)
+        assert not any("guard" in task.get_name() for task in asyncio.all_tasks())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -387,17 +387,23 @@ async def test_what_comes_while_a_channel_is_held_is_read_afterwards(channels: t
     assert await near.receive() == b"later"
 
 
+async def upgraded(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return a connection that is a WebSocket, with nobody of ours at this end."""
+    host, port = url.removeprefix("ws://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = "GET / HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n"
+    writer.write(head.format(host, base64.b64encode(bytes(16)).decode()).encode())
+    await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
 async def test_a_peer_that_ends_its_side_and_reads_no_more_is_not_waited_for(
     accept: Accept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aioseed_websocket.channel.CLOSE_TIMEOUT_S", 0.05)
     async with accept() as (listener, accepted):
-        host, port = listener.url.removeprefix("ws://").split(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        head = "GET / HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n"
-        writer.write(head.format(host, base64.b64encode(bytes(16)).decode()).encode())
-        await reader.readuntil(b"\r\n\r\n")
+        _, writer = await upgraded(listener.url)
         channel = await accepted.get()
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         while not channel.backlog_bytes:  # until the system takes no more
@@ -411,3 +417,15 @@ async def test_a_peer_that_ends_its_side_and_reads_no_more_is_not_waited_for(
                 await asyncio.sleep(0.01)
             await channel.close()
         writer.transport.abort()
+
+
+async def test_nothing_is_said_after_the_goodbye(accept: Accept) -> None:
+    ping, goodbye = b"\x89\x80\0\0\0\0", b"\x88\x82\0\0\0\0\x03\xe8"
+    async with accept() as (listener, accepted), asyncio.timeout(5.0):
+        reader, writer = await upgraded(listener.url)
+        closing = asyncio.create_task((await accepted.get()).close())
+        assert await reader.readexactly(4) == b"\x88\x02\x03\xe8"
+        writer.write(ping + goodbye)
+        assert await reader.read() == b""
+        await closing
+        writer.close()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
+import socket
 
 import aiohttp
 import pytest
+from aioseed_websocket.gate import NO_DESCRIPTORS_S, Gate
 from aioseed_websocket.listener import WebSocketListener
 
 from aioseed.transport import Keyring, ListenOptions
@@ -41,22 +44,25 @@ async def get(url: str, headers: dict[str, str], path: str = "/") -> tuple[int, 
 
 
 @pytest.mark.parametrize(
-    ("headers", "path", "status"),
+    ("headers", "path", "status", "reason"),
     [
-        (UPGRADE, "/", 401),
-        (UPGRADE | {"Authorization": "Bearer wrong"}, "/", 401),
-        (UPGRADE | {"Authorization": "Bearer right", "Origin": "http://localhost"}, "/", 403),
-        (UPGRADE | {"Authorization": "Bearer right", "Host": "evil.example"}, "/", 403),
-        (UPGRADE | {"Authorization": "Bearer right"}, "/metrics", 404),
-        ({"Authorization": "Bearer right"}, "/", 400),
+        (UPGRADE, "/", 401, "bad_token"),
+        (UPGRADE | {"Authorization": "Bearer wrong"}, "/", 401, "bad_token"),
+        (UPGRADE | {"Authorization": "Bearer right", "Origin": "http://localhost"}, "/", 403, "foreign_origin"),
+        (UPGRADE | {"Authorization": "Bearer right", "Host": "evil.example"}, "/", 403, "foreign_host"),
+        (UPGRADE | {"Authorization": "Bearer right"}, "/metrics", 404, "bad_request"),
+        ({"Authorization": "Bearer right"}, "/", 400, "bad_request"),
     ],
 )
 async def test_refusal_says_nothing_but_its_status(
-    accept: Accept, headers: dict[str, str], path: str, status: int
+    accept: Accept, headers: dict[str, str], path: str, status: int, reason: str
 ) -> None:
-    async with accept(ListenOptions(Keyring.of("right"))) as (listener, accepted):
+    seen: list[str] = []
+    options = ListenOptions(Keyring.of("right"), report=lambda what, peer: seen.append(f"{what} {peer}"))
+    async with accept(options) as (listener, accepted):
         assert await get(listener.url, headers, path) == (status, "refused\n")
         assert accepted.empty()
+    assert [said.rpartition(":")[0] for said in seen] == [f"{reason} 127.0.0.1"]
 
 
 async def test_browser_style_token_is_taken_and_never_echoed(accept: Accept) -> None:
@@ -84,13 +90,34 @@ async def test_connection_that_opens_no_channel_is_cut_after_the_handshake_timeo
         await dropped(reader, writer)
 
 
-async def test_open_channel_has_no_timer_that_could_cut_it(accept: Accept) -> None:
+async def test_open_channel_has_no_timer_that_could_cut_it(accept: Accept, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates: list[Gate] = []
+
+    class Seen(Gate):
+        def open(self) -> bool:
+            gates.append(self)
+            return super().open()
+
+    monkeypatch.setattr("aioseed_websocket.gate.Gate", Seen)
     async with accept() as (listener, accepted), aiohttp.ClientSession() as session:
         async with session.ws_connect(listener.url) as client:
             channel = await accepted.get()
             assert isinstance(listener, WebSocketListener)
             assert not len(listener._doorway)
+            assert [gate._timer.cancelled() for gate in gates] == [True]
             await asyncio.gather(client.close(), channel.close())
+
+
+async def test_who_hangs_up_leaves_its_place_at_the_door_and_nothing_else(accept: Accept) -> None:
+    async with accept(ListenOptions(max_unauthenticated=1, handshake_timeout_s=300.0)) as (listener, _):
+        assert isinstance(listener, WebSocketListener)
+        _, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))
+        async with asyncio.timeout(5.0):
+            while not listener._http.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            writer.transport.abort()
+            while listener._http.connections or len(listener._doorway):  # noqa: ASYNC110
+                await asyncio.sleep(0)
 
 
 REQUEST = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
@@ -151,6 +178,39 @@ async def test_a_request_may_come_in_pieces(accept: Accept) -> None:
         writer.write(MESSAGE)
         assert await (await accepted.get()).receive() == b"hello"
         writer.transport.abort()
+
+
+async def test_a_door_that_gets_no_descriptor_pauses_and_goes_on(
+    accept: Accept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str]] = []
+    asked_at_s: list[float] = []
+    failures = [BlockingIOError(errno.EAGAIN, "gone meanwhile"), OSError(errno.EMFILE, "too many open files")]
+    real = socket.socket.accept
+
+    def refusing(self: socket.socket) -> tuple[socket.socket, object]:
+        asked_at_s.append(asyncio.get_running_loop().time())
+        if failures:
+            raise failures.pop()
+        return real(self)
+
+    monkeypatch.setattr(socket.socket, "accept", refusing)
+    options = ListenOptions(report=lambda what, peer: seen.append((what, peer)))
+    async with accept(options) as (listener, accepted), asyncio.timeout(5.0), aiohttp.ClientSession() as session:
+        async with session.ws_connect(listener.url) as client:
+            await asyncio.gather(client.close(), (await accepted.get()).close())
+    assert seen == [("no_descriptors", "the door")]
+    assert len(asked_at_s) == 3 and asked_at_s[1] - asked_at_s[0] > 0.9 * NO_DESCRIPTORS_S
+
+
+async def test_nobody_takes_the_last_descriptors(accept: Accept, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str]] = []
+    monkeypatch.setattr("aioseed_websocket.gate.few_left", lambda: True)
+    async with accept(ListenOptions(report=lambda what, peer: seen.append((what, peer)))) as (listener, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))
+        peer = "{}:{}".format(*writer.get_extra_info("sockname"))
+        await dropped(reader, writer)
+    assert seen == [("no_descriptors", peer)]
 
 
 async def test_close_drops_connections_that_are_no_channels(accept: Accept) -> None:

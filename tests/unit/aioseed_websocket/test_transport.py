@@ -7,8 +7,8 @@ import base64
 import hashlib
 import re
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aioseed_websocket import WebSocketTransport
@@ -98,6 +98,36 @@ def accepting(request: bytes) -> bytes:
     accept = base64.b64encode(hashlib.sha1(key + WEBSOCKET_GUID, usedforsecurity=False).digest())
     lines = (b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: upgrade")
     return b"\r\n".join((*lines, b"Sec-WebSocket-Protocol: aioseed.v1", b"Sec-WebSocket-Accept: " + accept, b"", b""))
+
+
+def with_an_extension(request: bytes) -> bytes:
+    return accepting(request).replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
+
+
+def elsewhere(request: bytes) -> bytes:
+    return b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(("answer", "words"), [(with_an_extension, "opens no WebSocket"), (elsewhere, "302")])
+async def test_an_answer_that_asks_for_more_is_not_followed(answer: Callable[[bytes], bytes], words: str) -> None:
+    requests: list[bytes] = []
+    served = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                requests.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(answer(requests[-1]))
+        writer.close()
+        await writer.wait_closed()
+        served.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(ConnectError, match=words):
+            await WebSocketTransport().dial(url, DialOptions(Secret("ours")))
+        await served.wait()
+    assert len(requests) == 1
 
 
 @asynccontextmanager

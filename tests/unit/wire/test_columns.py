@@ -13,6 +13,7 @@ from aioseed.wire import columns as wire
 from aioseed.wire.columns import (
     COPIED_BYTES,
     HEADER,
+    LARGE_ROW_BYTES,
     MAX_ROWS,
     STEP_TYPE,
     ActionLayout,
@@ -154,19 +155,25 @@ def test_the_largest_claim_about_the_largest_specs_costs_no_memory() -> None:
         tracemalloc.stop()
 
 
-def test_a_peer_that_plays_with_sizes_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("row_bytes", "places"), [(1, 64), (LARGE_ROW_BYTES, 8)])
+def test_a_peer_that_plays_with_sizes_fills_no_memory(
+    monkeypatch: pytest.MonkeyPatch, row_bytes: int, places: int
+) -> None:
     monkeypatch.setattr(wire, "KEPT_SIZES", 16)
     monkeypatch.setattr(wire, "KEPT_PLACES", 64)
-    layout = StepLayout(ArraySpec("uint8", ()), 0)
-    writer = RowWriter(layout, layout.allocate(1000))
-    tracemalloc.start()
-    try:
-        for rows in range(1, 1000):
-            payload = header(rows) + bytes(layout.size_bytes(rows) - 8)
-            writer.write(payload, layout.rows(payload), 0)
-        assert tracemalloc.get_traced_memory()[1] < 2**20
-    finally:
-        tracemalloc.stop()
+    layout = StepLayout(ArraySpec("uint8", (row_bytes,)), 0)
+    writer = RowWriter(layout, layout.allocate(100))
+    stores = {
+        name: store for owner in (layout, writer) for name, store in vars(owner).items() if isinstance(store, dict)
+    }
+    most = dict.fromkeys(stores, 0)
+    for rows in range(1, 100):
+        payload = header(rows) + bytes(layout.size_bytes(rows) - 8)
+        writer.write(payload, layout.rows(payload), 0)
+        writer.end(rows, 0)
+        most = {name: max(most[name], len(store)) for name, store in stores.items()}
+    sizes = {"_offsets": 16, "first_slots": 16, "_sound": 16, "_sources": 16}
+    assert most == sizes | {"_ends": places, "_plans": places}
 
 
 @pytest.mark.parametrize("rows", [0, -1, MAX_ROWS + 1])
