@@ -8,16 +8,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from aioseed import __version__
+from aioseed.machine import processors
 
 _PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "aiohttp", "uvloop", "grpcio", "gymnasium", "cpprb")
 
 
 def machine() -> dict[str, object]:
     """Return processor, cores that this process may use, system and load."""
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "cpu": _cpu_model(),
-        "cores": len(affinity(0)) if affinity is not None else os.cpu_count(),
+        "cores": processors(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         # A busy machine shows here: only ratios of one run can then be relied on.
         "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,

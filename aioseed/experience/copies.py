@@ -7,9 +7,10 @@ copies of observations than on anything else. NumPy lets go of the interpreter's
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+
+from aioseed.machine import processors
 
 PART_BYTES = 2**20
 """What is worth the hand-over to another thread."""
@@ -55,8 +56,8 @@ class Copier:
             other.result()
 
 
-def usual_threads(processors: int | None = None) -> int:
-    """Return how many threads help with copies on a machine with so many processors; by default this process's."""
-    if processors is None:
-        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(MOST_THREADS, processors - SPARED_PROCESSORS))
+def usual_threads(count: int | None = None) -> int:
+    """Return how many threads help with copies where there are so many processors; by default this process's."""
+    if count is None:
+        count = processors()
+    return max(0, min(MOST_THREADS, count - SPARED_PROCESSORS))

@@ -22,6 +22,7 @@ from pathlib import Path
 import jax
 
 from aioseed.errors import ConfigError
+from aioseed.machine import processors
 from aioseed.specs import ArraySpec, ObservationSpec, flatten
 
 IMAGE_AXES = 3
@@ -52,7 +53,7 @@ def prepare(cache: Path | None, observation: ObservationSpec | None = None) -> N
         _set("jax_cpu_enable_async_dispatch", False)
     if "NPROC" not in os.environ:  # read when the backend starts
         spared = 0 if observation is not None and _sees_images(observation) else 1
-        os.environ["NPROC"] = str(max(1, _processors() - spared))
+        os.environ["NPROC"] = str(max(1, processors() - spared))
     wanted = {}
     if os.environ["NPROC"] == "1":
         wanted[ONE_THREAD] = "false"
@@ -95,12 +96,6 @@ def _start_with(wanted: Mapping[str, str]) -> None:
 
 def _set(name: str, value: bool | float | str) -> None:
     jax.config.update(name, value)  # type: ignore[no-untyped-call]
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def default_cache() -> Path | None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 LEARNER_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax", "safetensors")
-BASE = ("errors", "lookup", "validation", "specs", "types", "telemetry")
+BASE = ("machine", "errors", "lookup", "validation", "specs", "types", "telemetry")
 THIN_ROOMS = (*BASE, "wire", "transport", "plugins", "presets", "actor")
 THIN_COMMANDS = tuple(f"aioseed.cli{name}" for name in ("", ".main", ".actor", ".presets", ".env_spec"))
 

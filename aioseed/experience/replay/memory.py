@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from aioseed.errors import ConfigError
 from aioseed.experience.layout import unroll_bytes
+from aioseed.machine import memory_bytes
 from aioseed.types import UnrollLayout
 
 _SHARE = 0.75
@@ -17,13 +16,13 @@ def check_memory(capacity_unrolls: int, layout: UnrollLayout, max_bytes: int | N
     Args:
         capacity_unrolls: Most unrolls that are held.
         layout: Shape of the unrolls.
-        max_bytes: Bound; None: three quarters of this machine's memory.
+        max_bytes: Bound; None: three quarters of what this process may use.
         spare_share: Memory beyond the capacity's, as a share of that, for saving while unrolls go.
 
     Raises:
         ConfigError: It is more than the bound; the sentence says what would fit.
     """
-    limit = max_bytes if max_bytes is not None else int(machine_bytes() * _SHARE)
+    limit = max_bytes if max_bytes is not None else int(memory_bytes() * _SHARE)
     each = unroll_bytes(layout) * (1 + spare_share)
     needed, fits = int(capacity_unrolls * each), int(limit / each)
     what = f"{capacity_unrolls:,} unrolls of {layout.rows - 1} steps of {_form(layout)} = {_size(needed)}"
@@ -35,14 +34,6 @@ def check_memory(capacity_unrolls: int, layout: UnrollLayout, max_bytes: int | N
             value=str(capacity_unrolls),
         )
     return f"replay: {what}"
-
-
-def machine_bytes() -> int:
-    """Return the memory of this machine."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not a POSIX system
-        return 2**63
 
 
 def _form(layout: UnrollLayout) -> str:
