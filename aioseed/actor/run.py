@@ -43,7 +43,7 @@ CLOSE_S = 5.0
 """Longest wait for environments to close; threads that hang longer are left behind."""
 
 ANSWER_S = 1.0
-"""Shortest wait for an answer on a channel that was opened: the last attempt is made when the patience is at its end."""
+"""Shortest wait for an answer on an open channel: the last attempt is made when the patience is at its end."""
 
 NO_TLS = ClientTls()
 """Trust the system's authorities, and show no certificate."""

@@ -145,7 +145,7 @@ async def test_what_takes_the_connection_and_never_answers_is_left_when_the_wait
     if speaks:
         peer.say(Ping(number=1))
     async with asyncio.timeout(5.0):  # half of the silence after which a channel counts as dead
-        with pytest.raises(ConnectError, match=r"within 0\.05 s \(it took the connection, and did not answer this actor"):
+        with pytest.raises(ConnectError, match=r"within 0\.05 s \(it took the connection, and did not answer"):
             await task
 
 
