@@ -245,7 +245,8 @@ class Learner:
             await server.drain(run_over=False, reason="the learner goes down")
             await self._listening().close()
             await asyncio.to_thread(executor.shutdown)
-            await asyncio.to_thread(_close, opened, self._live is not None)
+            began, self._live = self._live is not None, None  # and with it the memory of the run
+            await asyncio.to_thread(_close, opened, began)
 
     async def _give_up(self, opened: OpenedRun) -> None:
         """Let go of what was opened, since not everything could be."""
