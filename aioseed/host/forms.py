@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import jax
@@ -82,13 +83,14 @@ def guarded(agent: Agent, name: str) -> Agent:
 def telling(function: Callable[Given, Result], what: str) -> Callable[Given, Result]:
     """Return `function`, which raises PluginError in the place of what is no error of ours, with the line of it."""
 
+    @wraps(function)  # compiled programs are called by its name
     def told(*args: Given.args, **kwargs: Given.kwargs) -> Result:
         try:
             return function(*args, **kwargs)
         except AioseedError:
             raise
         except Exception as error:
-            raise _wrong(f"{what} raised {sentence_of(error)}{_place_of(error)}") from error
+            raise _wrong(f"{what} raised {sentence_of(error).rstrip('.')}{_place_of(error)}") from error
 
     return told
 
