@@ -26,6 +26,7 @@ from aioseed.serving.server import RunFacts, Server
 from aioseed.specs import Json
 from aioseed.telemetry.counters import Metrics
 from aioseed.training.writer import CheckpointReport, CheckpointWriter, checkpoint_thread
+from aioseed.transport.allocator import give_back
 from aioseed.transport.channel import Transport
 from aioseed.transport.token import Secret
 from aioseed.validation import validate
@@ -179,6 +180,8 @@ class Learner:
         self.stop()
         run = self._entered()
         cancelled = await _until_done(run)
+        giving_back = asyncio.get_running_loop().run_in_executor(None, give_back)
+        cancelled = await _until_done(giving_back) or cancelled
         try:
             run.result()
         except AioseedError:
