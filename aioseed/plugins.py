@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Literal, TypeAlias, cast
 
 from aioseed.errors import PluginError
-from aioseed.lookup import did_you_mean, import_attribute, is_reference, sentence_of, without_learner
+from aioseed.lookup import LEARNER_PACKAGES, did_you_mean, import_attribute, is_reference, sentence_of, without_learner
 from aioseed.suites import Suite
 from aioseed.transport.channel import Transport
 from aioseed.transport.memory import MemoryTransport
@@ -147,19 +147,24 @@ def _import(point: EntryPoint) -> object:
         return cast("object", point.load())
     except PluginError:
         raise  # the plugin itself knows best what it lacks
-    except ImportError as error:
-        extra = _extra_of(point)
-        is_missing = isinstance(error, ModuleNotFoundError) and error.name
-        told = f'needs the module "{error.name}", which is not installed' if is_missing else _does_not_load(error)
-        distribution = point.dist.name if point.dist is not None else ""
-        remedy = f': pip install "{distribution}[{extra}]"' if extra else ""
-        message = f'the {_KINDS[point.group]} "{point.name}" {told}{remedy}'
-        raise PluginError(message, group=point.group, name=point.name, extra=extra) from error
     except Exception as error:
-        remedy = without_learner(error)
-        told = f": {remedy}" if remedy else f" ({point.value}) {_does_not_load(error)}"
-        message = f'the {_KINDS[point.group]} "{point.name}"{told}'
-        raise PluginError(message, group=point.group, name=point.name, extra="learner" if remedy else "") from error
+        words, extra = _failure(point, error)
+        message = f'the {_KINDS[point.group]} "{point.name}"{words}'
+        raise PluginError(message, group=point.group, name=point.name, extra=extra) from error
+
+
+def _failure(point: EntryPoint, error: Exception) -> tuple[str, str]:
+    """Say why `point` was not imported and what helps, and name the extra that brings what it lacks."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    # What is not there at all, an extra of the plugin's own distribution may bring; it mends nothing that is broken.
+    broken = "" if missing in LEARNER_PACKAGES else without_learner(error)
+    if broken:
+        return f": {broken}", "learner"
+    if not isinstance(error, ImportError):
+        return f" ({point.value}) {_does_not_load(error)}", ""
+    extra, distribution = _extra_of(point), point.dist.name if point.dist is not None else ""
+    told = f'needs the module "{missing}", which is not installed' if missing else _does_not_load(error)
+    return f" {told}" + (f': pip install "{distribution}[{extra}]"' if extra else ""), extra
 
 
 def _does_not_load(error: Exception) -> str:

@@ -46,11 +46,15 @@ class Conversation:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[End] = self._loop.create_future()
 
-    async def run(self, hello: Hello) -> End:
+    async def run(self, hello: Hello, patience_s: float) -> End:
         """Say HELLO and go on to the end, then close the channel. Call once.
+
+        It is the end as well if nothing but PINGs came after `patience_s`: what is there may be no learner at all. Who
+        is told that the learner is starting waits on, for as long as it is heard.
 
         Safe to cancel: the learner is told, the channel is closed within 3 seconds, workers finish what they have.
         """
+        unanswered = self._loop.call_later(patience_s, self._guard, self._expect_answer)
         try:
             end = await self._talk(hello)
         except asyncio.CancelledError:
@@ -60,6 +64,7 @@ class Conversation:
             if not end.may_resume:  # a BYE would end the leases that the next session is to go on with
                 self._leave(end.error if end.outcome == "failed" else None)
         finally:
+            unanswered.cancel()
             self._crew.listen(None)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
@@ -97,6 +102,11 @@ class Conversation:
         while not self._ended.done():
             await asyncio.sleep(self._watch.tick_s)
             self._guard(self._check)
+
+    def _expect_answer(self) -> Outcome:
+        if not self._session.answers:
+            raise ChannelClosed("it took the connection, and did not answer this actor", clean=False)
+        return Outcome()
 
     def _check(self) -> Outcome:
         verdict = self._watch.tick(self._loop.time(), idle=self._session.idle, answers=self._session.answers)

@@ -42,6 +42,9 @@ from aioseed.wire.messages import Hello, Metric, RefusalCode, Task, Welcome
 CLOSE_S = 5.0
 """Longest wait for environments to close; threads that hang longer are left behind."""
 
+ANSWER_S = 1.0
+"""Shortest wait for an answer on an open channel: the last attempt is made when the patience is at its end."""
+
 NO_TLS = ClientTls()
 """Trust the system's authorities, and show no certificate."""
 
@@ -254,7 +257,7 @@ class _Actor:
         counted = {"acknowledged_rows": self._acknowledged_rows, "resume_token": self._resume_token}
         hello = self._hello.model_copy(update=counted)
         try:
-            return await conversation.run(hello)
+            return await conversation.run(hello, max(ANSWER_S, contact.remaining_s(self._loop.time())))
         finally:
             self._acknowledged_rows += session.acknowledged_rows
             self._transitions += session.acknowledged_rows

@@ -65,13 +65,8 @@ def _evaluate(argv: Sequence[str]) -> int:
 
     def begun(listeners: Listeners) -> None:
         log.begin()
-        if not words.listen:
-            return
-        for url in listeners.urls:
-            secure = url.partition(":")[0] in SECURE_SCHEMES
-            joining = joining_words(listeners.token_file, listeners.fingerprint if secure else None)
-            where = [reachable(url), "--preset", run_directory_of(words.run_dir) / "config.json", *joining]
-            _say(f"join with:  {command_line('actor', *where, '--role', 'evaluate')}")
+        for line in _invitation(run_directory_of(words.run_dir) / "config.json", listeners) if words.listen else ():
+            _say(line)
 
     def trouble(event: Trouble) -> None:
         _say(f"aioseed evaluate: {event.message}")
@@ -102,6 +97,19 @@ def _evaluate(argv: Sequence[str]) -> int:
         f"(mean length {result.length_mean_steps:.0f} steps), policy version {result.policy_version}\n"
     )
     return 0
+
+
+def _invitation(config: Path, listeners: Listeners) -> list[str]:
+    """Return the commands that join actors; a checkpoint that was copied has no configuration of its run beside it."""
+    preset, lines = config if config.is_file() else "PRESET", []
+    for url in listeners.urls:
+        secure = url.partition(":")[0] in SECURE_SCHEMES
+        joining = joining_words(listeners.token_file, listeners.fingerprint if secure else None)
+        command = command_line("actor", reachable(url), "--preset", preset, *joining, "--role", "evaluate")
+        lines.append(f"join with:  {command}")
+    if preset != config:
+        lines.append("PRESET is that of the run, or a file with what state.json of the checkpoint has as config")
+    return lines
 
 
 async def _unless(stop: asyncio.Event, work: asyncio.Task[Evaluation]) -> Evaluation | None:

@@ -15,6 +15,7 @@ nothing under one second unless told to.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 import jax
 
 from aioseed.errors import ConfigError
+from aioseed.host.compiled import remove_damaged
 from aioseed.machine import processors
 from aioseed.specs import ArraySpec, ObservationSpec, flatten
 
@@ -32,6 +34,8 @@ LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
 """XLA's flag of what is handed to its newest library. XLA ends the process over a flag that it does not know."""
 WITH_LIBRARY = ("0.10.",)
 """Releases of jaxlib that know it, and hand convolutions on by themselves."""
+FOLDER = "xla" if sys.version_info < (3, 14) else "xla-zstd"
+"""JAX packs programs otherwise from Python 3.14 on, under the same names: neither reads what the other has packed."""
 NO_CONVOLUTIONS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 
 
@@ -61,6 +65,7 @@ def prepare(cache: Path | None, observation: ObservationSpec | None = None) -> N
         wanted[LIBRARY] = NO_CONVOLUTIONS
     _start_with(wanted)
     if cache is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        remove_damaged(cache)
         _set("jax_compilation_cache_dir", str(cache))
         _set("jax_persistent_cache_min_compile_time_secs", 0.0)
         _set("jax_persistent_cache_min_entry_size_bytes", 0)
@@ -102,7 +107,7 @@ def default_cache() -> Path | None:
     """Return the user's cache folder for compiled programs, None where the user has none that can be written to."""
     base = os.environ.get("XDG_CACHE_HOME")
     try:
-        folder = (Path(base) if base else Path.home() / ".cache") / "aioseed" / "xla"
+        folder = (Path(base) if base else Path.home() / ".cache") / "aioseed" / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # the latter: a user whom the system does not know
         return None

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from aioseed.agents.agent import ActInput, Agent, AgentPlugin
 from aioseed.agents.transformed import transformed
 from aioseed.errors import ConfigError, SpaceError
-from aioseed.host.forms import checked_agent, checked_answer, extras_of, state_of
+from aioseed.host.forms import checked_agent, checked_answer, extras_of, guarded, state_of, telling
 from aioseed.host.makers import maker
 from aioseed.nets.network import Network
 from aioseed.nets.transforms import Transform, chain
@@ -43,22 +43,24 @@ def build_agent(
 
     Raises:
         ConfigError: An option of the agent, the network or a transform is wrong.
-        PluginError: No such agent, network or transform, or what the agent's plug-in built is no agent.
+        PluginError: No such agent, network or transform, or the agent's plug-in raised or built what is no agent.
         SpaceError: The agent cannot take these spaces, or JAX would cut an observation's numbers to 32 bits.
     """
     _check_computable(spec)
     plugin, config = agent_options(agent_section)
     name = str(agent_section["name"])
     network = maker("aioseed.nets", network_section, "network", Network)
+    build = telling(plugin.build, f"build of {name}")
     if not transform_sections:
-        return BuiltAgent(checked_agent(plugin.build(config, spec, network), name), spec)
+        return BuiltAgent(checked_agent(build(config, spec, network), name), spec)
     makers = [
         maker("aioseed.transforms", section, f"transforms.{i}", Transform)
         for i, section in enumerate(transform_sections)
     ]
     transform = chain(spec.observation, makers)
-    agent = checked_agent(plugin.build(config, spec._replace(observation=transform.observation), network), name)
-    return BuiltAgent(transformed(agent, transform), spec)
+    agent = checked_agent(build(config, spec._replace(observation=transform.observation), network), name)
+    # What is raised by a transform is told as well.
+    return BuiltAgent(guarded(transformed(agent, transform), name), spec)
 
 
 def _check_computable(spec: EnvironmentSpec) -> None:

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from aioseed.errors import CheckpointError, ConfigError, PluginError, RunDirectoryError
 from aioseed.host.config import RunConfig
 from aioseed.host.options import resolved
+from aioseed.host.rundir import METRICS, tells_of_saves
 from aioseed.lookup import INSTALL_ANEW, LEARNER_PACKAGES, is_reference, sentence_of
 from aioseed.plugins import jax_plugins
 from aioseed.specs import Json
@@ -26,7 +27,6 @@ from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, owner_of, r
 from aioseed.training.store import Checkpoint, CheckpointStore
 from aioseed.validation import validate
 
-METRICS = "metrics.jsonl"
 LOG = "learner.log"
 INSTALLATION = "installation"
 
@@ -97,6 +97,10 @@ def _directory(run_dir: Path) -> Iterator[Found]:
     mode = stat.S_IMODE(run_dir.stat().st_mode)
     if os.name == "posix" and mode & 0o077:
         yield Found("note", ".", f"others than its owner may enter it ({mode:04o})", f"run: chmod 700 {run_dir}")
+    for name in (".", CHECKPOINTS):
+        if (run_dir / name).is_dir() and not os.access(run_dir / name, os.W_OK | os.X_OK):
+            text = "cannot be written by this user: a learner of this user could not save"
+            yield Found("trouble", name, text, "give it to whoever trains (chown, chmod u+rwx), or look as that user")
 
 
 def _configuration(run_dir: Path) -> Iterator[Found]:
@@ -166,11 +170,21 @@ def _checkpoints(run_dir: Path, sound: list[Checkpoint]) -> Iterator[Found]:
         yield Found("note", f"{CHECKPOINTS}/{name}", "is a save that is under way or was interrupted; no one reads it")
     if unsound and not sound:
         yield Found("trouble", CHECKPOINTS, "holds no sound checkpoint: the run cannot go on", "begin another run")
+    elif not sound and _saved_before(run_dir):
+        text = f"holds no checkpoint, and {METRICS} tells of saves"
+        yield Found("trouble", CHECKPOINTS, text, "look whether its disk is mounted; or begin another run")
     elif not sound:
         yield Found("note", CHECKPOINTS, "no save was completed yet: --resume auto begins anew")
     else:
         yield Found("sound", CHECKPOINTS, f"the run goes on from {sound[0].path.name}")
         yield from _versions(sound[0])
+
+
+def _saved_before(run_dir: Path) -> bool:
+    try:
+        return tells_of_saves(run_dir) is not None
+    except RunDirectoryError:
+        return False  # that the file cannot be read is told where it is looked at
 
 
 def _contents(name: str, checkpoint: Checkpoint) -> Iterator[Found]:

@@ -26,6 +26,7 @@ from aioseed.serving.server import RunFacts, Server
 from aioseed.specs import Json
 from aioseed.telemetry.counters import Metrics
 from aioseed.training.writer import CheckpointReport, CheckpointWriter, checkpoint_thread
+from aioseed.transport.allocator import give_back
 from aioseed.transport.channel import Transport
 from aioseed.transport.token import Secret
 from aioseed.validation import validate
@@ -179,6 +180,8 @@ class Learner:
         self.stop()
         run = self._entered()
         cancelled = await _until_done(run)
+        giving_back = asyncio.get_running_loop().run_in_executor(None, give_back)
+        cancelled = await _until_done(giving_back) or cancelled
         try:
             run.result()
         except AioseedError:
@@ -245,7 +248,8 @@ class Learner:
             await server.drain(run_over=False, reason="the learner goes down")
             await self._listening().close()
             await asyncio.to_thread(executor.shutdown)
-            await asyncio.to_thread(_close, opened, self._live is not None)
+            began, self._live = self._live is not None, None  # and with it the memory of the run
+            await asyncio.to_thread(_close, opened, began)
 
     async def _give_up(self, opened: OpenedRun) -> None:
         """Let go of what was opened, since not everything could be."""

@@ -148,6 +148,8 @@ class Listeners:
         if _scheme(url) not in transport.secure_schemes:
             ways = " or ".join(f"{scheme}://" for scheme in sorted(transport.secure_schemes)) or "another transport"
             lacking.append(f"TLS ({ways} with --tls self-signed, or --tls-cert and --tls-key)")
+        elif not self._config.tls.given:
+            lacking.append("a certificate (--tls self-signed makes one and a token, or --tls-cert and --tls-key)")
         if lacking:
             raise ListenError(
                 f"{url} can be reached from other machines and lacks {' and '.join(lacking)}: give it, listen on"

@@ -62,10 +62,12 @@ class LiveRun:
         self._metrics = metrics
         self._latest: TrainingReport | None = None
         self._before = runtime.ledger.snapshot()
-        self._failed: asyncio.Future[None] = loop.create_future()
+        failed: asyncio.Future[None] = loop.create_future()
+        self._failed = failed
+        # Nothing of it holds the run: the memory of one that has ended is free at once, and not when cycles are sought.
         self.inference = InferenceThread(
             runtime.engine,
-            lambda error: (loop.call_soon_threadsafe(self._fail, error), None)[1],
+            lambda error: (loop.call_soon_threadsafe(_fail, failed, error), None)[1],
             follows=config.serving.inference_follows_loop,
             in_loop_s=config.serving.inference_in_loop_s,
         )
@@ -180,10 +182,6 @@ class LiveRun:
             cleanup.push_async_callback(asyncio.to_thread, sink.close)
         return sinks
 
-    def _fail(self, error: BaseException) -> None:
-        if not self._failed.done():
-            self._failed.set_exception(error)
-
     def _finished(self, wall_s: float, digest: str) -> Finished:
         runtime, ledger = self._runtime, self._runtime.ledger.snapshot()
         over: Literal["total_steps", "stopped"] = "total_steps" if runtime.loop.is_over else "stopped"
@@ -208,6 +206,11 @@ class LiveRun:
 def finished_before_training(run_dir: Path) -> Finished:
     """Return the report of a run that was stopped while it was still being built."""
     return Finished("stopped", 0, 0, 0, {}, 0, 0, 0, 0.0, 0.0, math.nan, 0.0, str(run_dir), "")
+
+
+def _fail(failed: asyncio.Future[None], error: BaseException) -> None:
+    if not failed.done():
+        failed.set_exception(error)
 
 
 async def _until(stop: asyncio.Event) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from aioseed.errors import CheckpointError, RunDirectoryError, UsageError
+from aioseed.errors import CheckpointError, RunDirectoryError, RunDirectoryInUse, UsageError
 from aioseed.host.changes import changes_said
 from aioseed.host.config import RunConfig
 from aioseed.host.options import resolved
 from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, LOCK, RunDirectory
 from aioseed.training.store import Checkpoint, CheckpointStore
+
+METRICS = "metrics.jsonl"
+_SAVED = re.compile(rb'"checkpoints/saved": [1-9]')
 
 Resume = Literal["never", "auto", "require"]
 _WAYS = get_args(Resume)
@@ -70,7 +75,13 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
         raise CheckpointError(f"{path} holds no run to resume", path=str(path))
     said = resolved(config, lambda error: None)  # what cannot be imported stops the run when it is built
     made = _missing_folders(path)
-    directory = RunDirectory.open(path)
+    try:
+        directory = RunDirectory.open(path)
+    except RunDirectoryInUse:
+        raise
+    except RunDirectoryError:
+        _remove_made(path, made)
+        raise
     try:
         config_before = _text(directory.config)
         if resume == "never" and _holds_run(path):
@@ -81,6 +92,11 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
         store = CheckpointStore(directory.checkpoints, keep=keep, check=directory.check)
         store.sweep()
         restored = store.newest()
+        if restored is None and (figures := tells_of_saves(path)) is not None:
+            message = (
+                f"{directory.checkpoints} holds no checkpoint, and {figures.name} tells of saves: is its disk there?"
+            )
+            raise CheckpointError(f"{message} To begin anew, name another folder", path=str(path))
         if resume == "require" and restored is None:
             raise CheckpointError(f"{path} never completed a save: there is nothing to resume", path=str(path))
         generation = directory.next_generation(0 if restored is None else restored.manifest.generation)
@@ -88,6 +104,7 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
         changes = changes_said(config_before, config_now) if restored is not None and config_before is not None else ""
         directory.save_config(config_now)
     except BaseException:
+        _remove_made(path, made)
         directory.close()
         raise
     return OpenedRun(directory, store, generation, restored, config_before, made, said, changes)
@@ -106,14 +123,40 @@ def discard(opened: OpenedRun) -> None:
         opened.directory.save_config(opened.config_before)
         return
     path = opened.directory.path
-    # Whatever cannot be removed (somebody else's file in the folder, an open file on Windows) does no harm.
     with contextlib.suppress(OSError):
         opened.directory.config.unlink(missing_ok=True)
-        if opened.made:
-            (path / GENERATION).unlink(missing_ok=True)
-            (path / LOCK).unlink(missing_ok=True)
-            for folder in reversed(opened.made):
-                folder.rmdir()
+    _remove_made(path, opened.made)
+
+
+def tells_of_saves(path: Path) -> Path | None:
+    """Return the file of the run in `path` that says that a save was completed once, None if none does.
+
+    Its checkpoints may lie on a disk that is not mounted: then the folder for them is there, and empty.
+
+    Raises:
+        RunDirectoryError: The file is there and cannot be read.
+    """
+    figures = path / METRICS
+    try:
+        with figures.open("rb") as lines:
+            return figures if any(_SAVED.search(line) for line in lines) else None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunDirectoryError(f"{figures} cannot be read: {error.strerror}", path=str(path)) from error
+
+
+def _remove_made(path: Path, made: Sequence[Path]) -> None:
+    """Remove the folders `made` for a run that did not begin, and what `open_run` wrote there."""
+    # Whatever cannot be removed (somebody else's file in the folder, an open file on Windows) does no harm.
+    with contextlib.suppress(OSError):
+        if made:
+            for name in (CONFIG, GENERATION, LOCK):
+                (path / name).unlink(missing_ok=True)
+                (path / f"{name}.tmp").unlink(missing_ok=True)
+            for folder in reversed(made):
+                if folder.exists():
+                    folder.rmdir()
 
 
 def _text(path: Path) -> str | None:

@@ -12,6 +12,7 @@ from aioseed.actor.probe import Description
 from aioseed.errors import CheckpointError, ConfigError, SpaceError
 from aioseed.host.acting import BuiltAgent, build_agent
 from aioseed.host.config import RunConfig
+from aioseed.host.rundir import tells_of_saves
 from aioseed.training.manifest import NAME as MANIFEST
 from aioseed.training.rundir import CHECKPOINTS, CONFIG
 from aioseed.training.store import Checkpoint, CheckpointStore
@@ -63,6 +64,8 @@ def _newest(path: Path) -> Checkpoint:
     checkpoint = CheckpointStore(path / CHECKPOINTS).newest()
     if checkpoint is None:
         what = "never completed a save: there is no policy in it" if (path / CONFIG).exists() else "holds no run"
+        if tells_of_saves(path) is not None:
+            what = "holds no checkpoint any more, and tells of saves: is the disk of its checkpoints there?"
         raise CheckpointError(f"{path} {what}", path=str(path))
     return checkpoint
 

@@ -276,6 +276,9 @@ class Server:
                 payload = await session.channel.receive()
         except TimeoutError:
             raise RefusedError(RefusalCode.HELLO, "no HELLO came in time", retry=True) from None
+        if session.is_over:  # it crossed our BYE, which is to be heard
+            await self._take_leave(session)
+            raise ChannelClosed("the learner goes down", clean=True)
         if payload[:1] != b"{":
             raise RefusedError(RefusalCode.HELLO, "the first message must be a HELLO")
         try:

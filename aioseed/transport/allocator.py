@@ -39,11 +39,26 @@ def keep_large_blocks() -> bool:
     return bool(mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) and mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES))
 
 
+def give_back() -> bool:
+    """Give memory that is free back to the system; return whether there was any to give.
+
+    glibc keeps an amount for each thread that there ever was, which the threads of a later run do not find. Blocks for
+    milliseconds: not for the event loop. Does nothing where the C library is not glibc.
+    """
+    library = _glibc()
+    return library is not None and bool(library.malloc_trim(0))
+
+
 def _glibc_mallopt() -> Callable[[int, int], int] | None:
-    if sys.platform != "linux":
-        return None
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):
+    library = _glibc()
+    if library is None:
         return None
     mallopt: Callable[[int, int], int] = library.mallopt
     return mallopt
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") else None

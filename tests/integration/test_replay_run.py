@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,7 @@ from aioseed.agents.agent import AgentPlugin
 from aioseed.agents.vtrace import VtraceConfig
 from aioseed.agents.vtrace import agent as vtrace
 from aioseed.errors import ConfigError
+from aioseed.experience.replay.replay import Replay
 from aioseed.host.config import RunConfig
 from aioseed.host.train import train
 from aioseed.presets import apply_overrides, read
@@ -61,6 +65,28 @@ async def test_every_step_is_accounted_for_and_forgotten_ones_are_consumed(tmp_p
     assert last["replay/samples_per_insert"] == pytest.approx(2, rel=0.2)
     assert {"replay/sampled_priority/p50", "replay/sampled_age_unrolls/p50", "replay/never_sampled_share",
             "gradient_norm", "training/policy_lag_updates/p50"} <= set(last)  # fmt: skip
+
+
+async def test_what_a_run_remembered_is_free_as_soon_as_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replay may be most of the machine's memory, and the next learner of the process begins at once."""
+    made: list[weakref.ref[Replay]] = []
+
+    class Noted(Replay):
+        def __init__(self, *parts: Any) -> None:
+            super().__init__(*parts)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr("aioseed.host.experience.Replay", Noted)
+    held: list[object] = []
+    monkeypatch.setattr("aioseed.host.learner.give_back", lambda: held.extend(replay() for replay in made))
+    gc.disable()  # which looks through everything now and then, and seldom where JAX is loaded
+    try:
+        await train(small("training.total_steps=500"), run_dir=tmp_path / "run")
+        assert held == [None]
+    finally:
+        gc.enable()
 
 
 async def test_lockstep_with_replay_gives_the_same_parameters_run_after_run(tmp_path: Path) -> None:

@@ -109,6 +109,21 @@ def test_an_agent_without_its_library_names_the_learners_extra(install):
         load("aioseed.agents", "new")
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "ImportError('libcudnn.so.9: cannot open shared object file', name='jaxlib.xla_client')",
+        "ModuleNotFoundError('No module named jaxlib.xla_client', name='jaxlib.xla_client')",
+    ],
+)
+def test_an_agent_whose_library_is_there_but_broken_says_what_mends_it(install, broken):
+    install("breaks", f"raise {broken}", "[aioseed.agents]\nold = breaks:agent\n", ("learner",))
+    with pytest.raises(PluginError) as caught:
+        load("aioseed.agents", "old")
+    assert str(caught.value).startswith('the agent "old": this needs a learner\'s packages, and jaxlib does not load (')
+    assert str(caught.value).endswith(': pip install --force-reinstall "aioseed[learner]"')
+
+
 def test_a_plugin_that_raises_is_told_with_its_error(install):
     install("raises", "raise RuntimeError('no licence')", "[aioseed.nets]\nraising = raises:net\n")
     with pytest.raises(

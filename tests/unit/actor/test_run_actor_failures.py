@@ -20,7 +20,7 @@ from aioseed.transport.channel import Channel, DialOptions
 from aioseed.transport.client_tls import ClientTls
 from aioseed.transport.memory import MemoryTransport
 from aioseed.transport.token import Secret
-from aioseed.wire.messages import Bye, Error, Ping, Refused
+from aioseed.wire.messages import Bye, Error, Ping, Refused, Starting
 
 
 async def test_a_refusal_shows_the_differing_field_from_this_side(stage: Any) -> None:
@@ -131,6 +131,36 @@ async def test_no_learner_is_one_sentence(stage: Any) -> None:
     assert waiting == (
         "waiting for up to 0.05 s for the learner at memory://learner (nobody listens at memory://learner)"
     )
+
+
+@pytest.mark.parametrize("speaks", [False, True], ids=["silent", "pinging"])
+async def test_what_takes_the_connection_and_never_answers_is_left_when_the_wait_is_over(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, speaks: bool
+) -> None:
+    monkeypatch.setattr("aioseed.actor.run.ANSWER_S", 0.05)
+    await stage.listen()
+    task = stage.start(1, wait_s=0.05)
+    peer = await stage.peer()
+    await peer.hello()
+    if speaks:
+        peer.say(Ping(number=1))
+    async with asyncio.timeout(5.0):  # half of the silence after which a channel counts as dead
+        with pytest.raises(ConnectError, match=r"within 0\.05 s \(it took the connection, and did not answer"):
+            await task
+
+
+async def test_a_learner_that_is_starting_is_waited_for_beyond_the_wait(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioseed.actor.run.ANSWER_S", 0.05)
+    await stage.listen()
+    stage.start(1, wait_s=0.05)
+    peer = await stage.peer()
+    await peer.hello()
+    peer.say(Starting(message="compiling"))
+    await asyncio.sleep(0.2)
+    peer.welcome([0], [1])
+    await peer.step()
 
 
 async def test_a_learner_that_does_not_come_back_is_one_sentence(stage: Any) -> None:

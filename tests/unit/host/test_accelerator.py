@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aioseed.host.accelerator import default_cache
+from aioseed.host.accelerator import FOLDER, default_cache
 
 JAXLIB = tuple(int(number) for number in version("jaxlib").split(".")[:3])
 written_as_text = pytest.mark.skipif(JAXLIB < (0, 10, 1), reason="it writes its options down in bytes")
@@ -123,7 +123,7 @@ def test_a_platform_that_this_machine_does_not_have_is_named(platform: str) -> N
 
 def test_without_a_folder_to_write_to_nothing_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert default_cache() == tmp_path / "cache" / "aioseed" / "xla"
+    assert default_cache() == tmp_path / "cache" / "aioseed" / FOLDER
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert default_cache() is None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from importlib.metadata import version
@@ -181,6 +182,24 @@ def test_a_disk_without_room_for_the_next_save_is_trouble(run_dir, monkeypatch):
     for free, troubles in ((2 * size, 0), (2 * size - 1, 1), (0, 1)):
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: shutil._ntuple_diskusage(0, 0, free))
         assert len(trouble_in(run_dir)) == troubles
+
+
+@pytest.mark.parametrize("closed", [".", "checkpoints"])
+def test_a_folder_that_its_user_cannot_write_is_trouble(run_dir, monkeypatch, closed):
+    shut = run_dir / closed
+    access = os.access  # asked by hand: root may write anywhere
+    monkeypatch.setattr("os.access", lambda path, mode: path != shut and access(path, mode))
+    [found] = trouble_in(run_dir)
+    assert found == f"{closed}: cannot be written by this user: a learner of this user could not save"
+
+
+def test_checkpoints_that_are_gone_are_trouble_where_the_figures_tell_of_saves(run_dir):
+    shutil.rmtree(run_dir / "checkpoints")
+    (run_dir / "checkpoints").mkdir()
+    assert not trouble_in(run_dir) and "no save was completed yet" in notes_in(run_dir)
+    with (run_dir / "metrics.jsonl").open("a") as figures:
+        figures.write('{"step": 30, "checkpoints/saved": 2}\n')
+    assert trouble_in(run_dir) == ["checkpoints: holds no checkpoint, and metrics.jsonl tells of saves"]
 
 
 def test_other_libraries_than_those_that_wrote_it_are_noted(run_dir, monkeypatch):

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aioseed.agents.agent import Agent
+from aioseed.agents.agent import Agent, AgentPlugin
+from aioseed.agents.vtrace import agent as vtrace
 from aioseed.errors import PluginError
-from aioseed.host.acting import BuiltAgent, acting_of, build_agent
+from aioseed.host.acting import BuiltAgent, acting_of, build_agent, layout_of
 from aioseed.host.forms import checked_agent
 from aioseed.serving.inference import ActRows
 from aioseed.specs import ArraySpec, discrete
+from aioseed.training.config import TrainingConfig
+from aioseed.training.device import find_devices
+from aioseed.training.optimizer import make_optimizer
+from aioseed.training.update import Update, compile_update, init_state
 from aioseed.types import EnvironmentSpec
 
 SPEC = EnvironmentSpec(ArraySpec("float32", (3,)), discrete(5))
@@ -93,3 +100,112 @@ def test_what_act_answers_is_looked_at_where_it_is_compiled(spoil, said):
     with pytest.raises(PluginError) as caught:
         jax.jit(acting.act).lower(params, jax.random.key(0), state, rows)
     assert said in str(caught.value)
+
+
+def raising(output):
+    raise KeyError("q")
+
+
+def half_a_loss(output):
+    return output.total, output.metrics
+
+
+def loss_of_each(output):
+    return output._replace(total=jnp.stack([output.total] * 2))
+
+
+def loss_in_integers(output):
+    return output._replace(total=output.total.astype(jnp.int32))
+
+
+def count_of_each(output):
+    return output._replace(count=jnp.stack([output.count] * 3))
+
+
+def metric_of_each(output):
+    return output._replace(metrics={"losses/value": jnp.zeros((4, 3))})
+
+
+def plain_metric(output):
+    return output._replace(metrics={"losses/value": 1.0})
+
+
+def one_priority(output):
+    return output._replace(aux={"priorities": output.total})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            raising,
+            f"loss of mine:agent raised KeyError: 'q', in line {raising.__code__.co_firstlineno + 1} of {__file__}",
+        ),
+        (half_a_loss, "loss must return a LossOutput"),
+        (loss_of_each, "the total that loss returned is float32[2], and float32[] is needed"),
+        (loss_in_integers, "the total that loss returned is int32[], and float32[] is needed"),
+        (count_of_each, "the count that loss returned is float32[3], and float32[] is needed"),
+        (metric_of_each, "metrics['losses/value'] that loss returned is float32[4, 3], and float32[] is needed"),
+        (plain_metric, "metrics['losses/value'] that loss returned is a float, and float32[] is needed"),
+        (one_priority, "aux that loss returned has float32[], and every leaf needs one entry an unroll first"),
+    ],
+)
+def test_what_loss_answers_is_looked_at_where_it_is_compiled(spoil, said):
+    agent = sound()
+    spoilt = checked_agent(agent._replace(loss=lambda *arguments: spoil(agent.loss(*arguments))), "mine:agent")
+    with pytest.raises(PluginError) as caught:
+        compile_update_of(spoilt)
+    assert said in str(caught.value)
+    assert isinstance(caught.value.__cause__, KeyError) is (spoil is raising)
+
+
+def parameters_alone(state):
+    return state.params
+
+
+def more_state(state):
+    return state._replace(extra={"target": state.params})
+
+
+def half_parameters(state):
+    return state._replace(params=jax.tree.map(lambda leaf: leaf.astype(jnp.float16), state.params))
+
+
+@pytest.mark.parametrize("part", ["after_update", "observe"])
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (parameters_alone, "{} must return a LearnerState"),
+        (more_state, "the LearnerState that {} returned has other leaves than the one it was given"),
+        (half_parameters, "that {} returned is float16["),
+    ],
+)
+def test_a_state_that_cannot_take_the_place_of_the_one_before_is_refused(part, spoil, said):
+    spoilt = checked_agent(sound()._replace(**{part: lambda state, _: spoil(state)}), "mine:agent")
+    with pytest.raises(PluginError) as caught:
+        compile_update_of(spoilt)
+    assert said.format(part) in str(caught.value)
+
+
+def test_what_is_raised_while_an_agent_is_built_is_told_with_its_line(monkeypatch):
+    plugin = AgentPlugin(vtrace.config_type, lambda config, spec, network: {}["policy"])
+    monkeypatch.setattr("aioseed.host.acting.load", lambda group, name: plugin)
+    with pytest.raises(
+        PluginError, match=r"build of mine:agent raised KeyError: 'policy', in line \d+ of .*test_forms"
+    ):
+        build_agent({"name": "mine:agent"}, {"name": "mlp"}, SPEC)
+
+
+CONFIG = TrainingConfig(batch_unrolls=2)
+
+
+@cache
+def before_training():
+    placement = find_devices(CONFIG.devices)
+    return init_state(sound(), make_optimizer(CONFIG, 3), jax.random.key(0), placement), placement
+
+
+def compile_update_of(agent):
+    state, placement = before_training()
+    update = Update(agent, make_optimizer(CONFIG, 3), SPEC.observation, CONFIG)
+    compile_update(update, state, layout_of(BuiltAgent(agent, SPEC), 3), CONFIG, placement)

@@ -162,6 +162,16 @@ async def test_tls_without_a_token_is_refused_too_unless_a_token_is_made_with_th
         await made(tls=tls).open(["wss://0.0.0.0:0"], handle, ())
 
 
+@pytest.mark.parametrize(
+    ("token", "lacking"),
+    [(None, "lacks a token (--token-file) and a certificate"), (Secret("x"), "lacks a certificate")],
+)
+async def test_tls_without_a_certificate_says_at_once_what_makes_both(made, token, lacking):
+    with pytest.raises(ListenError) as caught:
+        await made(token).open(["wss://0.0.0.0:0"], handle, ())
+    assert f"{lacking} (--tls self-signed makes one and a token, or --tls-cert and --tls-key)" in str(caught.value)
+
+
 @pytest.mark.parametrize("token", [None, Secret("secret")])
 async def test_a_flag_in_plain_words_lets_it_listen_and_no_file_is_left(made, runtime_directory, token):
     listeners = made(token, allow_insecure=True)

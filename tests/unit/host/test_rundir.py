@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from aioseed.errors import CheckpointError, ConfigError, RunDirectoryError, RunDirectoryInUse, UsageError
 from aioseed.host.rundir import discard, name_of_run, new_run_path, open_run
+from aioseed.training.files import Files
 from aioseed.training.store import Snapshot
 
 
@@ -115,6 +117,28 @@ def test_require_insists_on_a_run_and_on_a_checkpoint(opened, tmp_path):
 
 
 @pytest.mark.parametrize("resume", ["auto", "require"])
+def test_a_run_that_saved_and_whose_disk_is_not_mounted_is_not_begun_anew(opened, tmp_path, resume):
+    opened().directory.close()
+    run = tmp_path / "run"
+    (tmp_path / "mount").mkdir()
+    (run / "checkpoints").symlink_to(tmp_path / "mount")
+    (run / "metrics.jsonl").write_text('{"step": 0, "checkpoints/failed": 1}\n{"step": 9, "checkpoints/saved": 1}\n')
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with pytest.raises(
+        CheckpointError, match=r"holds no checkpoint, and metrics\.jsonl tells of saves: is its disk there"
+    ):
+        opened(resume, "seed=99")
+    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+def test_a_run_whose_saves_all_failed_is_begun_again(opened, tmp_path):
+    opened().directory.close()
+    (tmp_path / "run" / "checkpoints").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 9, "checkpoints/failed": 3, "checkpoints/saved": 0}\n')
+    assert opened("auto").restored is None
+
+
+@pytest.mark.parametrize("resume", ["auto", "require"])
 def test_a_run_of_which_no_checkpoint_is_sound_is_an_error(opened, tmp_path, resume):
     opened(save=7).directory.close()
     for file in (tmp_path / "run" / "checkpoints").rglob("*.safetensors"):
@@ -143,6 +167,18 @@ def test_a_configuration_that_cannot_be_read_is_an_error_of_the_directory(opened
     (tmp_path / "run" / "config.json").mkdir()
     with pytest.raises(RunDirectoryError, match=r"config\.json cannot be read: .*; if it is damaged, remove it"):
         opened("auto")
+
+
+@pytest.mark.parametrize("written", ["write", "replace"])
+def test_a_start_that_a_full_disk_ends_leaves_no_folder_that_it_made(small, tmp_path, monkeypatch, written):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # The lock's own text is the first that is written.
+    monkeypatch.setattr(*((os, "write") if written == "write" else (Files, "replace")), full)
+    with pytest.raises(RunDirectoryError, match="No space left"):
+        open_run(tmp_path / "runs" / "run", small(), "auto")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_discarding_a_new_run_leaves_no_folder_that_it_made(small, tmp_path):

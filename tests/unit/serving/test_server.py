@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import numpy as np
 import pytest
@@ -317,6 +318,19 @@ async def test_drain_before_the_server_opened_does_not_leave_actors_waiting(desk
     late.greet()
     refused = await late.hears()
     assert (refused.code, refused.retry) == ("draining", True)
+
+
+async def test_a_hello_that_crosses_the_end_is_no_fault_of_its_actor(desk, caplog):
+    table = await desk(opened=False)
+    peer = await table.dial()
+    await asyncio.sleep(0.1)  # it is waited for
+    draining = asyncio.ensure_future(table.server.drain(run_over=False, reason="it does not compile"))
+    await asyncio.sleep(0)
+    peer.greet()
+    assert (await peer.hears_a(Bye)).code == "shutdown"
+    await peer.closed()
+    await draining
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_last_word_is_given_time_to_be_heard_and_meanwhile_the_slots_are_free(desk):

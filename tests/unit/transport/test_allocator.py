@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from aioseed.transport.allocator import give_back
+
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the thresholds are glibc's")
 SHOW = """
 import resource
@@ -46,3 +48,17 @@ def test_large_blocks_stay_in_the_process() -> None:
 def test_what_the_environment_says_stays(name: str) -> None:
     value = "glibc.malloc.trim_threshold=1000000" if name == "GLIBC_TUNABLES" else "1000000"
     assert not faults(**{name: value})[0]
+
+
+def test_free_memory_between_what_is_used_is_given_back() -> None:
+    blocks = [bytearray(60_000) for _ in range(1000)]
+    pins = blocks[::100]  # the heap cannot shrink from its end
+    del blocks
+    before = resident_bytes()
+    assert give_back()
+    assert before - resident_bytes() > 30_000_000 and len(pins) == 10
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as pages:
+        return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
