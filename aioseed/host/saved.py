@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,9 +38,9 @@ def load_run(path: Path) -> SavedRun:
         CheckpointError: There is no run, none of its checkpoints is sound, or this one is not.
         ConfigError, PluginError, SpaceError: Its agent or network cannot be built here.
     """
-    here = path.absolute()
+    here = _named(path)
     is_checkpoint = (here / MANIFEST).is_file() or here.parent.name == CHECKPOINTS
-    checkpoint = CheckpointStore(path.parent).at(here.name) if is_checkpoint else _newest(path)
+    checkpoint = CheckpointStore(here.parent).at(here.name) if is_checkpoint else _newest(path)
     config, described = _said_in(checkpoint)
     transforms = [section.section() for section in config.transforms]
     built = build_agent(config.agent.section(), config.network.section(), described.spec, transforms)
@@ -53,8 +54,13 @@ def load_run(path: Path) -> SavedRun:
 
 def run_directory_of(path: Path) -> Path:
     """Return the run's directory where `path` is a checkpoint in it; otherwise `path`."""
-    above = path.absolute().parent
+    above = _named(path).parent
     return above.parent if above.name == CHECKPOINTS else path
+
+
+def _named(path: Path) -> Path:
+    """Return `path` with the names that ``.`` and ``..`` stand for: a checkpoint is known by its own."""
+    return Path(os.path.abspath(path))
 
 
 def _newest(path: Path) -> Checkpoint:

@@ -71,7 +71,9 @@ def test_what_does_not_say_that_it_makes_a_network_or_a_transform_is_never_calle
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "strange_makers", raising=False)
     section = {"name": f"strange_makers:{name}"}
-    with pytest.raises(ConfigError, match=f"{name} does not say that it returns a Network, and is not called: write ->"):
+    with pytest.raises(
+        ConfigError, match=f"{name} does not say that it returns a Network, and is not called: write ->"
+    ):
         build_agent(AGENT, section, SPEC)
     with pytest.raises(ConfigError, match=f"{name} does not say that it returns a Transform"):
         build_agent(AGENT, NETWORK, SPEC, [section])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -177,6 +178,14 @@ def test_what_is_no_run_is_said_so(tmp_path, small):
     open_run(tmp_path / "run", small(), "never").directory.close()
     with pytest.raises(CheckpointError, match="never completed a save"):
         load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("where", "word"), [("000000000003", "."), ("", "000000000003"), ("", ".."), ("..", ".")])
+def test_dots_stand_for_the_run_or_the_checkpoint_that_they_lead_to(saved, monkeypatch, where, word):
+    path = saved()
+    monkeypatch.chdir(path / "checkpoints" / where)
+    run = load_run(Path(word))
+    assert run.version == 3 and run.run_dir.samefile(path)
 
 
 @pytest.mark.parametrize("described", [None, {}, {**DESCRIBED, "action": {"kind": "dance"}}])
