@@ -46,7 +46,8 @@ def load_run(path: Path) -> SavedRun:
     built = build_agent(config.agent.section(), config.network.section(), described.spec, transforms)
     # Shapes alone: making the parameters would compile, only for them to be thrown away.
     shapes = jax.eval_shape(built.agent.init, jax.random.key(0))
-    template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+    # And views of one number each: the configuration of a checkpoint from elsewhere may ask for any size.
+    template = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes)
     learner = restore_arrays(template, subtree(checkpoint.arrays, "learner"), path=str(checkpoint.path))
     params = built.agent.published(learner)
     return SavedRun(run_directory_of(path), config, described, built, jax.device_put(params), checkpoint.manifest.step)
@@ -80,6 +81,6 @@ def _said_in(checkpoint: Checkpoint) -> tuple[RunConfig, Description]:
         raise CheckpointError(f"{checkpoint.path} holds no configuration or no specs", path=str(checkpoint.path))
     try:
         return validate(RunConfig, config, ""), Description.from_json(described)
-    except (ConfigError, SpaceError, KeyError) as error:
+    except (ConfigError, SpaceError) as error:
         message = f"{checkpoint.path} was saved with what this version cannot use: {error}"
         raise CheckpointError(message, path=str(checkpoint.path)) from error
