@@ -12,7 +12,7 @@ from aioseed.errors import CheckpointError, RunDirectoryError, UsageError
 from aioseed.host.changes import changes_said
 from aioseed.host.config import RunConfig
 from aioseed.host.options import resolved
-from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, LOCK, RunDirectory
+from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, LOCK, RunDirectory, holds
 from aioseed.training.store import Checkpoint, CheckpointStore
 
 Resume = Literal["never", "auto", "require"]
@@ -128,7 +128,7 @@ def _text(path: Path) -> str | None:
 
 def _holds_run(path: Path) -> bool:
     """Say whether a run was begun in `path`: its configuration may be lost, and its checkpoints on a lost disk."""
-    return any(os.path.lexists(path / name) for name in (CONFIG, CHECKPOINTS))
+    return holds(path, CONFIG) or holds(path, CHECKPOINTS)
 
 
 def _missing_folders(path: Path) -> tuple[Path, ...]:

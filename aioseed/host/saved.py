@@ -14,7 +14,7 @@ from aioseed.errors import CheckpointError, ConfigError, SpaceError
 from aioseed.host.acting import BuiltAgent, build_agent
 from aioseed.host.config import RunConfig
 from aioseed.training.manifest import NAME as MANIFEST
-from aioseed.training.rundir import CHECKPOINTS, CONFIG
+from aioseed.training.rundir import CHECKPOINTS, CONFIG, holds
 from aioseed.training.store import Checkpoint, CheckpointStore
 from aioseed.training.trees import restore_arrays, subtree
 from aioseed.validation import validate
@@ -36,10 +36,11 @@ def load_run(path: Path) -> SavedRun:
 
     Raises:
         CheckpointError: There is no run, none of its checkpoints is sound, or this one is not.
+        RunDirectoryError: It cannot be looked into: it is somebody else's.
         ConfigError, PluginError, SpaceError: Its agent or network cannot be built here.
     """
     here = _named(path)
-    is_checkpoint = (here / MANIFEST).is_file() or here.parent.name == CHECKPOINTS
+    is_checkpoint = holds(here, MANIFEST) or here.parent.name == CHECKPOINTS
     checkpoint = CheckpointStore(here.parent).at(here.name) if is_checkpoint else _newest(path)
     config, described = _said_in(checkpoint)
     transforms = [section.section() for section in config.transforms]
@@ -69,7 +70,7 @@ def _newest(path: Path) -> Checkpoint:
         raise CheckpointError(f"there is no run directory {path}", path=str(path))
     checkpoint = CheckpointStore(path / CHECKPOINTS).newest()
     if checkpoint is None:
-        what = "never completed a save: there is no policy in it" if (path / CONFIG).exists() else "holds no run"
+        what = "never completed a save: there is no policy in it" if holds(path, CONFIG) else "holds no run"
         raise CheckpointError(f"{path} {what}", path=str(path))
     return checkpoint
 
