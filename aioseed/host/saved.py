@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from aioseed.actor.probe import Description
 from aioseed.errors import CheckpointError, ConfigError, SpaceError
@@ -45,11 +44,10 @@ def load_run(path: Path) -> SavedRun:
     config, described = _said_in(checkpoint)
     transforms = [section.section() for section in config.transforms]
     built = build_agent(config.agent.section(), config.network.section(), described.spec, transforms)
-    # Shapes alone: making the parameters would compile, only for them to be thrown away.
+    # Shapes alone: making the parameters would compile, only for them to be thrown away, and the configuration of a
+    # checkpoint from elsewhere may ask for any size.
     shapes = jax.eval_shape(built.agent.init, jax.random.key(0))
-    # And views of one number each: the configuration of a checkpoint from elsewhere may ask for any size.
-    template = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes)
-    learner = restore_arrays(template, subtree(checkpoint.arrays, "learner"), path=str(checkpoint.path))
+    learner = restore_arrays(shapes, subtree(checkpoint.arrays, "learner"), path=str(checkpoint.path))
     params = built.agent.published(learner)
     return SavedRun(run_directory_of(path), config, described, built, jax.device_put(params), checkpoint.manifest.step)
 
