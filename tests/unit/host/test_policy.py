@@ -207,7 +207,10 @@ def test_a_checkpoint_without_sound_specs_is_said_so(saved, described, said):
 
 def test_a_network_of_any_size_is_compared_with_the_arrays_before_memory_is_taken(small, initial, saved):
     path = saved()
-    facts = {"config": small("network.hidden=[10000000000, 10000000000]").model_dump(mode="json"), "environment": DESCRIBED}
+    facts = {
+        "config": small("network.hidden=[10000000000, 10000000000]").model_dump(mode="json"),
+        "environment": DESCRIBED,
+    }
     CheckpointStore(path / "checkpoints").save(Snapshot(4, initial(), facts), 9)
     with pytest.raises(CheckpointError, match="which this configuration needs"):
         load_run(path)
