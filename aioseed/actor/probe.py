@@ -14,7 +14,7 @@ import threading
 from typing import NamedTuple
 
 from aioseed.actor.config import EnvironmentConfig
-from aioseed.errors import AioseedError
+from aioseed.errors import AioseedError, SpaceError
 from aioseed.lookup import look_here_too
 from aioseed.plugins import environment_plugin
 from aioseed.specs import Json, action_from_json, check_servable, observation_from_json, observation_to_json
@@ -42,15 +42,19 @@ class Description(NamedTuple):
         """Return the description that `to_json` gave.
 
         Raises:
-            SpaceError: It holds a spec that cannot be served.
+            SpaceError: It holds a spec that cannot be served, or is no description.
         """
+        lacking = [part for part in ("observation", "action", "metrics", "task") if part not in form]
+        if lacking:
+            raise SpaceError(f"the description of the environment has no {' and no '.join(lacking)}")
         spec = EnvironmentSpec(observation_from_json(form["observation"]), action_from_json(form["action"]))
         listed, task = form["metrics"], form["task"]
-        assert isinstance(listed, list)
-        assert isinstance(task, dict)
+        if not isinstance(listed, list) or not isinstance(task, dict):
+            raise SpaceError("the description of the environment has no list of metrics or no task")
         metrics: list[EnvironmentMetric] = []
         for metric in listed:
-            assert isinstance(metric, dict)
+            if not isinstance(metric, dict) or not {"name", "fold"} <= metric.keys():
+                raise SpaceError("a metric of the environment has no name or no fold")
             fold = metric["fold"]
             metrics.append(
                 EnvironmentMetric(str(metric["name"]), "max" if fold == "max" else "last" if fold == "last" else "sum")

@@ -23,7 +23,7 @@ from aioseed.plugins import jax_plugins
 from aioseed.specs import Json
 from aioseed.telemetry.ledger import Ledger
 from aioseed.training.progress import Progress
-from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, owner_of, read_generation
+from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, holds, owner_of, read_generation
 from aioseed.training.store import Checkpoint, CheckpointStore
 from aioseed.validation import validate
 
@@ -58,12 +58,13 @@ def examine(run_dir: Path | None) -> Diagnosis:
     """Look at the installation and, if given, at everything in `run_dir`. Blocks: not for the event loop.
 
     Raises:
-        RunDirectoryError: There is no such directory.
+        RunDirectoryError: There is no such directory, or it cannot be looked into.
     """
     if run_dir is None:
         return Diagnosis(None, tuple(_installation()))
     if not run_dir.is_dir():
         raise RunDirectoryError(f"there is no run directory {run_dir}", path=str(run_dir))
+    holds(run_dir, CONFIG)
     found = [*_installation(), *_directory(run_dir), *_configuration(run_dir), *_owner(run_dir)]
     sound: list[Checkpoint] = []
     found += _checkpoints(run_dir, sound)

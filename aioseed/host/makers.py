@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from aioseed.errors import ConfigError
-from aioseed.lookup import did_you_mean
+from aioseed.lookup import did_you_mean, is_reference
 from aioseed.plugins import Group, load
 
 Made = TypeVar("Made")
@@ -16,6 +16,8 @@ Made = TypeVar("Made")
 
 _GIVEN: Mapping[Group, int] = {"aioseed.nets": 3, "aioseed.transforms": 1}
 """Number of the first arguments of a function that are no options: specs and heads."""
+_MADE: Mapping[Group, str] = {"aioseed.nets": "Network", "aioseed.transforms": "Transform"}
+"""What a function makes, by name: a machine without a learner's packages can show options too."""
 
 
 def maker(group: Group, section: Mapping[str, object], path: str, kind: type[Made]) -> Callable[..., Made]:
@@ -30,7 +32,7 @@ def maker(group: Group, section: Mapping[str, object], path: str, kind: type[Mad
         kind: What the function makes.
 
     Raises:
-        ConfigError: An option is not known, or what was named is no function.
+        ConfigError: An option is not known, or what was named is no function, or none of this kind.
         PluginError: Nothing has that name.
     """
     name = str(section["name"])
@@ -80,6 +82,14 @@ def _checked(
     make = load(group, name)
     if not callable(make):
         raise ConfigError(f"{path}.name: {name} is not callable", path=f"{path}.name", value=name)
+    if is_reference(name) and not _says_it_makes(make, _MADE[group]):
+        # A checkpoint from elsewhere names functions as well: subprocess:run would run what its options say.
+        raise ConfigError(
+            f"{path}.name: {name} does not say that it returns a {_MADE[group]}, and is not called: write "
+            f"-> {_MADE[group]} after its arguments",
+            path=f"{path}.name",
+            value=name,
+        )
     options = {key: value for key, value in section.items() if key != "name"}
     try:
         known = list(inspect.signature(make).parameters.values())[_GIVEN[group] :]
@@ -87,6 +97,17 @@ def _checked(
         return make, options, []  # written in C; what it makes of its options it says itself
     _check_options(known, name, options, path)
     return make, options, known
+
+
+def _says_it_makes(make: Callable[..., object], kind: str) -> bool:
+    """Say whether `make` is a class of this kind, or annotated as returning one; nothing of it is called."""
+    try:
+        made = make if isinstance(make, type) else inspect.signature(make).return_annotation
+    except ValueError:
+        return False
+    if isinstance(made, str):  # as it is written where annotations are not evaluated
+        return made.strip("'\"").rpartition(".")[2] == kind
+    return isinstance(made, type) and any(base.__name__ == kind for base in made.__mro__)
 
 
 def _check_options(

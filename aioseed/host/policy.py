@@ -120,6 +120,7 @@ def load_policy(path: Path | str, *, greedy: bool = True, seed: int = 0) -> Load
 
     Raises:
         CheckpointError: There is no run, none of its checkpoints is sound, or this one is not.
+        RunDirectoryError: It cannot be looked into: it is somebody else's.
         ConfigError, PluginError, SpaceError: Its agent or network cannot be built here.
     """
     return LoadedPolicy(path, greedy=greedy, seed=seed)

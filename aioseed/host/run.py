@@ -85,9 +85,13 @@ class LiveRun:
         loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as cleanup:
             records = Records(await asyncio.to_thread(self._sinks, cleanup), self._metrics)
-            # From here to the `try` nothing awaits: what is started is also ended.
             began_s = loop.time()
             statistics = Statistics(self._config, self._runtime, self._metrics, began_s)
+            if self._opened.restored is not None:
+                # At the step of the checkpoint: the first line after it may be beyond the last one from before, and
+                # nobody could tell that the run went back.
+                await self._record(statistics.progress(began_s, None, 0), records, emit)
+            # From here to the `try` nothing awaits: what is started is also ended.
             executor = self._start()
             training = loop.create_task(executor.result(), name="aioseed-training")
             side_tasks = [

@@ -14,7 +14,7 @@ from aioseed.errors import CheckpointError, RunDirectoryError, RunDirectoryInUse
 from aioseed.host.changes import changes_said
 from aioseed.host.config import RunConfig
 from aioseed.host.options import resolved
-from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, LOCK, RunDirectory
+from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, LOCK, RunDirectory, holds
 from aioseed.training.store import Checkpoint, CheckpointStore
 
 METRICS = "metrics.jsonl"
@@ -171,7 +171,7 @@ def _text(path: Path) -> str | None:
 
 def _holds_run(path: Path) -> bool:
     """Say whether a run was begun in `path`: its configuration may be lost, and its checkpoints on a lost disk."""
-    return any(os.path.lexists(path / name) for name in (CONFIG, CHECKPOINTS))
+    return holds(path, CONFIG) or holds(path, CHECKPOINTS)
 
 
 def _missing_folders(path: Path) -> tuple[Path, ...]:

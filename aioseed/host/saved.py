@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from aioseed.actor.probe import Description
 from aioseed.errors import CheckpointError, ConfigError, SpaceError
@@ -14,7 +14,7 @@ from aioseed.host.acting import BuiltAgent, build_agent
 from aioseed.host.config import RunConfig
 from aioseed.host.rundir import tells_of_saves
 from aioseed.training.manifest import NAME as MANIFEST
-from aioseed.training.rundir import CHECKPOINTS, CONFIG
+from aioseed.training.rundir import CHECKPOINTS, CONFIG, holds
 from aioseed.training.store import Checkpoint, CheckpointStore
 from aioseed.training.trees import restore_arrays, subtree
 from aioseed.validation import validate
@@ -36,26 +36,32 @@ def load_run(path: Path) -> SavedRun:
 
     Raises:
         CheckpointError: There is no run, none of its checkpoints is sound, or this one is not.
+        RunDirectoryError: It cannot be looked into: it is somebody else's.
         ConfigError, PluginError, SpaceError: Its agent or network cannot be built here.
     """
-    here = path.absolute()
-    is_checkpoint = (here / MANIFEST).is_file() or here.parent.name == CHECKPOINTS
-    checkpoint = CheckpointStore(path.parent).at(here.name) if is_checkpoint else _newest(path)
+    here = _named(path)
+    is_checkpoint = holds(here, MANIFEST) or here.parent.name == CHECKPOINTS
+    checkpoint = CheckpointStore(here.parent).at(here.name) if is_checkpoint else _newest(path)
     config, described = _said_in(checkpoint)
     transforms = [section.section() for section in config.transforms]
     built = build_agent(config.agent.section(), config.network.section(), described.spec, transforms)
-    # Shapes alone: making the parameters would compile, only for them to be thrown away.
+    # Shapes alone: making the parameters would compile, only for them to be thrown away, and the configuration of a
+    # checkpoint from elsewhere may ask for any size.
     shapes = jax.eval_shape(built.agent.init, jax.random.key(0))
-    template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
-    learner = restore_arrays(template, subtree(checkpoint.arrays, "learner"), path=str(checkpoint.path))
+    learner = restore_arrays(shapes, subtree(checkpoint.arrays, "learner"), path=str(checkpoint.path))
     params = built.agent.published(learner)
     return SavedRun(run_directory_of(path), config, described, built, jax.device_put(params), checkpoint.manifest.step)
 
 
 def run_directory_of(path: Path) -> Path:
     """Return the run's directory where `path` is a checkpoint in it; otherwise `path`."""
-    above = path.absolute().parent
+    above = _named(path).parent
     return above.parent if above.name == CHECKPOINTS else path
+
+
+def _named(path: Path) -> Path:
+    """Return `path` with the names that ``.`` and ``..`` stand for: a checkpoint is known by its own."""
+    return Path(os.path.abspath(path))
 
 
 def _newest(path: Path) -> Checkpoint:
@@ -63,7 +69,7 @@ def _newest(path: Path) -> Checkpoint:
         raise CheckpointError(f"there is no run directory {path}", path=str(path))
     checkpoint = CheckpointStore(path / CHECKPOINTS).newest()
     if checkpoint is None:
-        what = "never completed a save: there is no policy in it" if (path / CONFIG).exists() else "holds no run"
+        what = "never completed a save: there is no policy in it" if holds(path, CONFIG) else "holds no run"
         if tells_of_saves(path) is not None:
             what = "holds no checkpoint any more, and tells of saves: is the disk of its checkpoints there?"
         raise CheckpointError(f"{path} {what}", path=str(path))
@@ -77,6 +83,6 @@ def _said_in(checkpoint: Checkpoint) -> tuple[RunConfig, Description]:
         raise CheckpointError(f"{checkpoint.path} holds no configuration or no specs", path=str(checkpoint.path))
     try:
         return validate(RunConfig, config, ""), Description.from_json(described)
-    except (ConfigError, SpaceError, KeyError) as error:
+    except (ConfigError, SpaceError) as error:
         message = f"{checkpoint.path} was saved with what this version cannot use: {error}"
         raise CheckpointError(message, path=str(checkpoint.path)) from error

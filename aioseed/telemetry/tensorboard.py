@@ -59,8 +59,9 @@ class TensorBoardSink:
                 self._file = self._new_file(now_s)
             if self._file.seek(0, os.SEEK_END) == 0:
                 version = Event(wall_time=now_s, file_version="brain.Event:2")
-                # TensorBoard then drops what an earlier process wrote from this step on: a resumed run went back.
-                start = Event(wall_time=now_s, step=step, session_log=SessionLog(status=SessionLog.START))
+                # TensorBoard then drops what an earlier process wrote from that step on: a resumed run went back to
+                # `step`, and figures of `step` itself, which the checkpoint was taken with, stay.
+                start = Event(wall_time=now_s, step=step + 1, session_log=SessionLog(status=SessionLog.START))
                 records = b"".join(self._record(begun.SerializeToString()) for begun in (version, start)) + records
             append_whole(self._file, records)
         except OSError as error:

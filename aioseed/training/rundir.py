@@ -162,6 +162,23 @@ def owner_of(path: Path) -> str | None:
         os.close(lock)
 
 
+def holds(path: Path, name: str) -> bool:
+    """Say whether there is something called `name` in the run directory `path`, be it a link to nowhere.
+
+    Raises:
+        RunDirectoryError: That cannot be seen: a run directory is its owner's alone, and what is hidden is not nothing.
+    """
+    try:
+        os.lstat(path / name)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        hint = "; is it yours?" if isinstance(error, PermissionError) else ""
+        message = f"the run directory {path} cannot be looked into: {error.strerror}{hint}"
+        raise RunDirectoryError(message, path=str(path)) from error
+    return True
+
+
 def read_generation(path: Path) -> int:
     """Return the number in the file of the generation, 0 if there is none.
 

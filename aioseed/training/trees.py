@@ -40,7 +40,8 @@ def restore_arrays(template: PyTree, arrays: Mapping[str, np.ndarray], *, path: 
     """Return `arrays` as a tree like `template`, leaves in host memory (PRNG keys as JAX arrays).
 
     Args:
-        template: A tree whose structure, shapes and dtypes the arrays must have.
+        template: A tree whose structure, shapes and dtypes the arrays must have: of arrays, or what `jax.eval_shape`
+            returns.
         arrays: What `flatten_arrays` returned.
         path: Where they were read from, for the message.
 
@@ -62,8 +63,10 @@ def subtree(arrays: Mapping[str, np.ndarray], prefix: str) -> NamedArrays:
     return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
-def _leaf(name: str, template: jax.Array, array: np.ndarray, path: str) -> np.ndarray | jax.Array:
-    plain = _plain(template)
+def _leaf(
+    name: str, template: jax.Array | jax.ShapeDtypeStruct, array: np.ndarray, path: str
+) -> np.ndarray | jax.Array:
+    plain = template if isinstance(template, jax.ShapeDtypeStruct) else _plain(template)
     ours = f"{np.dtype(plain.dtype).name}{list(plain.shape)}"
     theirs = f"{array.dtype.name}{list(array.shape)}"
     if ours != theirs:

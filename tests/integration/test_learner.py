@@ -95,6 +95,8 @@ async def test_a_run_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     first = await train(small("training.total_steps=2000"), run_dir=tmp_path / "run")
     with pytest.raises(CheckpointError, match="holds a run already"):
         await train(small(), run_dir=tmp_path / "run")
+    figures = tmp_path / "run" / "metrics.jsonl"
+    so_far = len(figures.read_text().splitlines())
     events: list[object] = []
     more = small("training.total_steps=4000")
     second = await train(more, run_dir=tmp_path / "run", resume="auto", on_event=events.append)
@@ -102,6 +104,9 @@ async def test_a_run_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     assert "training.total_steps is 4000 (was 2000)" in ready.notes[0]
     assert second.trained_steps >= 4000 > first.trained_steps
     assert second.imbalance == 0
+    # Readers see from where on the figures go on: the next report may be beyond the last one from before.
+    began = json.loads(figures.read_text().splitlines()[so_far])
+    assert (began["step"], began["ledger/accepted"]) == (first.trained_steps, first.env_steps)
     before = config_of(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"this configuration needs float32\[8, 2\]"):
         await train(small("network={name: mlp, hidden: [8]}"), run_dir=tmp_path / "run", resume="auto")

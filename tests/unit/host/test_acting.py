@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import textwrap
 
 import jax
 import numpy as np
@@ -48,6 +50,35 @@ def test_transforms_that_cannot_be_built_are_said_in_a_sentence(section, error, 
     with pytest.raises(error) as caught:
         build_agent(AGENT, NETWORK, SPEC, [section])
     assert said in str(caught.value)
+
+
+STRANGE = """
+    from __future__ import annotations
+    from aioseed.nets import transforms
+
+    called = []
+
+    def unsaid(*words, **options): called.append(words)
+    def other(*words) -> list[Transform]: called.append(words)
+    def said(spec) -> transforms.Transform: return transforms.chain(spec, [])
+"""
+
+
+@pytest.mark.parametrize("name", ["unsaid", "other"])
+def test_what_does_not_say_that_it_makes_a_network_or_a_transform_is_never_called(tmp_path, monkeypatch, name):
+    """A checkpoint names functions, and gives them options: one from elsewhere would have had subprocess.run run."""
+    (tmp_path / "strange_makers.py").write_text(textwrap.dedent(STRANGE))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "strange_makers", raising=False)
+    section = {"name": f"strange_makers:{name}"}
+    with pytest.raises(
+        ConfigError, match=f"{name} does not say that it returns a Network, and is not called: write ->"
+    ):
+        build_agent(AGENT, section, SPEC)
+    with pytest.raises(ConfigError, match=f"{name} does not say that it returns a Transform"):
+        build_agent(AGENT, NETWORK, SPEC, [section])
+    assert build_agent(AGENT, NETWORK, SPEC, [{"name": "strange_makers:said"}]).spec == SPEC
+    assert sys.modules["strange_makers"].called == []
 
 
 @pytest.mark.parametrize(("sent", "cut"), [("int64", "int32"), ("uint64", "uint32"), ("float64", "float32")])

@@ -27,7 +27,7 @@ LOCAL = """
 
     plugin = Plugin()
 
-    def net(observation, action, heads, *, sizes=((1, 2), (3,)), wild=float("inf"), width=4, **more): ...
+    def net(observation, action, heads, *, sizes=((1, 2), (3,)), wild=float("inf"), width=4, **more) -> "Network": ...
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from aioseed.host.saved import load_run
 from aioseed.specs import ArraySpec, discrete
 from aioseed.training.device import Placement
 from aioseed.training.optimizer import make_optimizer
-from aioseed.training.store import Snapshot
+from aioseed.training.store import CheckpointStore, Snapshot
 from aioseed.training.trees import flatten_arrays
 from aioseed.training.update import init_state
 from aioseed.types import FIRST, EnvironmentSpec
@@ -179,7 +180,37 @@ def test_what_is_no_run_is_said_so(tmp_path, small):
         load_run(tmp_path / "run")
 
 
-@pytest.mark.parametrize("described", [None, {}, {**DESCRIBED, "action": {"kind": "dance"}}])
-def test_a_checkpoint_without_sound_specs_is_said_so(saved, described):
-    with pytest.raises(CheckpointError, match="000000000003"):
+@pytest.mark.parametrize(("where", "word"), [("000000000003", "."), ("", "000000000003"), ("", ".."), ("..", ".")])
+def test_dots_stand_for_the_run_or_the_checkpoint_that_they_lead_to(saved, monkeypatch, where, word):
+    path = saved()
+    monkeypatch.chdir(path / "checkpoints" / where)
+    run = load_run(Path(word))
+    assert run.version == 3 and run.run_dir.samefile(path)
+
+
+@pytest.mark.parametrize(
+    ("described", "said"),
+    [
+        (None, "holds no configuration or no specs"),
+        ({}, "the description of the environment has no observation and no action and no metrics and no task"),
+        ({**DESCRIBED, "action": {"kind": "dance"}}, "an action|a dtype"),
+        ({**DESCRIBED, "metrics": 5}, "no list of metrics or no task"),
+        ({**DESCRIBED, "task": "dance"}, "no list of metrics or no task"),
+        ({**DESCRIBED, "metrics": [{"name": "score"}]}, "a metric of the environment has no name or no fold"),
+        ({**DESCRIBED, "metrics": ["score"]}, "a metric of the environment has no name or no fold"),
+    ],
+)
+def test_a_checkpoint_without_sound_specs_is_said_so(saved, described, said):
+    with pytest.raises(CheckpointError, match=f"000000000003 .*({said})"):
         load_run(saved(described=described))
+
+
+def test_a_network_of_any_size_is_compared_with_the_arrays_before_memory_is_taken(small, initial, saved):
+    path = saved()
+    facts = {
+        "config": small("network.hidden=[10000000000, 10000000000]").model_dump(mode="json"),
+        "environment": DESCRIBED,
+    }
+    CheckpointStore(path / "checkpoints").save(Snapshot(4, initial(), facts), 9)
+    with pytest.raises(CheckpointError, match="which this configuration needs"):
+        load_run(path)

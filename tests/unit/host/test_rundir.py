@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from aioseed.errors import CheckpointError, ConfigError, RunDirectoryError, RunDirectoryInUse, UsageError
+from aioseed.host.doctor import examine
 from aioseed.host.rundir import discard, name_of_run, new_run_path, open_run
+from aioseed.host.saved import load_run
 from aioseed.training.files import Files
 from aioseed.training.store import Snapshot
 
@@ -97,6 +99,24 @@ def test_a_way_to_open_that_is_misspelt_opens_nothing(opened, tmp_path, resume):
     with pytest.raises(UsageError, match=f"resume is {resume!r}: expected 'never', 'auto' or 'require'"):
         opened(resume, "seed=6")
     assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 5
+
+
+@pytest.mark.parametrize("look", [load_run, examine, None])
+def test_a_run_of_somebody_else_is_neither_none_nor_a_crash(opened, tmp_path, monkeypatch, look):
+    """As for anyone but its owner: the directory is 0700, and whoever runs this may be allowed everything."""
+    opened(save=7).directory.close()
+
+    stat = os.stat
+
+    def denied(path, **options):
+        if f"{tmp_path / 'run'}{os.sep}" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", denied)
+    monkeypatch.setattr(os, "lstat", lambda path: denied(path, follow_symlinks=False))
+    with pytest.raises(RunDirectoryError, match=r"run cannot be looked into: Permission denied; is it yours\?"):
+        opened("require") if look is None else look(tmp_path / "run")
 
 
 def test_auto_begins_where_nothing_is_and_again_where_no_save_was_completed(opened):

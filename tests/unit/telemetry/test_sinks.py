@@ -138,7 +138,7 @@ def test_tensorboard_is_told_where_a_resumed_run_begins_so_that_it_drops_what_wa
         sink.close()
     (events,) = (tmp_path / "1").glob("events.*")
     records = events_in(events.read_bytes())
-    assert [(event.step, event.session_log.status) for event in records] == [(0, 0), (15, 1), (15, 0), (25, 0)]
+    assert [(event.step, event.session_log.status) for event in records] == [(0, 0), (16, 1), (15, 0), (25, 0)]
 
 
 def test_tensorboard_reads_a_resumed_run_last_also_if_the_clock_was_set_back(tmp_path):
