@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.errors import JaxRuntimeError
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from aioseed.errors import ConfigError
+from aioseed.errors import ConfigError, TrainingFailed
 
 Tree = TypeVar("Tree")
 UNROLLS = "unrolls"
 """Name of the only axis of the mesh: each device holds a share of every piece's unrolls."""
+NO_MEMORY = "RESOURCE_EXHAUSTED"
+"""How XLA begins to say that the memory of a device ran out; tables of what lies there may follow on lines of their
+own."""
+NEEDS_LESS = (
+    "a smaller training.micro_unrolls or more training.devices need less of it for training, smaller "
+    "serving.max_batch_rows and serving.max_environments less for inference, which may also have a serving.device of "
+    "its own"
+)
+"""What a user can do about it."""
 
 
 class Placement(NamedTuple):
@@ -93,6 +104,27 @@ def owned(tree: Tree, placement: Placement) -> Tree:
     sharding = placement.replicated
     copies: Tree = jax.tree.map(lambda leaf: jax.device_put(jnp.array(leaf, copy=True), sharding), tree)
     return copies
+
+
+def failure_said(error: BaseException) -> str:
+    """Return what failed as a part of one sentence; where a device ran out of memory, also what needs less."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, JaxRuntimeError) and NO_MEMORY in said:
+        return f"a device ran out of memory ({said.splitlines()[0]}): {NEEDS_LESS}"
+    return said
+
+
+@contextmanager
+def devices_may_fail(what: str) -> Iterator[None]:
+    """Let what devices and compilers raise inside end as an error of ours that begins with `what`.
+
+    Raises:
+        TrainingFailed: A device failed, or there is too little memory on one or on the host.
+    """
+    try:
+        yield
+    except (JaxRuntimeError, MemoryError) as error:
+        raise TrainingFailed(f"{what}: {failure_said(error)}") from error
 
 
 def wait_until_ready(tree: Tree) -> Tree:
