@@ -34,6 +34,11 @@ class Placement(NamedTuple):
     devices: tuple[jax.Device, ...]
 
     @property
+    def mesh(self) -> Mesh | None:
+        """Return the mesh of several devices, None for one."""
+        return Mesh(np.array(self.devices), (UNROLLS,)) if len(self.devices) > 1 else None
+
+    @property
     def replicated(self) -> Sharding:
         """Return the sharding of what each device holds whole."""
         return self._sharding()
@@ -44,10 +49,13 @@ class Placement(NamedTuple):
 
     def _sharding(self, *axes: str | None) -> Sharding:
         # For one device the plain form: its calls cost less, and NumPy arrays are read on a CPU where they lie.
-        if len(self.devices) == 1:
+        if (mesh := self.mesh) is None:
             return SingleDeviceSharding(self.devices[0])
-        spec: Callable[..., PartitionSpec] = PartitionSpec
-        return NamedSharding(Mesh(np.array(self.devices), (UNROLLS,)), spec(*axes))
+        return NamedSharding(mesh, spec(*axes))
+
+
+spec: Callable[..., PartitionSpec] = PartitionSpec
+"""Say for each axis of an array which axis of the mesh divides it, None for none."""
 
 
 def find_device(name: str, path: str) -> jax.Device:
