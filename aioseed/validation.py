@@ -5,20 +5,31 @@ The base under every section of the configuration and under the options of the e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from typing import TypeVar, get_args
+from typing import Annotated, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from aioseed.errors import ConfigError
 from aioseed.lookup import did_you_mean, near_names
 
-__all__ = ["validate"]
+__all__ = ["DeviceName", "validate"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _SHOWN_CHARACTERS = 80
+
+
+def _device_name(name: str) -> str:
+    if re.fullmatch(r"default|(cpu|gpu|tpu):\d+", name) is None:
+        raise ValueError("default, or platform and index such as cpu:0 or gpu:1")
+    return name
+
+
+DeviceName = Annotated[str, AfterValidator(_device_name)]
+"""Name of a device as JAX numbers them; whether this machine has it is found out later."""
 
 
 def validate(model: type[ModelT], data: Mapping[str, object], path_prefix: str = "") -> ModelT:
@@ -62,8 +73,11 @@ def _config_error(
     if detail["type"] == "missing":
         return ConfigError(f"{path} is missing{more}", path=path, expected="a value")
     expected = _expected(detail)
-    value = _shown(detail["input"])
     where = path or "the configuration"
+    if detail["type"] == "value_error" and isinstance(detail["input"], Mapping):
+        # A rule between keys of a section: a sentence of its own, and the section is no single value that was wrong.
+        return ConfigError(f"{where}: {expected}{more}", path=path)
+    value = _shown(detail["input"])
     return ConfigError(f"{where} is {value}: expected {expected}{more}", path=path, value=value, expected=expected)
 
 

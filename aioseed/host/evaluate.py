@@ -39,6 +39,7 @@ from aioseed.serving.slots import SlotTable
 from aioseed.serving.thread import InferenceThread
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.returns import EpisodeTracker
+from aioseed.training.device import devices_may_fail, failure_said
 from aioseed.transport.token import Secret
 from aioseed.types import FIRST, ActColumns, BeginsState, Episodes, Loan, Policy, StepColumns
 from aioseed.validation import validate
@@ -206,6 +207,7 @@ async def evaluate(
     return _result(dealer, episodes, run.version)
 
 
+@devices_may_fail("the policy cannot be loaded")
 def _load(path: Path) -> SavedRun:
     prepare(default_cache())
     return load_run(path)
@@ -216,6 +218,7 @@ def _result(dealer: EpisodeDealer, episodes: int, version: int) -> Evaluation:
     return Evaluation(float(returns.mean()), float(returns.std()), int(returns.size), float(lengths.mean()), version)
 
 
+@devices_may_fail("the policy cannot be compiled")
 def _serving(
     run: SavedRun, dealer: EpisodeDealer, server: Server, failed: Callable[[BaseException], None], greedy: bool
 ) -> tuple[InferenceThread, Serving]:
@@ -293,6 +296,6 @@ def _end(future: asyncio.Future[None], error: BaseException | None) -> None:
     if error is None:
         future.set_result(None)
         return
-    failure = error if isinstance(error, AioseedError) else TrainingFailed(f"inference failed: {error!r}")
+    failure = error if isinstance(error, AioseedError) else TrainingFailed(f"inference failed: {failure_said(error)}")
     failure.__cause__ = error if failure is not error else failure.__cause__
     future.set_exception(failure)

@@ -28,6 +28,7 @@ from aioseed.serving.thread import InferenceThread
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Reason
 from aioseed.telemetry.sinks import JsonLinesSink, MetricsSink
+from aioseed.training.device import failure_said
 from aioseed.training.executor import BackgroundExecutor
 from aioseed.training.progress import TrainingReport, TrainingSummary
 from aioseed.training.trees import subtree
@@ -236,6 +237,6 @@ async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> list[BaseException]:
 def _as_failure(error: BaseException) -> AioseedError:
     if isinstance(error, AioseedError):
         return error
-    failure = TrainingFailed(f"the learner failed: {type(error).__name__}: {error}")
+    failure = TrainingFailed(f"the learner failed: {failure_said(error)}")
     failure.__cause__ = error
     return failure

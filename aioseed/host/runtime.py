@@ -30,7 +30,7 @@ from aioseed.specs import Json
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Ledger
 from aioseed.telemetry.returns import EpisodeTracker
-from aioseed.training.device import find_device, find_devices, owned
+from aioseed.training.device import devices_may_fail, find_device, find_devices, owned
 from aioseed.training.loop import TrainingLoop, TrainingPorts
 from aioseed.training.optimizer import Optimizer, make_optimizer
 from aioseed.training.progress import Progress, TrainingReport
@@ -73,6 +73,7 @@ class Runtime:
     notes: tuple[str, ...]  # what a user should know before it begins
 
 
+@devices_may_fail("the learner cannot be built")
 def build_runtime(
     config: RunConfig, contract: Contract, generation: int, restored: Checkpoint | None, metrics: Metrics, hooks: Hooks
 ) -> Runtime:
@@ -84,6 +85,7 @@ def build_runtime(
     Raises:
         ConfigError, PluginError, SpaceError: The configuration cannot be built for these specs.
         CheckpointError: The checkpoint does not fit the configuration.
+        TrainingFailed: A device failed, or memory does not suffice.
     """
     transforms = [section.section() for section in config.transforms]
     built = build_agent(config.agent.section(), config.network.section(), contract.spec, transforms)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from aioseed.validation import DeviceName
+
 PositiveInt = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -46,7 +48,7 @@ class ServingConfig(BaseModel):
     """The event loop serves a batch itself while one takes less than this on average, the inference thread rests and
     nothing can block: without two switches of threads, the answer to a few environments comes in about half the time.
     On a CPU only, and never in lockstep; 0 leaves every batch to the thread."""
-    device: str = "default"
+    device: DeviceName = "default"
     """Device of inference: ``default``, or platform and index such as ``cpu:0`` or ``gpu:1``."""
 
     @model_validator(mode="after")

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from aioseed.validation import DeviceName
+
 PositiveInt = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-DeviceName = Annotated[str, Field(pattern=r"^(default|(cpu|gpu|tpu):\d+)$")]
 
 
 class ScheduleConfig(BaseModel):
@@ -89,7 +90,6 @@ class TrainingConfig(BaseModel):
     )
     devices: tuple[DeviceName, ...] = Field(
         default=("default",),
-        min_length=1,
         description=(
             "Where training runs: `default`, or platform and index such as `cpu:0` or `gpu:1`. Several share the "
             "unrolls of each step evenly; their number must divide `micro_unrolls`, or `batch_unrolls` without it."
@@ -105,6 +105,8 @@ class TrainingConfig(BaseModel):
 
     @model_validator(mode="after")
     def _devices_share(self) -> TrainingConfig:
+        if not self.devices:  # no bound of the field, which would be told of too where one of the names is wrong
+            raise ValueError("devices names none")
         if len(set(self.devices)) < len(self.devices):
             raise ValueError("devices names a device twice")
         if self.piece_unrolls % len(self.devices):

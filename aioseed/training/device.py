@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.errors import JaxRuntimeError
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from aioseed.errors import ConfigError
+from aioseed.errors import ConfigError, TrainingFailed
 
 Tree = TypeVar("Tree")
 UNROLLS = "unrolls"
 """Name of the only axis of the mesh: each device holds a share of every piece's unrolls."""
+NO_MEMORY = "RESOURCE_EXHAUSTED"
+"""How XLA begins to say that the memory of a device ran out; tables of what lies there may follow on lines of their
+own."""
+NEEDS_LESS = (
+    "a smaller training.micro_unrolls or more training.devices need less of it for training, smaller "
+    "serving.max_batch_rows and serving.max_environments less for inference, which may also have a serving.device of "
+    "its own"
+)
+"""What a user can do about it."""
 
 
 class Placement(NamedTuple):
     """Say which devices a program runs on: unrolls are shared out among them, everything else is on each."""
 
     devices: tuple[jax.Device, ...]
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """Return the mesh of several devices, None for one."""
+        return Mesh(np.array(self.devices), (UNROLLS,)) if len(self.devices) > 1 else None
 
     @property
     def replicated(self) -> Sharding:
@@ -33,10 +49,13 @@ class Placement(NamedTuple):
 
     def _sharding(self, *axes: str | None) -> Sharding:
         # For one device the plain form: its calls cost less, and NumPy arrays are read on a CPU where they lie.
-        if len(self.devices) == 1:
+        if (mesh := self.mesh) is None:
             return SingleDeviceSharding(self.devices[0])
-        spec: Callable[..., PartitionSpec] = PartitionSpec
-        return NamedSharding(Mesh(np.array(self.devices), (UNROLLS,)), spec(*axes))
+        return NamedSharding(mesh, spec(*axes))
+
+
+spec: Callable[..., PartitionSpec] = PartitionSpec
+"""Say for each axis of an array which axis of the mesh divides it, None for none."""
 
 
 def find_device(name: str, path: str) -> jax.Device:
@@ -93,6 +112,27 @@ def owned(tree: Tree, placement: Placement) -> Tree:
     sharding = placement.replicated
     copies: Tree = jax.tree.map(lambda leaf: jax.device_put(jnp.array(leaf, copy=True), sharding), tree)
     return copies
+
+
+def failure_said(error: BaseException) -> str:
+    """Return what failed as a part of one sentence; where a device ran out of memory, also what needs less."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, JaxRuntimeError) and NO_MEMORY in said:
+        return f"a device ran out of memory ({said.splitlines()[0]}): {NEEDS_LESS}"
+    return said
+
+
+@contextmanager
+def devices_may_fail(what: str) -> Iterator[None]:
+    """Let what devices and compilers raise inside end as an error of ours that begins with `what`.
+
+    Raises:
+        TrainingFailed: A device failed, or there is too little memory on one or on the host.
+    """
+    try:
+        yield
+    except (JaxRuntimeError, MemoryError) as error:
+        raise TrainingFailed(f"{what}: {failure_said(error)}") from error
 
 
 def wait_until_ready(tree: Tree) -> Tree:

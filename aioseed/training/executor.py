@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Generic, Protocol, TypeVar
 
 from aioseed.errors import AioseedError, TrainingFailed
+from aioseed.training.device import failure_said
 
 Result = TypeVar("Result")
 ResultCo = TypeVar("ResultCo", covariant=True)
@@ -76,7 +77,7 @@ class BackgroundExecutor(Generic[Result]):
         except AioseedError as error:
             self._outcome.set_exception(error)
         except BaseException as error:  # whatever it is, the waiting loop must learn of it
-            failure = TrainingFailed(f"thread {self._name} failed: {type(error).__name__}: {error}")
+            failure = TrainingFailed(f"thread {self._name} failed: {failure_said(error)}")
             failure.__cause__ = error
             self._outcome.set_exception(failure)
         else:

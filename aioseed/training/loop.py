@@ -21,7 +21,7 @@ from aioseed.telemetry.counters import Counter, Gauge, Metrics
 from aioseed.telemetry.ledger import Ledger
 from aioseed.telemetry.quantiles import Quantiles
 from aioseed.training.config import TrainingConfig
-from aioseed.training.device import wait_until_ready
+from aioseed.training.device import failure_said, wait_until_ready
 from aioseed.training.progress import CheckpointCadence, Progress, TimeSpent, TrainingReport, TrainingSummary
 from aioseed.training.publish import PolicyBoard
 from aioseed.training.store import Snapshot
@@ -213,7 +213,7 @@ class TrainingLoop:
         except Exception as error:
             self._ports.source.settle(batch, None, None)
             self._ports.source.give_back(batch)
-            raise TrainingFailed(f"an update broke off: {type(error).__name__}: {error}") from error
+            raise TrainingFailed(f"an update broke off: {failure_said(error)}") from error
         return output, np.array(output.finite)
 
     def _settle(self, batch: UnrollBatch, output: UpdateOutput, finite: np.ndarray) -> None:

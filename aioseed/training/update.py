@@ -5,11 +5,13 @@ fit into a cache (64 to 128 unrolls of 20 to 32 steps for a small network) train
 one large piece does. The columns come cut into pieces along the axis of unrolls, which is a view: leaves
 [rows, N, P, ...] for N pieces of P unrolls. On several devices each holds its share of every piece (axis P), so that an
 optimiser step averages over the same unrolls on however many devices, and all that they tell one another is sums of
-gradients.
+gradients. Each takes its share as a piece of its own (`jax.shard_map`): left to itself, XLA gathers all unrolls on
+every device where a network folds the axes of rows and unrolls into one, and each computes everything.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from aioseed.agents.agent import Agent, LearnerState, LossOutput, PyTree, Unroll
 from aioseed.specs import ArraySpec, ObservationSpec, unflatten
 from aioseed.training.config import TrainingConfig
-from aioseed.training.device import Placement, owned
+from aioseed.training.device import UNROLLS, Placement, owned, spec
 from aioseed.training.optimizer import MOST_UPDATES, Optimizer
 from aioseed.types import UnrollColumns, UnrollLayout
 
@@ -113,9 +116,16 @@ class Update:
         self._updates = config.updates_per_call
         self._unrolls = config.batch_unrolls
         self._piece = config.piece_unrolls
+        self._mesh: Mesh | None = None
         is_spec = _is_array_spec
         self._extras_structure = jax.tree.structure(agent.extras(), is_leaf=is_spec)
         self._state_structure = jax.tree.structure(jax.eval_shape(agent.initial_state))
+
+    def on(self, placement: Placement) -> Update:
+        """Return this update for the devices of `placement`, each of which sums over its share of a piece."""
+        here = copy.copy(self)
+        here._mesh = placement.mesh
+        return here
 
     def __call__(self, state: TrainState, columns: UnrollColumns) -> tuple[TrainState, UpdateOutput]:
         """Return the state after U steps and what they report; `columns` hold U * B unrolls, cut into pieces."""
@@ -183,6 +193,27 @@ class Update:
         return sums, _join_leading_axes(aux)
 
     def _piece_sums(self, learner: LearnerState, unroll: Unroll, keys: jax.Array) -> tuple[_Sums, PyTree]:
+        if self._mesh is None:
+            return self._share_sums(learner, unroll, keys)
+
+        def share(learner: LearnerState, unroll: Unroll, keys: jax.Array) -> tuple[_Sums, PyTree]:
+            sums, aux = self._share_sums(learner, unroll, keys)
+            return add(sums, UNROLLS), aux
+
+        add: Callable[[_Sums, str], _Sums] = jax.lax.psum
+        whole, entries = spec(), spec(UNROLLS)
+        unrolls = Unroll(*[spec(None, UNROLLS)] * len(Unroll._fields))  # type: ignore[arg-type]  # a tree of the same form
+        unrolls = unrolls._replace(initial_state=entries, importance=entries)  # type: ignore[arg-type]
+        shared: Callable[..., tuple[_Sums, PyTree]] = jax.shard_map(
+            share,
+            mesh=self._mesh,
+            in_specs=(whole, unrolls, entries),
+            out_specs=(whole, entries),
+            check_vma=False,  # else gradients would be summed by themselves, and then once more
+        )
+        return shared(learner, unroll, keys)
+
+    def _share_sums(self, learner: LearnerState, unroll: Unroll, keys: jax.Array) -> tuple[_Sums, PyTree]:
         def total(params: PyTree) -> tuple[jax.Array, LossOutput]:
             output = self._agent.loss(params, learner.extra, unroll, keys)
             return output.total, output
@@ -226,7 +257,7 @@ def compile_update(
     """
     pieces, piece = config.call_unrolls // config.piece_unrolls, config.piece_unrolls
     shapes = column_shapes(layout, (pieces, piece), placement)
-    step = jax.jit(update.__call__, donate_argnums=0, out_shardings=placement.replicated)
+    step = jax.jit(update.on(placement).__call__, donate_argnums=0, out_shardings=placement.replicated)
     compiled = cast("UpdateProgram", step.lower(state, shapes).compile())
 
     def rows(column: np.ndarray) -> np.ndarray:

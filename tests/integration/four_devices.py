@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aioseed.agents.agent import LossOutput, PyTree, Unroll
 from aioseed.experience.layout import allocate_buffer
 from aioseed.host.acting import build_agent, layout_of
 from aioseed.host.config import RunConfig
@@ -67,10 +68,16 @@ def trained(name: str, devices: tuple[str, ...]) -> dict[str, Any]:
          "optimizer": {"learning_rate": 0.01, "epsilon": 1e-3, "clip_norm": 1.0}}
     )  # fmt: skip
     built, placement = build_agent(*AGENTS[name], SPEC), find_devices(config.devices)
+    seen: set[int] = set()
+
+    def loss(params: PyTree, extra: PyTree, unroll: Unroll, keys: jax.Array) -> LossOutput:
+        seen.add(unroll.reward.shape[1])
+        return built.agent.loss(params, extra, unroll, keys)
+
     layout, optimizer = layout_of(built, UNROLL_STEPS), make_optimizer(config, UNROLL_STEPS)
     state = init_state(built.agent, optimizer, jax.random.key(0), placement)
     before = flatten_arrays(state)
-    update = Update(built.agent, optimizer, SPEC.observation, config)
+    update = Update(built.agent._replace(loss=loss), optimizer, SPEC.observation, config)
     program = compile_update(update, state, layout, config, placement)
     copies = [compile_copy(state.learner.params, device) for device in jax.local_devices()]
     priorities = []
@@ -94,6 +101,7 @@ def trained(name: str, devices: tuple[str, ...]) -> dict[str, Any]:
             float(np.abs(after[key] - before[key]).max()) for key in after if key.startswith("learner/params")
         ),
         "share_of_a_piece": shapes.reward.sharding.shard_shape(shapes.reward.shape)[2],  # type: ignore[attr-defined]
+        "unrolls_in_a_loss": sorted(seen),
         "homes": sorted({len(leaf.devices()) for leaf in jax.tree.leaves(state)}),
     }
 
@@ -110,6 +118,7 @@ def compared(name: str) -> dict[str, object]:
         "apart": max(apart.values()),
         "priorities": [one["priorities"], four["priorities"]],
         "share_of_a_piece": [one["share_of_a_piece"], four["share_of_a_piece"]],
+        "unrolls_in_a_loss": [one["unrolls_in_a_loss"], four["unrolls_in_a_loss"]],
         "homes": [one["homes"], four["homes"]],
     }
 

@@ -47,6 +47,11 @@ def test_each_of_four_holds_a_quarter_of_the_unrolls_and_all_of_the_state(report
     assert report[agent]["homes"] == [[1], [4]]
 
 
+@pytest.mark.parametrize("agent", ["vtrace", "r2d2"])
+def test_each_of_four_computes_on_its_quarter_and_not_on_all(report: dict[str, Any], agent: str) -> None:
+    assert report[agent]["unrolls_in_a_loss"] == [[4], [1]]
+
+
 def test_priorities_come_in_the_order_of_the_unrolls(report: dict[str, Any]) -> None:
     one, four = report["r2d2"]["priorities"]
     assert len(one) == 3 * 2 * 8

@@ -11,6 +11,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 
 from aioseed import load_policy, run_actor
 from aioseed.errors import (
@@ -138,6 +139,26 @@ async def test_resuming_equals_not_having_stopped_twice(tmp_path: Path) -> None:
 async def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path, override: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         await train(small(override), run_dir=tmp_path / "runs" / "run")
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("fails", "error", "said"),
+    [
+        ("compile_update", JaxRuntimeError("RESOURCE_EXHAUSTED: 9 bytes"), "9 bytes.*smaller training.micro_unrolls"),
+        ("InferenceEngine.compile", JaxRuntimeError("INTERNAL: no compiler"), "JaxRuntimeError: INTERNAL: no compiler"),
+        ("build_experience", MemoryError("Unable to allocate 3 TiB"), "MemoryError: Unable to allocate 3 TiB"),
+    ],
+)
+async def test_a_device_that_fails_at_the_start_is_a_failure_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, error: Exception, said: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"aioseed.host.runtime.{fails}", fail)
+    with pytest.raises(TrainingFailed, match=f"^the learner cannot be built: .*{said}"):
+        await train(small(), run_dir=tmp_path / "run")
     assert left_in(tmp_path) == []
 
 

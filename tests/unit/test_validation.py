@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from aioseed.errors import ConfigError
 from aioseed.validation import validate
@@ -30,6 +30,12 @@ class Training(Strict):
         if value % 2:
             raise ValueError("an even number")
         return value
+
+    @model_validator(mode="after")
+    def fits(self) -> Training:
+        if self.optimizer == "rmsprop" and self.batch_unrolls < 4:
+            raise ValueError("rmsprop needs 4 batch_unrolls")
+        return self
 
 
 class Circle(Strict):
@@ -71,6 +77,10 @@ class Root(Strict):
         ),
         ({"name": "x", "training": {"optimizer": "sgd"}}, "training.optimizer is 'sgd': expected 'adam' or 'rmsprop'"),
         ({"name": "x", "training": {"batch_unrolls": 3}}, "training.batch_unrolls is 3: expected an even number"),
+        (
+            {"name": "x", "training": {"optimizer": "rmsprop", "batch_unrolls": 2}},
+            "training: rmsprop needs 4 batch_unrolls",
+        ),
         ({"name": "x", "limit": "many"}, "limit is 'many': expected a valid integer; 1 more thing is wrong"),
         (
             {"name": "x", "shape": {"radius": "r"}},

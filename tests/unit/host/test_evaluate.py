@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 
-from aioseed.host.evaluate import NOBODY_S, EpisodeDealer, FixedPolicy, tell_of_nobody
+from aioseed.errors import TrainingFailed
+from aioseed.host.config import RunConfig
+from aioseed.host.evaluate import NOBODY_S, EpisodeDealer, FixedPolicy, evaluate, tell_of_nobody
+from aioseed.presets import read
 from aioseed.specs import ArraySpec
 from aioseed.telemetry.returns import EpisodeTracker
 from aioseed.types import FIRST, TERMINATED, ActColumns, CopiedRows, Policy, StepColumns
 from aioseed.wire.columns import StepLayout
 
 LAYOUT = StepLayout(ArraySpec("float32", (1,)), 0)
+CARTPOLE = RunConfig.model_validate(read("cartpole"))
 NO_ACTS = ActColumns(np.zeros(0), np.zeros(0), (), 0)
 
 
@@ -148,6 +154,22 @@ def test_one_policy_is_offered_for_ever() -> None:
     policy = FixedPolicy(Policy(7, None))
     assert policy.current().version == 7
     assert policy.wait_for(7, 0.0) and not policy.wait_for(8, 0.0)
+
+
+@pytest.mark.parametrize(("fails", "said"), [("load_run", "loaded"), ("SlotTable", "compiled")])
+def test_a_device_that_fails_at_the_start_is_a_failure_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: str, said: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: 9 bytes")
+
+    described = SimpleNamespace(spec=SimpleNamespace(observation=ArraySpec("float32", (1,))), metrics=())
+    run = SimpleNamespace(config=CARTPOLE, run_dir=tmp_path, described=described, built=described)
+    monkeypatch.setattr("aioseed.host.evaluate.prepare", lambda cache: None)
+    monkeypatch.setattr("aioseed.host.evaluate.load_run", lambda path: run)
+    monkeypatch.setattr(f"aioseed.host.evaluate.{fails}", fail)
+    with pytest.raises(TrainingFailed, match=f"^the policy cannot be {said}: a device ran out of memory"):
+        asyncio.run(evaluate(tmp_path, episodes=1))
 
 
 @pytest.mark.virtual_time

@@ -25,6 +25,11 @@ def test_buckets_that_make_no_sense_are_refused(buckets: list[int]) -> None:
         validate(ServingConfig, {"max_batch_rows": 96, "buckets": buckets}, "serving")
 
 
+def test_a_device_has_an_index_that_does_not_count_from_the_end() -> None:
+    with pytest.raises(ConfigError, match=r"^serving\.device is 'cpu:-1': expected default, or platform and index"):
+        validate(ServingConfig, {"device": "cpu:-1"}, "serving")
+
+
 @pytest.mark.parametrize("key", ["max_environments", "ping_interval_s", "batch_deadline_s", "suspended_s"])
 def test_sizes_and_times_are_positive(key: str) -> None:
     with pytest.raises(ConfigError, match=f"serving.{key} is 0"):

@@ -14,6 +14,7 @@ from aioseed.training.config import OptimizerConfig, TrainingConfig
 from aioseed.training.device import find_device, find_devices, processor_beside
 from aioseed.training.optimizer import make_optimizer
 from aioseed.training.trees import flatten_arrays, restore_arrays
+from aioseed.validation import validate
 
 
 @pytest.mark.parametrize(
@@ -23,8 +24,7 @@ from aioseed.training.trees import flatten_arrays, restore_arrays
         ({"optimizer": {"schedule": {"kind": "linear"}}}, "needs optimizer.schedule.updates or total_steps"),
         ({"batch_unroll": 3}, "batch_unroll"),
         ({"optimizer": {"learning_rate": -1}}, "learning_rate"),
-        ({"devices": ["gpu"]}, "devices"),
-        ({"devices": []}, "devices"),
+        ({"devices": []}, "devices names none"),
         ({"devices": ["cpu:0", "cpu:0"]}, "devices names a device twice"),
         ({"devices": ["gpu:0", "gpu:1"], "batch_unrolls": 7}, "make batch_unrolls a multiple of 2"),
         (
@@ -103,6 +103,13 @@ def test_a_run_that_goes_on_may_clip_or_no_longer_clip():
     for before, after in ((None, 0.5), (0.5, None)):
         restored = restore_arrays(state(after), flatten_arrays(state(before)))
         assert jax.tree.structure(restored) == jax.tree.structure(state(after))
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:0", "cpu:-1", "gpu:0 "])
+def test_what_names_no_device_is_told_once_and_with_what_would(name):
+    said = f"^training.devices.0 is '{name}': expected default, or platform and index such as cpu:0 or gpu:1$"
+    with pytest.raises(ConfigError, match=said):
+        validate(TrainingConfig, {"devices": [name]}, "training")
 
 
 def test_a_device_that_is_not_there_is_named_with_those_that_are():

@@ -5,6 +5,7 @@ import threading
 import jax
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 
 from aioseed.errors import CheckpointError, TrainingFailed
 from aioseed.training.config import CheckpointConfig
@@ -221,6 +222,16 @@ def test_an_update_that_breaks_off_gives_its_batch_back_and_fails(kit):
     assert isinstance(caught.value.__cause__, RuntimeError)
     assert road.source.lent == []
     assert road.ledger.snapshot().held == 0
+
+
+def test_a_device_without_memory_is_told_in_one_sentence_with_what_needs_less(kit):
+    def broken(state, columns):
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBuffer 1:\n\tSize: 9B\n")
+
+    road = kit.road(kit.config(), [kit.batch(1, 4)], program=broken)
+    with pytest.raises(TrainingFailed, match=r"allocating 9 bytes.*smaller training\.micro_unrolls") as caught:
+        run(road)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_state_that_an_update_took_with_it_cannot_be_saved(kit):
