@@ -23,7 +23,7 @@ class EnvironmentConfig(BaseModel):
     def _is_json(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
         # JSON, as which options go into the run directory, to actors and to learners, would make null of it.
         for path, number in _nonfinite(options, "options"):
-            raise ValueError(f"finite numbers, and {path} is {number}")
+            raise ValueError(f"{path} is {number}: expected a finite number")
         return options
 
 
