@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
 from aioseed.errors import PluginError
@@ -25,6 +26,7 @@ __all__ = [
     "look_here_too",
     "near_names",
     "sentence_of",
+    "signature_of",
     "without_learner",
 ]
 
@@ -88,6 +90,22 @@ def import_attribute(reference: str, *, group: str = "") -> object:
             raise PluginError(message, group=group, name=reference)
         found = getattr(found, part)
     return found
+
+
+def signature_of(function: Callable[..., object]) -> inspect.Signature:
+    """Return the signature of a user's function, without asking for what its annotations name.
+
+    From Python 3.14 on they are evaluated when somebody asks for them, and a module that is imported for type checkers
+    alone is not there then.
+
+    Raises:
+        ValueError: It has none, being written in C.
+    """
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
 
 
 def look_here_too() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from aioseed.errors import ConfigError
-from aioseed.lookup import did_you_mean, is_reference
+from aioseed.lookup import did_you_mean, is_reference, signature_of
 from aioseed.plugins import Group, load
 
 Made = TypeVar("Made")
@@ -92,7 +92,7 @@ def _checked(
         )
     options = {key: value for key, value in section.items() if key != "name"}
     try:
-        known = list(inspect.signature(make).parameters.values())[_GIVEN[group] :]
+        known = list(signature_of(make).parameters.values())[_GIVEN[group] :]
     except ValueError:
         return make, options, []  # written in C; what it makes of its options it says itself
     _check_options(known, name, options, path)
@@ -102,9 +102,10 @@ def _checked(
 def _says_it_makes(make: Callable[..., object], kind: str) -> bool:
     """Say whether `make` is a class of this kind, or annotated as returning one; nothing of it is called."""
     try:
-        made = make if isinstance(make, type) else inspect.signature(make).return_annotation
+        made = make if isinstance(make, type) else signature_of(make).return_annotation
     except ValueError:
         return False
+    made = getattr(made, "__forward_arg__", made)
     if isinstance(made, str):  # as it is written where annotations are not evaluated
         return made.strip("'\"").rpartition(".")[2] == kind
     return isinstance(made, type) and any(base.__name__ == kind for base in made.__mro__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias, cast
 
@@ -10,7 +9,7 @@ import gymnasium
 from gymnasium.wrappers import vector as vector_wrappers
 
 from aioseed.errors import ConfigError
-from aioseed.lookup import did_you_mean, import_attribute, is_reference
+from aioseed.lookup import did_you_mean, import_attribute, is_reference, signature_of
 from aioseed_gymnasium.action_wrappers import (
     discretize_actions,
     discretize_actions_vector,
@@ -68,7 +67,7 @@ def find_wrappers(options: Sequence[WrapperOptions], vectorized: bool) -> list[t
         path = f"{OPTIONS_PATH}.wrappers.{i}"
         wrapper = _find(option.name, vectorized, f"{path}.name")
         try:
-            inspect.signature(wrapper).bind(None, **option.kwargs)
+            signature_of(wrapper).bind(None, **option.kwargs)
         except TypeError as error:
             message = f"{path}.kwargs: {option.name} does not take these arguments: {error}"
             raise ConfigError(message, path=f"{path}.kwargs", value=str(option.kwargs)) from error

@@ -18,6 +18,7 @@ from aioseed.lookup import (
     is_reference,
     near_names,
     sentence_of,
+    signature_of,
     without_learner,
 )
 
@@ -132,3 +133,12 @@ def test_every_package_that_the_learners_extra_brings_is_known_as_one():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     brought = {re.split(r"[\[>=<]", line)[0] for line in project["optional-dependencies"]["learner"]} - {"aioseed"}
     assert brought | {"jaxlib"} == LEARNER_PACKAGES
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations were evaluated where they stand")
+def test_a_signature_is_there_whatever_its_annotations_name():
+    scope: dict[str, object] = {}
+    exec("def make(specs: Missing, *, width: int = 3) -> Missing: ...", scope)
+    found = signature_of(scope["make"])
+    assert list(found.parameters) == ["specs", "width"]
+    assert found.return_annotation.__forward_arg__ == "Missing"
