@@ -138,7 +138,8 @@ def test_every_package_that_the_learners_extra_brings_is_known_as_one():
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations were evaluated where they stand")
 def test_a_signature_is_there_whatever_its_annotations_name():
     scope: dict[str, object] = {}
-    exec("def make(specs: Missing, *, width: int = 3) -> Missing: ...", scope)
+    source = "def make(specs: Missing, *, width: int = 3) -> Missing: ..."
+    exec(compile(source, "own.py", "exec", dont_inherit=True), scope)  # without this file's future import
     found = signature_of(scope["make"])
     assert list(found.parameters) == ["specs", "width"]
     assert found.return_annotation.__forward_arg__ == "Missing"
