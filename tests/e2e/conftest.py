@@ -176,7 +176,9 @@ def actors_of() -> Callable[[Command], list[int]]:
     """Return the process ids of the actors that a command has started."""
 
     def find(command: Command) -> list[int]:
-        listed = subprocess.run(["ps", "-axww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            ["ps", "-axww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+        ).stdout
         processes = [line.split(maxsplit=2) for line in listed.splitlines()]
         mine = str(command.process.pid)
         return [int(pid) for pid, parent, *words in processes if parent == mine and "cli.actor" in "".join(words)]
