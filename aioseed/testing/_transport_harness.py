@@ -218,8 +218,9 @@ async def _cable(host: str, port: int, *, resets: bool) -> AsyncIterator[tuple[i
     ends: list[asyncio.StreamWriter] = []
 
     async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends.append(writer)  # before anything is awaited: gRPC dials anew by itself, even while the cable is taken away
         far_reader, far_writer = await asyncio.open_connection(host, port)
-        ends.extend((writer, far_writer))
+        ends.append(far_writer)
         await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
 
     def cut() -> None:

@@ -29,8 +29,9 @@ class Router:
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._writers.append(writer)
         far_reader, far_writer = await asyncio.open_connection(self._far.hostname, self._far.port)
-        self._writers += [writer, far_writer]
+        self._writers.append(far_writer)
         self._pumps |= {asyncio.create_task(_pump(*ends)) for ends in ((reader, far_writer), (far_reader, writer))}
 
     def forget(self) -> None:

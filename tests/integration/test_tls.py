@@ -111,17 +111,30 @@ async def test_another_fingerprint_is_refused_before_the_token_is_sent(kind, aut
     assert caught.value.reason == "fingerprint"
 
 
+class HangsUp(asyncio.Protocol):
+    """Hang up, at once or when something came, as a proxy does whose far end is away."""
+
+    def __init__(self, *, at_once: bool, came: list[str] | None = None) -> None:
+        self._at_once = at_once
+        self._came = [] if came is None else came
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._came.append(str(transport.get_extra_info("peername")))
+        if self._at_once:
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.close()
+
+
 @asynccontextmanager
 async def hanging_up(scheme: str) -> AsyncIterator[tuple[str, list[str]]]:
     """Accept connections and close them, as a tunnel does whose far end is away; give its URL and who came."""
     came: list[str] = []
-
-    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        came.append(str(writer.get_extra_info("peername")))
-        writer.close()
-
-    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    async with server:
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(lambda: HangsUp(at_once=True, came=came), "127.0.0.1", 0) as server:
         yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}", came
 
 
@@ -144,22 +157,6 @@ async def test_who_hangs_up_before_the_handshake_says_nothing_about_certificates
         with pytest.raises(ConnectError, match=rf"{url}.*[^: ]$"):  # and says why
             await kind[0].dial(url, DialOptions(TOKEN, tls=tls))
     assert came
-
-
-class HangsUp(asyncio.Protocol):
-    """Hang up, at once or when something came, as a proxy does whose far end is away."""
-
-    def __init__(self, *, at_once: bool) -> None:
-        self._at_once = at_once
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        if self._at_once:
-            transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        self._transport.close()
 
 
 @asynccontextmanager
