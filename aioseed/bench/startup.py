@@ -39,7 +39,7 @@ def _run(preset: str, folder: Path, index: int) -> dict[str, float]:
             sys.executable,
             "-P",
             "-m",
-            "aioseed.cli.main",
+            "aioseed",
             "train",
             preset,
             "--json",

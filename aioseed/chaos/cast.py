@@ -109,7 +109,7 @@ class Cast:
         """Start the learner, or start it again as a supervisor does; return when it listens, None if it never does."""
         url = f"{self._scheme}://127.0.0.1:{self.learner_port}"
         words: list[str | Path] = [
-            "aioseed.cli.main",
+            "aioseed",
             "learner",
             self._folder / "config.json",
             "--listen",

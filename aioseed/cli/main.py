@@ -94,7 +94,3 @@ def _help() -> str:
         + "\n".join(lines)
         + f"\n\naioseed {__version__}: deep RL with environments in one place and accelerators in another\n"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

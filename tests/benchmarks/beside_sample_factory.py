@@ -104,7 +104,7 @@ def aioseed_rate(task: Task, size: Size, seconds: float) -> float:
         "training.updates_per_call": max(1, rows // task.batch_unrolls) if task.updates_at_once else 1,
     }
     overrides = [f"{name}={value}" for name, value in settings.items()]
-    words = [sys.executable, "-m", "aioseed.cli.main", "bench", "train", task.preset, "--json", *task.overrides]
+    words = [sys.executable, "-m", "aioseed", "bench", "train", task.preset, "--json", *task.overrides]
     words += [f"--seconds={seconds}", f"experience.unroll_steps={UNROLL_STEPS}", *overrides]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     return float(json.loads(done.stdout.splitlines()[-1])["trained_steps_per_s"])

@@ -46,7 +46,7 @@ class Command:
     def __init__(self, words: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
         self.words = list(words)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "aioseed.cli.main", *words],
+            [sys.executable, "-m", "aioseed", *words],
             cwd=folder,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,

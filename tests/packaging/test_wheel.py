@@ -93,7 +93,7 @@ def test_an_actor_on_the_thin_base_trains_with_a_learner_elsewhere(thin, tmp_pat
     """The learner runs in this environment, with another NumPy than one of the two actors has."""
     words = ["learner", "cartpole", "--listen", "ws://127.0.0.1:0", "--steps", "20000", "--run-dir", "run", "--json"]
     learner = subprocess.Popen(
-        [sys.executable, "-m", "aioseed.cli.main", *words, "stop.return_mean=null", "telemetry.tensorboard=false"],
+        [sys.executable, "-m", "aioseed", *words, "stop.return_mean=null", "telemetry.tensorboard=false"],
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

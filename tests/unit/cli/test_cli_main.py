@@ -154,3 +154,8 @@ def test_thin_commands_import_nothing_of_a_learner(command):
     )
     ended = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == "[]"
+
+
+def test_python_runs_the_package_as_the_command():
+    ended = subprocess.run([sys.executable, "-m", "aioseed", "--version"], capture_output=True, text=True, check=True)
+    assert ended.stdout == f"aioseed {__version__}\n"
