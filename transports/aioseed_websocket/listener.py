@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 
 from aiohttp import web
 
@@ -45,7 +46,7 @@ class WebSocketListener(Listener):
             access_log=None,
             logger=reporting_logger(options.report),
             lingering_time=0.0,
-            request_factory=lambda *parts: _Request(*parts, asyncio.get_running_loop()),
+            request_factory=partial(_Request, loop=asyncio.get_running_loop()),
             max_line_size=limit,
             max_field_size=limit,
         )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aioseed.actor.group import perform
 from aioseed.actor.session import ActorSession, End, Outcome
-from aioseed.errors import ProtocolError
+from aioseed.errors import ProtocolError, RefusedError
 from aioseed.specs import ArraySpec, discrete
 from aioseed.types import FIRST, StepColumns
 from aioseed.wire.columns import HEADER, ActionLayout, StepLayout, StepMessage, step_views
@@ -20,8 +20,10 @@ from aioseed.wire.messages import (
     Error,
     Hello,
     Lease,
+    Message,
     Ping,
     Pong,
+    Refused,
     RefusedRow,
     Revoke,
     Starting,
@@ -143,6 +145,25 @@ def test_an_answer_to_slots_that_were_never_leased_is_a_protocol_error() -> None
     foreign[HEADER.size + 16] = 9  # the first slot
     with pytest.raises(ProtocolError, match="never leased"):
         session.receive(bytes(foreign))
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        [welcome([1, 2], [1, 1], run_id="\x1b[31m")],
+        [welcome([1, 2], [1, 1]), Error(code="\x1b[31m", message="\n")],
+        [welcome([1, 2], [1, 1]), Drain(reason="\x1b[31m")],
+        [Refused(code="version", message="\x1b[31m", field="\n", ours="\x07", theirs="\x07")],
+    ],
+    ids=["welcome", "error", "drain", "refused"],
+)
+def test_words_of_a_learner_do_nothing_to_a_terminal(hostile: list[Message]) -> None:
+    session, _ = greeted()
+    outcome = [session.receive(message.encode()) for message in hostile][-1]
+    told = [event.message for event in outcome.events]
+    if outcome.end is not None and isinstance(error := outcome.end.error, RefusedError):
+        told += [str(error), error.field, error.ours, error.theirs]
+    assert told and all(words.isprintable() for words in told)
 
 
 def test_an_answer_is_accepted_once() -> None:

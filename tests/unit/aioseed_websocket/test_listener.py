@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
+import logging
 import socket
 
 import aiohttp
@@ -34,6 +35,11 @@ async def dropped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         pass
     finally:
         writer.close()
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Return what was logged, but for what asyncio says in its debug mode of a slow machine."""
+    return [record for record in caplog.records if record.name != "asyncio" or record.levelno > logging.WARNING]
 
 
 async def get(url: str, headers: dict[str, str], path: str = "/") -> tuple[int, str]:
@@ -69,7 +75,7 @@ async def test_refusal_says_nothing_but_its_status(
     async with accept(options) as (listener, accepted):
         assert await get(listener.url, headers, path) == (status, "refused\n")
         assert accepted.empty()
-    assert [said.rpartition(":")[0] for said in seen] == [f"{reason} 127.0.0.1"] and not caplog.records
+    assert [said.rpartition(":")[0] for said in seen] == [f"{reason} 127.0.0.1"] and not logged(caplog)
 
 
 async def test_browser_style_token_is_taken_and_never_echoed(accept: Accept) -> None:
@@ -174,7 +180,7 @@ async def test_a_peer_that_talks_no_http_is_reported_and_no_traceback(
             pass
         finally:
             writer.close()
-    assert seen == ["bad_request"] and not caplog.records
+    assert seen == ["bad_request"] and not logged(caplog)
 
 
 async def test_a_request_may_come_in_pieces(accept: Accept) -> None:
@@ -248,4 +254,4 @@ async def test_a_peer_that_goes_during_the_handshake_is_no_error(
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await get(listener.url, UPGRADE | {"Authorization": "Bearer right"})
         assert accepted.empty()
-    assert caplog.records == []
+    assert not logged(caplog)
