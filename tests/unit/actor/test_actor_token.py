@@ -26,6 +26,10 @@ def test_both_names_of_this_machine_lead_to_one_file_a_port(runtime: Path) -> No
     assert ":" not in token_path("grpc://[::1]:8701").name
 
 
+def test_other_addresses_of_this_machine_have_files_of_their_own(runtime: Path) -> None:
+    assert token_path("ws://127.0.0.2:8700") == runtime / "aioseed" / "127.0.0.2-8700.token"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="each system has its own directory")
 def test_without_a_runtime_directory_the_cache_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("XDG_RUNTIME_DIR")
