@@ -200,7 +200,8 @@ async def test_a_door_that_gets_no_descriptor_pauses_and_goes_on(
 ) -> None:
     seen: list[tuple[str, str]] = []
     asked_at_s: list[float] = []
-    failures = [BlockingIOError(errno.EAGAIN, "gone meanwhile"), OSError(errno.EMFILE, "too many open files")]
+    gone = [BlockingIOError(errno.EAGAIN, "gone meanwhile"), ConnectionAbortedError(errno.ECONNABORTED, "reset")]
+    failures = [*gone, OSError(errno.EMFILE, "too many open files")]
     real = socket.socket.accept
 
     def refusing(self: socket.socket) -> tuple[socket.socket, object]:
@@ -215,7 +216,7 @@ async def test_a_door_that_gets_no_descriptor_pauses_and_goes_on(
         async with session.ws_connect(listener.url) as client:
             await asyncio.gather(client.close(), (await accepted.get()).close())
     assert seen == [("no_descriptors", "the door")]
-    assert len(asked_at_s) == 3 and asked_at_s[1] - asked_at_s[0] > 0.9 * NO_DESCRIPTORS_S
+    assert len(asked_at_s) == 4 and asked_at_s[1] - asked_at_s[0] > 0.9 * NO_DESCRIPTORS_S
 
 
 async def test_nobody_takes_the_last_descriptors(accept: Accept, monkeypatch: pytest.MonkeyPatch) -> None:
