@@ -147,6 +147,23 @@ def test_an_answer_to_slots_that_were_never_leased_is_a_protocol_error() -> None
         session.receive(bytes(foreign))
 
 
+@pytest.mark.parametrize("choice", [1000, 2**31 - 1, -1, -(2**31)])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_choice_that_the_action_space_does_not_have_reaches_no_environment(choice: int, rows: int) -> None:
+    session, messages = greeted()
+    job = session.receive(welcome([0, 1], [1, 1]).encode()).jobs[0][1]
+    [step] = session.stepped(0, perform(Echo(), messages[0], job)).sends  # type: ignore[arg-type]
+    if rows == 1:  # the learner has taken the other
+        session.receive(Revoke(slots=[0], epochs=[1]).encode())
+    with pytest.raises(ProtocolError, match="that the action space does not have") as caught:
+        session.receive(act(step, [999, choice]))
+    assert caught.value.code == "action_rows" and caught.value.fatal
+    if rows == 1:
+        return
+    [(_, job)] = session.receive(act(step, [999, 0])).jobs
+    assert job.actions is not None and job.actions.tolist() == [999, 0]
+
+
 @pytest.mark.parametrize(
     "hostile",
     [
