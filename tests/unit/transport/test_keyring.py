@@ -82,6 +82,8 @@ def test_whether_a_token_is_still_held_is_not_looked_for_in_all_of_them() -> Non
         ("canary actor=x actor=y", "line 1.*each once"),
         ("canary actor=", "line 1.*each once"),
         ("canaryschlüssel", "line 1.*printable ASCII"),
+        ("ok\ncanary#longer", "line 2.*behind a space, and a token has no #"),
+        ("canary actor=x#y", "line 1.*behind a space"),
         ("canary\x1b[31m", "line 1.*printable ASCII"),
         ("canary actor=x environments=٣", "line 1.*a number from 1 up"),
     ],
