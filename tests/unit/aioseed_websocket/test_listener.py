@@ -200,12 +200,14 @@ async def test_a_door_that_gets_no_descriptor_pauses_and_goes_on(
 ) -> None:
     seen: list[tuple[str, str]] = []
     asked_at_s: list[float] = []
+    watched: list[bool] = []
     gone = [BlockingIOError(errno.EAGAIN, "gone meanwhile"), ConnectionAbortedError(errno.ECONNABORTED, "reset")]
     failures = [*gone, OSError(errno.EMFILE, "too many open files")]
     real = socket.socket.accept
 
     def refusing(self: socket.socket) -> tuple[socket.socket, object]:
         asked_at_s.append(asyncio.get_running_loop().time())
+        watched.append(asyncio.get_running_loop().remove_reader(self))
         if failures:
             raise failures.pop()
         return real(self)
@@ -216,6 +218,7 @@ async def test_a_door_that_gets_no_descriptor_pauses_and_goes_on(
         async with session.ws_connect(listener.url) as client:
             await asyncio.gather(client.close(), (await accepted.get()).close())
     assert seen == [("no_descriptors", "the door")]
+    assert not any(watched), "the loop would spin"
     assert len(asked_at_s) == 4 and asked_at_s[1] - asked_at_s[0] > 0.9 * NO_DESCRIPTORS_S
 
 
