@@ -114,16 +114,23 @@ async def test_another_fingerprint_is_refused_before_the_token_is_sent(kind, aut
 class HangsUp(asyncio.Protocol):
     """Hang up, at once or when something came, as a proxy does whose far end is away."""
 
-    def __init__(self, *, at_once: bool, came: list[str] | None = None) -> None:
+    def __init__(
+        self, *, at_once: bool, came: list[str] | None = None, here: set[asyncio.Transport] | None = None
+    ) -> None:
         self._at_once = at_once
         self._came = [] if came is None else came
+        self._here = set() if here is None else here
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._came.append(str(transport.get_extra_info("peername")))
+        self._here.add(transport)
         if self._at_once:
             transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._here.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._transport.close()
@@ -165,10 +172,15 @@ async def secure_far_end_away(scheme: str, issued: Any, *, at_once: bool) -> Asy
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(issued.certificate, issued.key)
     tls.set_alpn_protocols(["h2", "http/1.1"])
+    here: set[asyncio.Transport] = set()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: HangsUp(at_once=at_once), "127.0.0.1", 0, ssl=tls)
+    server = await loop.create_server(lambda: HangsUp(at_once=at_once, here=here), "127.0.0.1", 0, ssl=tls)
     async with server:
         yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    while here:  # TLS waits long for the other side's goodbye
+        for transport in list(here):
+            transport.abort()
+        await asyncio.sleep(0)
 
 
 @pytest.mark.every_loop
