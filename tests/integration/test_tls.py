@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aioseed_grpc import GrpcTransport
 from aioseed_websocket import WebSocketTransport
+from cryptography.hazmat.primitives import serialization
 
 from aioseed.actor.run import run_actor
 from aioseed.errors import AuthenticationError, CertificateError, ChannelClosed, ConnectError, ListenError, UsageError
@@ -339,6 +340,29 @@ def test_a_key_that_others_can_read_is_refused(authority) -> None:
     issued.key.chmod(0o640)
     with pytest.raises(UsageError, match="can be read by others: run chmod 600"):
         ServerTls(*issued)
+
+
+def encrypted(issued: Any) -> Any:
+    key = serialization.load_pem_private_key(issued.key.read_bytes(), None)
+    with_password = serialization.BestAvailableEncryption(b"secret")
+    issued.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, with_password)
+    )
+    return issued
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(authority) -> None:
+    with pytest.raises(UsageError, match="cannot be used: its key is encrypted"):
+        ServerTls(*encrypted(authority.issue("127.0.0.1")))
+
+
+async def test_an_actors_key_with_a_password_is_refused_and_nobody_is_asked_for_it(kind, authority) -> None:
+    ours = encrypted(authority.issue("actor"))
+    async with serving(kind, ServerTls(*authority.issue("127.0.0.1"))) as listener:
+        trust = ClientTls(ca=authority.file, certificate=ours.certificate, key=ours.key)
+        with pytest.raises(CertificateError, match="cannot be used: its key is encrypted") as caught:
+            await kind[0].dial(listener.url, DialOptions(TOKEN, tls=trust))
+    assert caught.value.reason == "files"
 
 
 def test_what_does_not_belong_together_is_refused_and_the_old_stays(authority, tmp_path) -> None:
