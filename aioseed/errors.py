@@ -177,10 +177,16 @@ class RefusedError(AioseedError):
 
 
 class TransportError(AioseedError):
-    """Report a failure of the road between an actor and a learner."""
+    """Report a failure of the road between an actor and a learner.
+
+    Words of the other side may stand in the text, so what cannot be printed is escaped there: it goes to terminals.
+    """
 
     counter = "errors/transport"
     exit_code = 4
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(char if char.isprintable() else repr(char)[1:-1] for char in message))
 
 
 class ConnectError(TransportError):

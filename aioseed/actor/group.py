@@ -166,14 +166,15 @@ class Group:
         Rows of epochs that were taken away meanwhile do not count. The others must be the outstanding STEP, row by row.
 
         Raises:
-            ProtocolError: It is not.
+            ProtocolError: It is not, or an action is none of the environments'.
         """
         outstanding, end = self._outstanding, self._actions.identity_bytes(rows)
         if outstanding is None or payload[HEADER.size : end] != outstanding.identity:
             return self._answered_in_part(self._actions.decode(payload))
-        self.acknowledged_rows += outstanding.transitions
         spec = self._actions.action
         actions = np.frombuffer(payload, spec.numpy_dtype, rows * spec.size, end).reshape((rows, *spec.shape))
+        self._actions.check(actions)
+        self.acknowledged_rows += outstanding.transitions
         return Reaction(job=self._job(actions))
 
     def revoke(self, slot: int, epoch: int) -> Reaction:
@@ -243,9 +244,11 @@ class Group:
             and np.array_equal(answer.sequence[current], columns.sequence[expected])
         ):
             raise _wrong_rows()
+        chosen = answer.action[current]
+        self._actions.check(chosen)
         self.acknowledged_rows += len(expected) - int(np.count_nonzero(columns.flags[expected] & FIRST))
         actions = np.repeat(self._actions.idle_action[None], self._message.rows, axis=0)
-        actions[expected] = answer.action[current]
+        actions[expected] = chosen
         return Reaction(job=self._job(actions))
 
     def _job(self, actions: np.ndarray | None) -> Job:

@@ -213,13 +213,13 @@ class ActorSession:
             self._groups.append(group)
             self._group_of.update(dict.fromkeys(slots, index))
             outcome.jobs.append((index, group.begin(slots, epochs)))
-        outcome.events.append(ActorEvent("welcomed", f"joined run {welcome.run_id} with {start} environments"))
+        outcome.events.append(ActorEvent("welcomed", f"joined run {clip(welcome.run_id)} with {start} environments"))
         return outcome
 
     def _go_on(self, welcome: Welcome) -> Outcome:
         """Go on under the leases that were granted again, and begin the others."""
         granted = dict(zip(welcome.slots, welcome.epochs, strict=True))
-        words = f"went on in run {welcome.run_id} with {len(granted)} environments"
+        words = f"went on in run {clip(welcome.run_id)} with {len(granted)} environments"
         outcome = Outcome(events=[ActorEvent("welcomed", words)])
         for group in self._groups:
             group.keep(granted)
@@ -283,7 +283,7 @@ class ActorSession:
 
     def _on_error(self, message: Error) -> Outcome:
         self._complaint = clip(message.message or message.code)
-        words = f"the learner refused a message ({message.code}){_because(message.message)}"
+        words = f"the learner refused a message ({clip(message.code)}){_because(message.message)}"
         outcome = Outcome(events=[ActorEvent("rows_refused" if message.rows else "error", words)])
         by_group: dict[int, list[RefusedRow]] = {}
         for row in message.rows:
@@ -330,10 +330,10 @@ def _on_refused(refused: Refused) -> Outcome:
         return Outcome(end=End("run_over"))
     error = RefusedError(
         refused.code,
-        f"the learner refused this actor: {refused.message}",
-        field=refused.field,
-        ours=refused.theirs,
-        theirs=refused.ours,
+        f"the learner refused this actor: {clip(refused.message, 512)}",
+        field=clip(refused.field),
+        ours=clip(refused.theirs),
+        theirs=clip(refused.ours),
         retry=refused.retry,
     )
     if refused.retry:

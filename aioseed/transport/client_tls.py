@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from aioseed.errors import CertificateError
 from aioseed.transport.address import Address
+from aioseed.transport.server_tls import no_password
 
 _ANSWERS_WITHIN_S = 2.0
 _HOST_MISMATCH, _IP_MISMATCH = 62, 64  # X509_V_ERR_* of OpenSSL
@@ -212,7 +213,7 @@ def _context(tls: ClientTls, pinned: Pinned | None, url: str, *, verify: bool = 
         context.load_default_certs()
     if tls.certificate is not None:
         with _usable(url, tls.certificate, tls.key):
-            context.load_cert_chain(tls.certificate, tls.key)
+            context.load_cert_chain(tls.certificate, tls.key, password=no_password)
     return context
 
 

@@ -1,7 +1,8 @@
 """Which tokens open a listener, and what the holder of each may do.
 
-A token file has one token a line; ``#`` begins a comment. A line that holds nothing else is a shared token, of which
-two may be active, so that one can replace the other without a break. Words behind a token make it one actor's own::
+A token file has one token a line; ``#`` begins a comment, and never stands in a word: what is behind it would silently
+be no part of the token. A line that holds nothing else is a shared token, of which two may be active, so that one can
+replace the other without a break. Words behind a token make it one actor's own::
 
     aX3…  actor=lab-7 environments=64 expires=2027-01-31T00:00:00Z
 """
@@ -81,7 +82,10 @@ def parse_keys(text: str) -> list[Credential]:
     """
     found: list[Credential] = []
     for number, line in enumerate(text.splitlines(), 1):
-        token, *words = line.partition("#")[0].split() or [""]
+        said, comment, _ = line.partition("#")
+        if comment and said and not said[-1].isspace():
+            raise ValueError(f"line {number}: a comment stands behind a space, and a token has no #")
+        token, *words = said.split() or [""]
         if not token:
             continue
         if not (token.isascii() and token.isprintable()):

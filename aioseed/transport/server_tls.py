@@ -90,7 +90,7 @@ class ServerTls:
         try:
             leaf = ssl.PEM_cert_to_DER_cert(_first_certificate(certificate))
             # An encrypted key would ask for its password on the terminal.
-            context.load_cert_chain(self._certificate, self._key, password=_no_password)
+            context.load_cert_chain(self._certificate, self._key, password=no_password)
             if client_ca is not None:
                 context.verify_mode = ssl.CERT_REQUIRED
                 context.load_verify_locations(cadata=client_ca.decode("ascii"))
@@ -118,7 +118,12 @@ def _first_certificate(pem: bytes) -> str:
     return text[begin : text.index(end, begin) + len(end)]
 
 
-def _no_password() -> str:
+def no_password() -> str:
+    """Be asked for the password of a key; nobody sits before a learner or an actor who could type it.
+
+    Raises:
+        ValueError: Always.
+    """
     raise ValueError("its key is encrypted")
 
 

@@ -165,6 +165,8 @@ class ActionLayout(ColumnLayout):
         super().__init__(ACTION_TYPE, (_EPOCH, _UINT32, _UINT32, action.array))
         self.action = action.array
         self.idle_action = action.nearest_to_zero()  # for an environment that nobody answers
+        # One unsigned comparison finds negative ones too.
+        self._choices = np.array(action.sizes, np.uint32).reshape(action.array.shape) if action.sizes else None
 
     def encode(self, rows: int, identity: bytes, action: bytes) -> bytes:
         """Return an ACTION from a STEP's identity bytes (``payload[8:identity_bytes(rows)]``) and packed actions."""
@@ -187,6 +189,17 @@ class ActionLayout(ColumnLayout):
             for spec, place in zip(self.columns, places, strict=True)
         )
         return ActionRows(slot, epoch, sequence, action)
+
+    def check(self, actions: np.ndarray) -> None:
+        """Refuse choices that the space does not have; environments in C++ look up memory by them.
+
+        Real numbers are let pass: environments cut them to their bounds, which an honest learner may exceed.
+
+        Raises:
+            ProtocolError: There is one.
+        """
+        if self._choices is not None and (actions.view(np.uint32) >= self._choices).any():
+            raise ProtocolError("action_rows", "an ACTION makes a choice that the action space does not have")
 
 
 class ActionRows(NamedTuple):

@@ -91,6 +91,19 @@ def test_errors_cross_processes_whole(error: AioseedError, again: object) -> Non
     assert (str(twin), twin.args, vars(twin)) == (str(error), error.args, vars(error))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.TransportError("\x1b[31mred\nline\udcff"),
+        errors.ConnectError("\x1b[31mred\nline\udcff", url="ws://localhost:1"),
+        errors.ChannelClosed("\x1b[31mred\nline\udcff", clean=True),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_words_of_the_other_side_do_nothing_to_a_terminal(error: AioseedError) -> None:
+    assert str(error) == r"\x1b[31mred\nline\udcff" == str(copy.copy(error))
+
+
 @pytest.mark.parametrize(("clean", "word"), [(True, "closed"), (False, "broke")])
 def test_a_channel_that_ended_without_a_reason_says_how(clean: bool, word: str) -> None:
     error = errors.ChannelClosed(clean=clean)

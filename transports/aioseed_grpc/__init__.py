@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aioseed.errors import PluginError
+from aioseed_grpc.complaints import nothing_is_said_of_bytes
 from aioseed_grpc.polling import nothing_is_written, one_thread_reads
 
 try:
@@ -17,5 +18,7 @@ except ImportError as error:
     ) from error
 
 from aioseed_grpc.transport import GrpcTransport
+
+nothing_is_said_of_bytes()
 
 __all__ = ["GrpcTransport"]

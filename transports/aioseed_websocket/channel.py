@@ -153,9 +153,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
             self._transport.write(_plain_head(size, self._is_client) + payload)
         else:
             self._write(payload)
-        if self._drained is not None and self._transport.get_write_buffer_size() > self._send_buffer_bytes:
-            self._report("slow_reader", self._peer)
-            self.cut("the peer reads too slowly")
+        if self._drained is not None and self._cut_if_unread():
             raise ChannelClosed("the peer reads too slowly", clean=False)
 
     async def send(self, payload: bytes) -> None:
@@ -250,6 +248,15 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
             self.cut("too many control frames")
         elif opcode == PING and not self._said_close and not self._transport.is_closing():
             self._frame(PONG, payload)
+            self._cut_if_unread()  # whoever asks on and on, and reads no answer, takes no memory by that
+
+    def _cut_if_unread(self) -> bool:
+        """Drop the connection if more waits to be read than may, and say whether it does."""
+        if self._transport.get_write_buffer_size() <= self._send_buffer_bytes:
+            return False
+        self._report("slow_reader", self._peer)
+        self.cut("the peer reads too slowly")
+        return True
 
     def _rest(self) -> None:
         self._full = True

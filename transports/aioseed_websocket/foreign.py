@@ -14,6 +14,9 @@ from aioseed.transport.client_tls import certificate_error
 FOREIGN = (aiohttp.ClientError, aiohttp.WebSocketError, aiohttp.WSMessageTypeError, OSError, TimeoutError, ValueError)
 """Everything that dialling or using a WebSocket may raise."""
 
+MAX_WORDS = 200
+"""So much of what the other side says is told."""
+
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 """What OpenSSL calls an answer that is no TLS."""
 
@@ -28,7 +31,7 @@ def dial_error(error: BaseException, url: str, connect_timeout_s: float) -> Tran
             return ConnectError(f"what answers at {url} speaks no HTTP, so it is no learner's WebSocket", url=url)
         if error.status == 401:
             return AuthenticationError(f"{url} did not accept the token", url=url)
-        return ConnectError(f"{url} answered with HTTP status {error.status} ({error.message})", url=url)
+        return ConnectError(f"{url} answered with HTTP status {error.status} ({error.message[:MAX_WORDS]})", url=url)
     if isinstance(error, TimeoutError):
         return ConnectError(f"{url} did not answer within {connect_timeout_s:g} s", url=url)
     if (words := _tls_words(error)) is not None:
@@ -71,4 +74,4 @@ def _reason(error: BaseException) -> str:
 
 def broken(error: BaseException) -> ChannelClosed:
     """Return how a channel ended whose use raised `error`."""
-    return ChannelClosed(f"the connection broke: {str(error) or type(error).__name__}"[:200], clean=False)
+    return ChannelClosed(f"the connection broke: {str(error) or type(error).__name__}"[:MAX_WORDS], clean=False)

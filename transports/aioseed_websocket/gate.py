@@ -51,7 +51,7 @@ class Doorway:
         # Not by `loop.sock_accept`, which loses a connection that it has accepted when it is cancelled.
         try:
             connection, address = listening.accept()
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionAbortedError):  # the peer has gone meanwhile, as BSD and macOS say
             return
         except OSError:
             self.options.report("no_descriptors", "the door")

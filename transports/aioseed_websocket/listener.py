@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 
 from aiohttp import web
 
@@ -23,6 +24,13 @@ CONTROL_BURST_S = 2.0
 _IDLE_SHUTDOWN_S = 0.5
 
 
+class _Request(web.BaseRequest):
+    """Be a request whose answer does not say what serves it, in which version."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        response.headers.popall("Server", None)
+
+
 class WebSocketListener(Listener):
     """Accept WebSockets at one address, over TLS if its scheme is ``wss``."""
 
@@ -38,6 +46,7 @@ class WebSocketListener(Listener):
             access_log=None,
             logger=reporting_logger(options.report),
             lingering_time=0.0,
+            request_factory=partial(_Request, loop=asyncio.get_running_loop()),
             max_line_size=limit,
             max_field_size=limit,
         )
@@ -102,7 +111,7 @@ class WebSocketListener(Listener):
             autoping=False,
             compress=False,
         )
-        if not upgraded.can_prepare(request):
+        if not _can_prepare(upgraded, request):
             self._options.report("bad_request", peer)
             return _refuse(400)
         try:
@@ -146,6 +155,13 @@ class WebSocketListener(Listener):
                 await channel.close()
         finally:
             self._guard.remove(channel)
+
+
+def _can_prepare(upgraded: web.WebSocketResponse, request: web.BaseRequest) -> bool:
+    try:
+        return bool(upgraded.can_prepare(request))
+    except ValueError:  # a key that is no ASCII
+        return False
 
 
 def _refuse(status: int) -> web.Response:

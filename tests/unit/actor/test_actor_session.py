@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aioseed.actor.group import perform
 from aioseed.actor.session import ActorSession, End, Outcome
-from aioseed.errors import ProtocolError
+from aioseed.errors import ProtocolError, RefusedError
 from aioseed.specs import ArraySpec, discrete
 from aioseed.types import FIRST, StepColumns
 from aioseed.wire.columns import HEADER, ActionLayout, StepLayout, StepMessage, step_views
@@ -20,8 +20,10 @@ from aioseed.wire.messages import (
     Error,
     Hello,
     Lease,
+    Message,
     Ping,
     Pong,
+    Refused,
     RefusedRow,
     Revoke,
     Starting,
@@ -143,6 +145,41 @@ def test_an_answer_to_slots_that_were_never_leased_is_a_protocol_error() -> None
     foreign[HEADER.size + 16] = 9  # the first slot
     with pytest.raises(ProtocolError, match="never leased"):
         session.receive(bytes(foreign))
+
+
+@pytest.mark.parametrize("choice", [1000, 2**31 - 1, -1, -(2**31)])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_choice_that_the_action_space_does_not_have_reaches_no_environment(choice: int, rows: int) -> None:
+    session, messages = greeted()
+    job = session.receive(welcome([0, 1], [1, 1]).encode()).jobs[0][1]
+    if rows == 1:  # the learner has taken the other before it stepped
+        session.receive(Revoke(slots=[0], epochs=[1]).encode())
+    step, *_ = session.stepped(0, perform(Echo(), messages[0], job)).sends  # type: ignore[arg-type]
+    legal = [999, 0][:rows]
+    with pytest.raises(ProtocolError, match="that the action space does not have") as caught:
+        session.receive(act(step, [*legal[:-1], choice]))
+    assert caught.value.code == "action_rows" and caught.value.fatal
+    [(_, job)] = session.receive(act(step, legal)).jobs
+    assert job.actions is not None and sorted(job.actions.tolist()) == [0, 999]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        [welcome([1, 2], [1, 1], run_id="\x1b[31m")],
+        [welcome([1, 2], [1, 1]), Error(code="\x1b[31m", message="\n")],
+        [welcome([1, 2], [1, 1]), Drain(reason="\x1b[31m")],
+        [Refused(code="version", message="\x1b[31m", field="\n", ours="\x07", theirs="\x07")],
+    ],
+    ids=["welcome", "error", "drain", "refused"],
+)
+def test_words_of_a_learner_do_nothing_to_a_terminal(hostile: list[Message]) -> None:
+    session, _ = greeted()
+    outcome = [session.receive(message.encode()) for message in hostile][-1]
+    told = [event.message for event in outcome.events]
+    if outcome.end is not None and isinstance(error := outcome.end.error, RefusedError):
+        told += [str(error), error.field, error.ours, error.theirs]
+    assert told and all(words.isprintable() for words in told)
 
 
 def test_an_answer_is_accepted_once() -> None:

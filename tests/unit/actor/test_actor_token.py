@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from aioseed.actor.token import MAX_FILE_BYTES, is_loopback, read_keys, read_token, token_path, write_token
+from aioseed.actor.token import (
+    MAX_FILE_BYTES,
+    is_loopback,
+    read_keys,
+    read_token,
+    token_folder,
+    token_of_environment,
+    token_path,
+    write_token,
+)
 from aioseed.errors import UsageError
 from aioseed.transport.token import Secret
 
@@ -24,6 +34,10 @@ def test_both_names_of_this_machine_lead_to_one_file_a_port(runtime: Path) -> No
     assert token_path("ws://localhost:8700") == token_path("ws://127.0.0.1:8700")
     assert token_path("ws://127.0.0.1:8701") != token_path("ws://127.0.0.1:8700")
     assert ":" not in token_path("grpc://[::1]:8701").name
+
+
+def test_other_addresses_of_this_machine_have_files_of_their_own(runtime: Path) -> None:
+    assert token_path("ws://127.0.0.2:8700") == runtime / "aioseed" / "127.0.0.2-8700.token"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="each system has its own directory")
@@ -130,3 +144,42 @@ def test_a_file_that_cannot_be_written_is_a_usage_error(runtime: Path) -> None:
     (runtime / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         write_token(runtime / "file" / "token", Secret("secret"))
+
+
+def test_a_token_that_could_not_be_written_is_left_nowhere(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    path = runtime / "not" / "there" / "yet" / "token"
+    with pytest.raises(UsageError, match=r"token cannot be written: No space left on device$"):
+        write_token(path, Secret("secret"))
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_wrong_line_is_a_usage_error_that_names_the_file(runtime: Path) -> None:
+    write_token(runtime / "tokens", Secret("canary environments=3"))
+    with pytest.raises(UsageError, match="tokens cannot be used: line 1: a token with bounds"):
+        read_keys(runtime / "tokens")
+
+
+def test_a_user_without_a_home_directory_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    with pytest.raises(UsageError, match="set XDG_RUNTIME_DIR"):
+        token_folder()
+
+
+@pytest.mark.parametrize(("given", "token"), [(" right\n", Secret("right")), (" ", None), (None, None)])
+def test_the_environment_may_hold_a_token(
+    given: str | None, token: Secret | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given is None:
+        monkeypatch.delenv("AIOSEED_TOKEN", raising=False)
+    else:
+        monkeypatch.setenv("AIOSEED_TOKEN", given)
+    assert token_of_environment() == token

@@ -28,6 +28,11 @@ def test_every_status_ends_a_dial_and_a_channel_with_an_error_of_ours(code: grpc
     assert len(closed.reason) == 200
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED])
+def test_of_a_long_text_of_the_other_side_the_beginning_is_told(code: grpc.StatusCode) -> None:
+    assert str(dial_error(code, "x" * 8000, "grpc://host:1")).count("x") == 200
+
+
 def test_the_list_of_exceptions_is_not_empty() -> None:
     assert {grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.aio.AbortError} <= set(EXCEPTIONS)
 

@@ -55,6 +55,34 @@ async def test_what_looks_like_a_foreign_page_is_refused(accept: Accept, origin:
             assert refused == ["foreign_origin"] and accepted.empty()
 
 
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+
+
+def _head(**fields: bytes) -> bytes:
+    """Return a header block (RFC 7541, section 6.2.2) of a call; gRPC's own clients refuse what is no text."""
+    usual = {":method": b"POST", ":scheme": b"http", ":path": METHOD.encode(), ":authority": b"x", "te": b"trailers"}
+    every = usual | {"content-type": b"application/grpc"} | fields
+    return b"".join(b"\0%c%b%c%b" % (len(name), name.encode(), len(value), value) for name, value in every.items())
+
+
+@pytest.mark.parametrize("bearer", ["wrong", "right"])
+async def test_metadata_that_is_no_text_is_judged_like_any_other_and_fills_no_log(
+    accept: Accept, caplog: pytest.LogCaptureFixture, bearer: str
+) -> None:
+    refused: list[str] = []
+    options = ListenOptions(Keyring.of("right"), report=lambda what, peer: refused.append(what))
+    async with accept(options) as (listener, accepted), asyncio.timeout(5.0):
+        _, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))
+        call = _frame(1, 4, 1, _head(authorization=f"Bearer {bearer}".encode(), other=b"\xff\xfe"))
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b"") + call)
+        while not refused and accepted.empty():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        writer.transport.abort()
+    assert refused == ([] if bearer == "right" else ["bad_token"])
+    assert not [record for record in caplog.records if record.name.startswith("grpc")]
+
+
 async def test_there_is_one_method(accept: Accept) -> None:
     async with accept() as (listener, _), plain_channel(listener.url) as channel:
         call = channel.stream_stream("/aioseed.v1.Aioseed/Other")()

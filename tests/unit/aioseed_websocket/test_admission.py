@@ -49,6 +49,8 @@ def test_token_may_come_as_a_subprotocol(token: str) -> None:
         ("Sec-WebSocket-Protocol", f"aioseed.v1, {as_subprotocol('wrong')}"),
         ("Sec-WebSocket-Protocol", "aioseed.v1, aioseed.token.!!!"),
         ("Sec-WebSocket-Protocol", "aioseed.v1, aioseed.token._w"),
+        ("Sec-WebSocket-Protocol", f"aioseed.v1, {as_subprotocol('right')}!!!!"),
+        ("Sec-WebSocket-Protocol", f"aioseed.v1, {as_subprotocol('right')}é"),
     ],
 )
 def test_no_token_or_another_is_401(header: tuple[str, str]) -> None:
@@ -76,9 +78,10 @@ def test_rebound_name_is_403_on_loopback(host: str) -> None:
 
 
 def test_bound_name_is_known_and_a_public_listener_takes_any() -> None:
-    assert ask(("Host", "x"), token=None, bound=PUBLIC) is None
+    assert admission("GET", "/", CIMultiDict(Host="lab.example"), ListenOptions(), PUBLIC).status is None
     named = Address("ws", "127.0.0.2", 1)
-    assert admission("GET", "/", CIMultiDict(Host="127.0.0.2:1"), ListenOptions(), named).status is None
+    for host in ("127.0.0.2:1", "127.0.0.1:1"):
+        assert admission("GET", "/", CIMultiDict(Host=host), ListenOptions(), named).status is None
 
 
 @pytest.mark.parametrize(

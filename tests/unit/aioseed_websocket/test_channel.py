@@ -250,6 +250,54 @@ async def test_slow_reader_is_cut_at_the_bound(accept: Accept) -> None:
     assert 2**19 < highest < 2**20 + 2**17
 
 
+class Full(asyncio.Transport):
+    """Be a connection whose other end reads nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unread_bytes = 0
+        self.is_cut = False
+
+    def write(self, data: bytes) -> None:
+        self.unread_bytes += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread_bytes
+
+    def abort(self) -> None:
+        self.is_cut = True
+
+    def is_closing(self) -> bool:
+        return self.is_cut
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None: ...
+
+
+async def test_answers_to_pings_that_nobody_reads_are_bounded_like_messages() -> None:
+    transport, seen = Full(), []
+    channel = WebSocketChannel(
+        transport,
+        is_client=True,
+        peer="x",
+        max_message_bytes=1,
+        send_buffer_bytes=2**16,
+        connection_lost=lambda error: None,
+        report=lambda what, peer: seen.append(what),
+    )
+    channel.begin()
+    ping = b"\x89\x7d" + bytes(125)
+    for _ in range(2**16 // (len(ping) + 4) + 1):  # an answer has a mask
+        assert not transport.is_cut
+        channel.get_buffer(-1)[: len(ping)] = ping
+        channel.buffer_updated(len(ping))
+    assert transport.is_cut and seen == ["slow_reader"]
+    assert (await closed(channel)).reason == "the peer reads too slowly"
+
+
 @pytest.mark.parametrize(
     ("frame", "code"), [(b"\x82\x01x", 1002), (b"\xc2\x81\0\0\0\0x", 1002), (b"\x81\x80\0\0\0\0", 1003)]
 )

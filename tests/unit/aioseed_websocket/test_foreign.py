@@ -55,6 +55,11 @@ def test_exceptions_of_the_system_become_ours_too(error: Exception) -> None:
     assert broken(error).reason[-1].isalpha()  # without words of its own it has its name
 
 
+def test_of_a_long_text_of_the_other_side_the_beginning_is_told() -> None:
+    error = aiohttp.WSServerHandshakeError(Mock(), (), status=403, message="x" * 8000)
+    assert str(dial_error(error, "ws://host:1", 5.0)).count("x") == 200
+
+
 def test_status_401_is_a_wrong_token_and_others_are_told() -> None:
     def told(status: int) -> Exception:
         error = aiohttp.WSServerHandshakeError(Mock(), (), status=status, message="Invalid response status")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
+import logging
 import socket
 
 import aiohttp
@@ -36,10 +37,16 @@ async def dropped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         writer.close()
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Return what was logged, but for what asyncio says in its debug mode of a slow machine."""
+    return [record for record in caplog.records if record.name != "asyncio" or record.levelno > logging.WARNING]
+
+
 async def get(url: str, headers: dict[str, str], path: str = "/") -> tuple[int, str]:
     async with aiohttp.ClientSession() as session:
         async with session.get(url.replace("ws:", "http:") + path, headers=headers) as answer:
             assert answer.headers.get("Connection") == "close"
+            assert "Server" not in answer.headers
             return answer.status, await answer.text()
 
 
@@ -52,17 +59,23 @@ async def get(url: str, headers: dict[str, str], path: str = "/") -> tuple[int, 
         (UPGRADE | {"Authorization": "Bearer right", "Host": "evil.example"}, "/", 403, "foreign_host"),
         (UPGRADE | {"Authorization": "Bearer right"}, "/metrics", 404, "bad_request"),
         ({"Authorization": "Bearer right"}, "/", 400, "bad_request"),
+        (UPGRADE | {"Authorization": "Bearer right", "Sec-WebSocket-Key": "\u00e9" * 16}, "/", 400, "bad_request"),
     ],
 )
 async def test_refusal_says_nothing_but_its_status(
-    accept: Accept, headers: dict[str, str], path: str, status: int, reason: str
+    accept: Accept,
+    caplog: pytest.LogCaptureFixture,
+    headers: dict[str, str],
+    path: str,
+    status: int,
+    reason: str,
 ) -> None:
     seen: list[str] = []
     options = ListenOptions(Keyring.of("right"), report=lambda what, peer: seen.append(f"{what} {peer}"))
     async with accept(options) as (listener, accepted):
         assert await get(listener.url, headers, path) == (status, "refused\n")
         assert accepted.empty()
-    assert [said.rpartition(":")[0] for said in seen] == [f"{reason} 127.0.0.1"]
+    assert [said.rpartition(":")[0] for said in seen] == [f"{reason} 127.0.0.1"] and not logged(caplog)
 
 
 async def test_browser_style_token_is_taken_and_never_echoed(accept: Accept) -> None:
@@ -132,7 +145,8 @@ async def test_a_peer_that_does_not_wait_for_its_answer_is_told_so(accept: Accep
     async with accept(options) as (listener, accepted), asyncio.timeout(5.0):
         reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.rsplit(":", 1)[1]))
         writer.write(HEAD + behind)
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 101") and b"Server" not in answer
         said = await reader.readexactly(2 + 2 + 36)
         assert said == b"\x88\x26\x03\xeathe peer sent before it was answered"
         writer.write(MESSAGE)
@@ -160,12 +174,13 @@ async def test_a_peer_that_talks_no_http_is_reported_and_no_traceback(
         writer.write(said)
         writer.write_eof()
         try:  # from Python 3.12 on aiohttp answers before it hears of the end
-            assert (await reader.read())[:13] in (b"", b"HTTP/1.0 400 ")
+            answer = await reader.read()
+            assert answer[:13] in (b"", b"HTTP/1.0 400 ") and b"Server" not in answer
         except ConnectionError:
             pass
         finally:
             writer.close()
-    assert seen == ["bad_request"] and not caplog.records
+    assert seen == ["bad_request"] and not logged(caplog)
 
 
 async def test_a_request_may_come_in_pieces(accept: Accept) -> None:
@@ -185,11 +200,14 @@ async def test_a_door_that_gets_no_descriptor_pauses_and_goes_on(
 ) -> None:
     seen: list[tuple[str, str]] = []
     asked_at_s: list[float] = []
-    failures = [BlockingIOError(errno.EAGAIN, "gone meanwhile"), OSError(errno.EMFILE, "too many open files")]
+    watched: list[bool] = []
+    gone = [BlockingIOError(errno.EAGAIN, "gone meanwhile"), ConnectionAbortedError(errno.ECONNABORTED, "reset")]
+    failures = [*gone, OSError(errno.EMFILE, "too many open files")]
     real = socket.socket.accept
 
     def refusing(self: socket.socket) -> tuple[socket.socket, object]:
         asked_at_s.append(asyncio.get_running_loop().time())
+        watched.append(asyncio.get_running_loop().remove_reader(self))
         if failures:
             raise failures.pop()
         return real(self)
@@ -200,7 +218,8 @@ async def test_a_door_that_gets_no_descriptor_pauses_and_goes_on(
         async with session.ws_connect(listener.url) as client:
             await asyncio.gather(client.close(), (await accepted.get()).close())
     assert seen == [("no_descriptors", "the door")]
-    assert len(asked_at_s) == 3 and asked_at_s[1] - asked_at_s[0] > 0.9 * NO_DESCRIPTORS_S
+    assert not any(watched), "the loop would spin"
+    assert len(asked_at_s) == 4 and asked_at_s[1] - asked_at_s[0] > 0.9 * NO_DESCRIPTORS_S
 
 
 async def test_nobody_takes_the_last_descriptors(accept: Accept, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,4 +258,4 @@ async def test_a_peer_that_goes_during_the_handshake_is_no_error(
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await get(listener.url, UPGRADE | {"Authorization": "Bearer right"})
         assert accepted.empty()
-    assert caplog.records == []
+    assert not logged(caplog)

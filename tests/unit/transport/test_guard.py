@@ -56,6 +56,13 @@ def test_who_never_reads_is_cut_and_who_reads_slowly_is_not() -> None:
     assert (stuck.cuts, slow.cuts, idle.cuts) == (["the peer does not read"], [], []) and len(guard) == 2
 
 
+def test_whoever_was_cut_is_told_of_once_and_let_be() -> None:
+    peer, guard = Peer(), Guard(1.0, 10.0)
+    guard.add(peer, 0.0)
+    peer.backlog_bytes = peer.received_bytes = 1000
+    assert guard.tick(10.0) == [(peer, "slow_reader")] and peer.held == []
+
+
 def test_a_channel_whose_writes_end_is_busy_and_not_stuck_though_as_much_waits_as_before() -> None:
     peer, guard = Peer(), Guard(1e9, 10.0)
     guard.add(peer, 0.0)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from aioseed.transport.keyring import Credential, Keyring, parse_keys
+from aioseed.transport.keyring import MAX_KEYS, Credential, Keyring, parse_keys
 from aioseed.transport.token import Secret
 
 
@@ -82,12 +82,29 @@ def test_whether_a_token_is_still_held_is_not_looked_for_in_all_of_them() -> Non
         ("canary actor=x actor=y", "line 1.*each once"),
         ("canary actor=", "line 1.*each once"),
         ("canaryschlüssel", "line 1.*printable ASCII"),
+        ("ok\ncanary#longer", "line 2.*behind a space, and a token has no #"),
+        ("canary actor=x#y", "line 1.*behind a space"),
+        ("canary\x1b[31m", "line 1.*printable ASCII"),
+        ("canary actor=x environments=٣", "line 1.*a number from 1 up"),
     ],
 )
 def test_a_wrong_line_is_named_and_never_shown(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as caught:
         parse_keys(text)
     assert "canary" not in str(caught.value)
+
+
+def test_so_many_tokens_are_as_many_as_may_be_compared() -> None:
+    lines = [f"canary{number} actor=a environments=1" for number in range(MAX_KEYS + 1)]
+    assert len(parse_keys("\n".join(lines[:MAX_KEYS]))) == MAX_KEYS
+    with pytest.raises(ValueError, match=f"it holds {MAX_KEYS + 1} tokens, {MAX_KEYS} are allowed"):
+        parse_keys("\n".join(lines))
+
+
+def test_a_name_is_cut_and_a_ring_takes_secrets_as_they_are() -> None:
+    [credential] = parse_keys(f"t actor={'x' * 300}")
+    assert credential.name == "x" * 200
+    assert Keyring.of(Secret("right")).admit("right") is not None
 
 
 def test_nothing_shows_a_digest() -> None:

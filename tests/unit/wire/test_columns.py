@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aioseed.errors import ProtocolError
-from aioseed.specs import ArraySpec, ObservationSpec, discrete, multi_discrete
+from aioseed.specs import ActionSpec, ArraySpec, ObservationSpec, discrete, multi_discrete
 from aioseed.types import StepColumns
 from aioseed.wire import columns as wire
 from aioseed.wire.columns import (
@@ -300,6 +300,16 @@ def test_an_action_comes_back_with_the_identity_of_its_step() -> None:
 def test_a_scalar_action_has_one_axis() -> None:
     layout = ActionLayout(discrete(2))
     assert layout.decode(header(3, message_type=2) + bytes(layout.size_bytes(3) - 8)).action.shape == (3,)
+
+
+def test_choices_are_checked_each_against_its_own_count_and_real_numbers_are_not() -> None:
+    layout = ActionLayout(multi_discrete((3, 4)))
+    layout.check(np.array([[2, 3], [0, 0]], "<i4"))
+    for wrong in ([3, 0], [0, 4], [-1, 0], [0, -1]):
+        with pytest.raises(ProtocolError, match="does not have"):
+            layout.check(np.array([[0, 0], wrong], "<i4"))
+    box = ActionSpec("box", ArraySpec("float32", (1,)), low=(-1.0,), high=(1.0,))
+    ActionLayout(box).check(np.array([[1.0000001], [-2.0]], "<f4"))
 
 
 def test_a_step_is_no_action() -> None:
