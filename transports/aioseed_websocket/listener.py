@@ -103,7 +103,7 @@ class WebSocketListener(Listener):
             compress=False,
         )
         if not upgraded.can_prepare(request):
-            self._options.report("bad_request", peer)
+            self._options.report("no_upgrade", peer)  # by its token an actor: somebody between has taken that away
             return _refuse(400)
         try:
             await upgraded.prepare(request)
