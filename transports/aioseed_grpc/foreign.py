@@ -22,6 +22,7 @@ _SAYS_NOTHING = "Internal error from Core"
 _HTTP_STATUS = re.compile(r"Received http2 header with status: (\d+)")
 _LAST_ERROR = re.compile(r".*; last error: \w+: \S+: (?:Failed to connect to remote host: )?")
 """What stands before gRPC's reason: the address again, in a form of its own."""
+_HUNG_UP = re.compile("Socket closed|Connection reset by peer")
 _IN_OUR_WORDS = (
     (
         re.compile("missing selected ALPN|NO_APPLICATION_PROTOCOL"),
@@ -47,6 +48,13 @@ def dial_error(code: grpc.StatusCode, details: str, url: str) -> TransportError:
             return ConnectError(f"no learner at {url}: {words}", url=url)
     if code is grpc.StatusCode.UNAUTHENTICATED:
         return AuthenticationError(f"{url} did not accept the token", url=url)
+    if code is grpc.StatusCode.UNAVAILABLE and _HUNG_UP.search(details):
+        hint = (
+            f": does it want TLS (grpcs{url[4:]}), or lead to a learner that is away?"
+            if url.startswith("grpc:")
+            else ""
+        )
+        return ConnectError(f"{url} hung up before it answered{hint}", url=url)
     if code is grpc.StatusCode.UNAVAILABLE:
         return ConnectError(f"nobody answers at {url}: {_LAST_ERROR.sub('', details)}", url=url)
     if code is grpc.StatusCode.UNIMPLEMENTED:

@@ -57,6 +57,11 @@ CONNECTING = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0
         ),
         (
             grpc.StatusCode.UNAVAILABLE,
+            CONNECTING + "recvmsg:Connection reset by peer",
+            "grpc://h:1 hung up before it answered: does it want TLS (grpcs://h:1)",
+        ),
+        (
+            grpc.StatusCode.UNAVAILABLE,
             CONNECTING + "Failed to connect to remote host: connect: Connection refused (111)",
             "nobody answers at grpc://h:1: connect: Connection refused (111)",
         ),
