@@ -43,7 +43,7 @@ CLOSE_S = 5.0
 """Longest wait for environments to close; threads that hang longer are left behind."""
 
 ANSWER_S = 1.0
-"""Shortest wait for an answer on an open channel: the last attempt is made when the patience is at its end."""
+"""Shortest wait for a channel, and for an answer on it: the last attempt is made when the patience is at its end."""
 
 NO_TLS = ClientTls()
 """Trust the system's authorities, and show no certificate."""
@@ -201,10 +201,12 @@ class _Actor:
         self._transitions = 0
 
     async def run(self, contact: Contact) -> ActorSummary:
-        said = ""
+        said: set[str] = set()  # since the last session: what attempts end with may alternate
         while True:
-            asked_to_resume = self._resume_token is not None
+            asked_to_resume, sessions = self._resume_token is not None, self._sessions
             end = await self._attempt(contact)
+            if self._sessions > sessions:
+                said.clear()
             contact.lost(self._loop.time())
             if end.outcome == "run_over":
                 self._tell(ActorEvent("over", "the run is over"))
@@ -219,8 +221,8 @@ class _Actor:
             delay_s = contact.retry_delay_s(self._loop.time())
             if delay_s is None:
                 raise _given_up(self._url, contact, end.error)
-            if str(end.error) != said:
-                said = str(end.error)
+            if str(end.error) not in said:
+                said.add(str(end.error))
                 self._tell(_retrying(self._url, contact, end.error))
             await asyncio.sleep(delay_s)
             if self._crew.failure is not None:
@@ -228,7 +230,7 @@ class _Actor:
 
     async def _attempt(self, contact: Contact) -> End:
         token = await self._read_token()
-        patience_s = min(5.0, max(0.1, contact.remaining_s(self._loop.time())))
+        patience_s = min(5.0, max(ANSWER_S, contact.remaining_s(self._loop.time())))
         try:
             options = self._options._replace(token=token, connect_timeout_s=patience_s)
             channel = await self._transport.dial(self._url, options)

@@ -40,6 +40,7 @@ _WORDS = {
     "foreign_origin": "a web page whose origin is not listed (transport.allowed_origins)",
     "foreign_host": "a Host that is not this listener's",
     "bad_request": "no request of an actor",
+    "no_upgrade": "a token without a WebSocket: a proxy must pass Upgrade and Connection on",
     "control_flood": "too many control frames",
     "rate_limited": "too many bytes a second; it is read more slowly",
     "slow_reader": "it does not read what it is sent",

@@ -41,6 +41,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def peer_name(host: str, port: int) -> str:
+    """Return the address of a peer as URLs have it; one of IPv4 is that also where a socket of IPv6 took it in."""
+    plain = host.removeprefix("::ffff:")
+    return f"[{host}]:{port}" if ":" in plain else f"{plain}:{port}"
+
+
 def parse_url(url: str, schemes: Collection[str]) -> Address:
     """Return the address that `url` names: a scheme, a host and a port, nothing else.
 

@@ -11,17 +11,22 @@ import contextlib
 import hashlib
 import ipaddress
 import re
+import socket
 import ssl
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import aiohappyeyeballs
+
 from aioseed.errors import CertificateError
 from aioseed.transport.address import Address
 from aioseed.transport.server_tls import no_password
 
 _ANSWERS_WITHIN_S = 2.0
+_NEXT_ADDRESS_AFTER_S = 0.25
+"""What RFC 8305 recommends, and what aiohttp and gRPC take for the connection itself."""
 _HOST_MISMATCH, _IP_MISMATCH = 62, 64  # X509_V_ERR_* of OpenSSL
 _OURS = re.compile("ALERT_(UNKNOWN_CA|BAD_CERT|CERTIFICATE)|CERTIFICATE_REQUIRED")
 _EXPIRED, _NOT_YET_VALID = 10, 9
@@ -258,8 +263,9 @@ async def _greet(address: Address, context: ssl.SSLContext, *, answer: bool = Tr
         OSError: Nobody answers, or the handshake failed.
         _HungUp: It did not, but no answer will come.
     """
+    connected = await _connect(address)
     reader, writer = await asyncio.open_connection(
-        address.host, address.port, ssl=context, ssl_handshake_timeout=10.0, server_hostname=address.host
+        sock=connected, ssl=context, ssl_handshake_timeout=10.0, server_hostname=address.host
     )
     try:
         connection = writer.get_extra_info("ssl_object")
@@ -278,6 +284,16 @@ async def _greet(address: Address, context: ssl.SSLContext, *, answer: bool = Tr
         )
     finally:
         writer.close()
+
+
+async def _connect(address: Address) -> socket.socket:
+    """Connect to whichever of the host's addresses answers: one may swallow all that is sent there. Safe to cancel.
+
+    Not by asyncio's own `happy_eyeballs_delay`, which uvloop lacks.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    return await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_AFTER_S, interleave=1)
 
 
 def _best_name(names: Iterable[tuple[str, str]], subject: Iterable[Iterable[tuple[str, str]]]) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from aioseed_grpc import GrpcTransport
@@ -29,6 +33,8 @@ from aioseed.transport import (
     ServerTls,
     Transport,
 )
+from aioseed.transport.address import Address
+from aioseed.transport.client_tls import dial_context
 
 pytestmark = pytest.mark.may_block("what is tried here is read from files by the test itself")
 
@@ -102,6 +108,36 @@ async def test_a_certificate_that_is_not_right_has_its_own_error(
         with pytest.raises(CertificateError, match=said) as caught:
             await echoed(kind, listener.url, ClientTls(ca=authority.file))
     assert caught.value.reason == reason and caught.value.url == listener.url and "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def two_addresses(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Give what makes a name have two addresses: one that swallows what is sent there, and 127.0.0.1 behind it."""
+    with socket.create_server(("127.0.0.2", 0), backlog=0) as full, contextlib.ExitStack() as waiting:
+        for _ in range(3):  # of which the last find no room any more, as whoever comes later
+            end = waiting.enter_context(socket.socket())
+            end.setblocking(False)
+            end.connect_ex(full.getsockname())
+
+        def lead_to(port: int) -> None:
+            addresses = (full.getsockname(), ("127.0.0.1", port))
+            found = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for address in addresses]
+            monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
+
+        yield lead_to
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue of connections refuses the next")
+async def test_a_certificate_is_fetched_from_the_address_that_answers(stranger, two_addresses) -> None:
+    issued = stranger.issue("learner.example")
+    async with serving((WebSocketTransport(), "wss://127.0.0.1:0"), ServerTls(*issued)) as listener:
+        port = urlsplit(listener.url).port or 0
+        two_addresses(port)
+        async with asyncio.timeout(20.0):
+            context = await dial_context(
+                Address("wss", "learner.example", port), ClientTls(fingerprint_of(issued.certificate))
+            )
+    assert context.cert_store_stats()["x509"] == 1
 
 
 async def test_another_fingerprint_is_refused_before_the_token_is_sent(kind, authority) -> None:

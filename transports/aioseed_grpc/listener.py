@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
+from urllib.parse import unquote
 
 import grpc
 
@@ -82,7 +83,7 @@ class GrpcListener(Listener):
 
     async def _session(self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
         metadata = dict(context.invocation_metadata() or ())
-        peer = context.peer().removeprefix("ipv4:")
+        peer = unquote(context.peer()).removeprefix("ipv4:").removeprefix("ipv6:")
         # No browser speaks gRPC; what looks like one is refused as a WebSocket of a foreign page is.
         if "origin" in metadata and metadata["origin"] not in self._options.allowed_origins:
             self._options.report("foreign_origin", peer)

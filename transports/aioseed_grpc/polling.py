@@ -1,4 +1,4 @@
-"""What gRPC is told while it is imported: to write nothing, and which of its threads is to read the network.
+"""What gRPC is told while it is imported: to write nothing, whom to ask for addresses, and which thread is to read.
 
 Since grpcio 1.80 threads of an event engine wait for sockets and read them, and wake the thread that waits for
 completions, which wakes Python's. Where processors are few, the waking costs more than is won: over loopback a message
@@ -21,6 +21,8 @@ SWITCH = "GRPC_EXPERIMENTS"
 """gRPC's own variable; where it is set, even to nothing, gRPC is left as it is, and so it is anywhere but on Linux."""
 VERBOSITY = "GRPC_VERBOSITY"
 """gRPC's own variable for what it writes to standard error."""
+RESOLVER = "GRPC_DNS_RESOLVER"
+"""gRPC's own variable for who finds the addresses of a name."""
 EXPERIMENTS = "-event_engine_listener,-event_engine_client"
 SINCE, BEFORE = (1, 80), (1, 86)
 """The releases that have an engine and these experiments; a later one is looked at before it is put in here."""
@@ -69,6 +71,24 @@ def nothing_is_written() -> Iterator[None]:
         yield
     finally:
         del os.environ[VERBOSITY]
+
+
+@contextlib.contextmanager
+def the_system_resolves() -> Iterator[None]:
+    """Let names mean to gRPC what they mean to everything else on this machine, a WebSocket included.
+
+    By itself it asks name servers alone: it knows no name that the system finds elsewhere, as those of mDNS and of the
+    machine itself, and waits for servers that do not answer while the name stands in a file. Must be entered before
+    gRPC is imported; what the user has set stays.
+    """
+    if RESOLVER in os.environ:
+        yield
+        return
+    os.environ[RESOLVER] = "native"
+    try:
+        yield
+    finally:
+        del os.environ[RESOLVER]
 
 
 def _release() -> tuple[int, int]:

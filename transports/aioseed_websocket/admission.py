@@ -2,7 +2,8 @@
 
 A listener on loopback is reachable by every page in a browser on this machine. So a request with an `Origin` is refused
 (a browser always sends one) unless that origin is listed, and on loopback a `Host` that is not ours too (a foreign name
-rebound to 127.0.0.1).
+rebound to 127.0.0.1). But no page can set `Authorization` for a WebSocket: whoever shows the token there came through a
+proxy or a tunnel, under its name.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ def admission(method: str, path: str, headers: MultiMapping[str], options: Liste
     """
     if not options.allowed_origins.issuperset(headers.getall("Origin", [])) or len(headers.getall("Origin", [])) > 1:
         return Admission(403, "foreign_origin")
-    if not _host_allowed(headers.get("Host", ""), bound):
-        return Admission(403, "foreign_host")
     protocols = [entry.strip() for entry in headers.get("Sec-WebSocket-Protocol", "").split(",") if entry.strip()]
-    welcome, credential = options.admit(_token_of(headers, protocols))
+    in_header = shown_token(headers.get("Authorization"))
+    welcome, credential = options.admit(in_header if in_header is not None else _token_among(protocols))
     if not welcome:
         return Admission(401, "bad_token")
+    if in_header is None and not _host_allowed(headers.get("Host", ""), bound):
+        return Admission(403, "foreign_host")
     if path != "/":
         return Admission(404, "bad_request")
     if method != "GET" or (protocols and SUBPROTOCOL not in protocols):
@@ -66,10 +68,7 @@ def _host_allowed(host: str, bound: Address) -> bool:
     return name in _LOOPBACK_NAMES or name == bound.host
 
 
-def _token_of(headers: MultiMapping[str], protocols: list[str]) -> str | None:
-    shown = shown_token(headers.get("Authorization"))
-    if shown is not None:
-        return shown
+def _token_among(protocols: list[str]) -> str | None:
     for protocol in protocols:
         if protocol.startswith(TOKEN_SUBPROTOCOL):
             return _decode(protocol.removeprefix(TOKEN_SUBPROTOCOL))

@@ -20,6 +20,14 @@ MAX_WORDS = 200
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 """What OpenSSL calls an answer that is no TLS."""
 
+_SAID_BY_PROXIES = {
+    200: "that is a page and no learner; does a proxy there lead / elsewhere?",
+    404: "does a proxy there lead / elsewhere, or change the path?",
+    502: "a proxy is there, and reaches no learner",
+    503: "a proxy there reaches no learner, or the learner has as many connections as it may",
+    504: "a proxy is there, and reaches no learner",
+}
+
 
 def dial_error(error: BaseException, url: str, connect_timeout_s: float) -> TransportError:
     """Return what a dialler is told when opening a channel raised `error`."""
@@ -29,17 +37,38 @@ def dial_error(error: BaseException, url: str, connect_timeout_s: float) -> Tran
         if not isinstance(error, aiohttp.WSServerHandshakeError):
             # aiohttp could not read it, and shows the bytes.
             return ConnectError(f"what answers at {url} speaks no HTTP, so it is no learner's WebSocket", url=url)
-        if error.status == 401:
-            return AuthenticationError(f"{url} did not accept the token", url=url)
-        return ConnectError(f"{url} answered with HTTP status {error.status} ({error.message[:MAX_WORDS]})", url=url)
+        return _refusal(error, url)
     if isinstance(error, TimeoutError):
         return ConnectError(f"{url} did not answer within {connect_timeout_s:g} s", url=url)
     if (words := _tls_words(error)) is not None:
         return ConnectError(f"no secure connection to {url}: {words}", url=url)
     if _hung_up(error):
-        hint = f": does it want TLS (wss{url[2:]})?" if url.startswith("ws:") else ""
+        hint = f": does it want TLS (wss{url[2:]}), or lead to a learner that is away?" if url.startswith("ws:") else ""
         return ConnectError(f"{url} hung up before it answered{hint}", url=url)
     return ConnectError(f"nobody answers at {url}: {_reason(error)}", url=url)
+
+
+def _refusal(error: aiohttp.WSServerHandshakeError, url: str) -> TransportError:
+    """Return what a status other than 101 means."""
+    headers = error.headers if error.headers is not None else {}
+    challenge = (headers.get("WWW-Authenticate", "").split() or [""])[0]
+    if error.status == 401 and challenge.lower() in ("", "bearer"):
+        return AuthenticationError(f"{url} did not accept the token", url=url)
+    words = f"{url} answered with HTTP status {error.status} ({error.message[:MAX_WORDS]})"
+    if error.status == 401:
+        # A learner asks for nothing of that kind.
+        words += f": a proxy there asks for a login ({challenge[:40]!r}), which no actor has"
+    elif 300 <= error.status < 400 and (leads_to := headers.get("Location")):
+        words += f" and leads to {leads_to[:200]!r}, which is not followed: dial where the learner is"
+    elif error.status == 400:
+        words += f": does a proxy there pass Upgrade on{_or_tls(url)}?"
+    elif error.status in _SAID_BY_PROXIES:
+        words += f": {_SAID_BY_PROXIES[error.status]}"
+    return ConnectError(words, url=url)
+
+
+def _or_tls(url: str) -> str:
+    return f", or want TLS (wss{url[2:]})" if url.startswith("ws:") else ", or want a certificate of ours (--tls-cert)"
 
 
 def _tls_words(error: BaseException) -> str | None:
@@ -69,7 +98,8 @@ def _reason(error: BaseException) -> str:
     cause = _cause(error)
     if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
         return os.strerror(cause.errno)
-    return str(cause) or type(cause).__name__
+    words = cause.strerror if isinstance(cause, OSError) else None  # of a name that is not known
+    return words or str(cause) or type(cause).__name__
 
 
 def broken(error: BaseException) -> ChannelClosed:

@@ -12,6 +12,7 @@ from typing import cast
 
 from aiohttp import web
 
+from aioseed.transport.address import peer_name
 from aioseed.transport.channel import ListenOptions
 from aioseed.transport.descriptors import few_left
 
@@ -58,7 +59,7 @@ class Doorway:
             await asyncio.sleep(NO_DESCRIPTORS_S)
             return
         connection.setblocking(False)
-        peer = f"{address[0]}:{address[1]}"
+        peer = peer_name(address[0], address[1])
         if few_left():
             self.options.report("no_descriptors", peer)
             connection.close()
@@ -175,4 +176,4 @@ class Gate(asyncio.Protocol):
 def peer_of(transport: asyncio.BaseTransport) -> str:
     """Return the address of the other side, for logs."""
     name = transport.get_extra_info("peername")
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
+    return peer_name(name[0], name[1]) if isinstance(name, tuple) else str(name)

@@ -112,7 +112,7 @@ class WebSocketListener(Listener):
             compress=False,
         )
         if not _can_prepare(upgraded, request):
-            self._options.report("bad_request", peer)
+            self._options.report("no_upgrade", peer)  # by its token an actor: somebody between has taken that away
             return _refuse(400)
         try:
             await upgraded.prepare(request)

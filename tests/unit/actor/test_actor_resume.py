@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -111,6 +111,37 @@ async def test_a_dial_that_fails_for_a_while_costs_no_session(stage: Any, error:
     assert stage.transport.dials == 3
     assert (await peer.greet([0], [1])).resume_token == "next"
     assert (await peer.step()).sequences == [1]
+
+
+async def test_a_loss_is_told_also_where_it_is_like_the_last(stage: Any) -> None:
+    await stage.listen()
+    stage.start(1, jitter=lambda: 0.0)
+    for _ in range(2):
+        peer = await stage.peer()
+        await peer.greet([0], [1])
+        await peer.step()
+        await peer.cut()
+    await (await stage.peer()).greet([0], [1])
+    assert [kind for kind in stage.kinds() if kind in ("welcomed", "lost")][:4] == ["welcomed", "lost"] * 2
+
+
+async def test_failures_that_alternate_are_told_once_each_and_have_time_to_show(stage: Any) -> None:
+    class Changing(MemoryTransport):
+        patience_s: ClassVar[list[float]] = []
+
+        async def dial(self, url: str, options: DialOptions) -> Channel:
+            self.patience_s.append(options.connect_timeout_s)
+            if len(self.patience_s) < 6:
+                raise ConnectError(f"failure {len(self.patience_s) % 2}", url=url)
+            return await super().dial(url, options)
+
+    stage.transport = Changing()
+    await stage.listen()
+    stage.start(1, wait_s=0.5, jitter=lambda: 0.0)
+    await (await stage.peer()).greet([0], [1])
+    told = [event.message for event in stage.events if event.kind == "waiting"]
+    assert [message.partition("(")[2] for message in told] == ["failure 1)", "failure 0)"]
+    assert min(stage.transport.patience_s) >= 1.0
 
 
 async def test_a_token_that_is_refused_is_left_out_at_once_and_environments_are_reset(stage: Any) -> None:

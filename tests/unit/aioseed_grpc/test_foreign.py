@@ -33,6 +33,53 @@ def test_of_a_long_text_of_the_other_side_the_beginning_is_told(code: grpc.Statu
     assert str(dial_error(code, "x" * 8000, "grpc://host:1")).count("x") == 200
 
 
+HTTP = "Received http2 header with status: {}"
+CONNECTING = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:8701: "
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "said"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, HTTP.format(401), "h:1 answered with HTTP status 401: a proxy"),
+        (grpc.StatusCode.UNIMPLEMENTED, HTTP.format(404), "h:1 answered with HTTP status 404: a proxy"),
+        (grpc.StatusCode.UNAVAILABLE, HTTP.format(502), "h:1 answered with HTTP status 502: a proxy"),
+        (
+            grpc.StatusCode.INTERNAL,
+            "Stream removed (Data frame with END_STREAM flag received) (RST_STREAM (error code 0))",
+            "it answered with a page",
+        ),
+        (
+            grpc.StatusCode.UNAVAILABLE,
+            CONNECTING + "Failed parsing HTTP/2 (Expected SETTINGS frame as the first frame, got frame type 80)",
+            "speaks no HTTP/2, or wants TLS",
+        ),
+        (grpc.StatusCode.UNAVAILABLE, CONNECTING + "Cannot check peer: missing selected ALPN property.", "ALPN h2"),
+        (
+            grpc.StatusCode.UNAVAILABLE,
+            CONNECTING + "Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:100000f7:SSL"
+            " routines:OPENSSL_internal:WRONG_VERSION_NUMBER: Invalid certificate verification context: OK",
+            "does not speak TLS",
+        ),
+        (
+            grpc.StatusCode.UNAVAILABLE,
+            CONNECTING + "recvmsg:Connection reset by peer",
+            "grpc://h:1 hung up before it answered: does it want TLS (grpcs://h:1)",
+        ),
+        (
+            grpc.StatusCode.UNAVAILABLE,
+            CONNECTING + "Failed to connect to remote host: connect: Connection refused (111)",
+            "nobody answers at grpc://h:1: connect: Connection refused (111)",
+        ),
+    ],
+)
+def test_what_stands_before_a_learner_is_told_in_a_sentence(code: grpc.StatusCode, details: str, said: str) -> None:
+    """The details are those of grpcio 1.85 before nginx, haproxy and stunnel."""
+    error = dial_error(code, details, "grpc://h:1")
+    assert type(error) is ConnectError
+    assert said in str(error)
+    assert len(str(error)) < 120
+
+
 def test_the_list_of_exceptions_is_not_empty() -> None:
     assert {grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.aio.AbortError} <= set(EXCEPTIONS)
 

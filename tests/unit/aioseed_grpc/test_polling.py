@@ -74,6 +74,39 @@ def test_grpc_reads_them_at_its_import_and_knows_ours() -> None:
     assert "no_such_experiment" in ran.stderr
 
 
+_DIAL_A_NAME = """
+import asyncio, os
+from aioseed_grpc import GrpcTransport
+from aioseed.transport import DialOptions, ListenOptions
+
+async def listen(channel):
+    await channel.receive()
+
+async def main():
+    transport = GrpcTransport()
+    listener = await transport.listen("grpc://127.0.0.1:0", listen, ListenOptions())
+    channel = await transport.dial(listener.url.replace("127.0.0.1", "127.1"), DialOptions())
+    print("open", os.environ.get("GRPC_DNS_RESOLVER"))
+    await channel.close()
+    await listener.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_name_that_the_system_knows_and_no_name_server_is_dialled() -> None:
+    words = [sys.executable, "-c", _DIAL_A_NAME]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("open None\n", "")
+
+
+def test_the_resolver_that_the_user_has_chosen_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(polling.RESOLVER, "ares")
+    with polling.the_system_resolves():
+        assert os.environ[polling.RESOLVER] == "ares"
+    assert os.environ[polling.RESOLVER] == "ares"
+
+
 _FAIL_A_HANDSHAKE = """
 import asyncio, os
 from aioseed_grpc import GrpcTransport

@@ -56,6 +56,20 @@ async def test_peer_that_never_answers_is_a_connect_error() -> None:
                 pass
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="a socket here is of one family")
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_a_peer_is_named_as_urls_name_it(host: str) -> None:
+    peers: asyncio.Queue[str] = asyncio.Queue()
+
+    async def note(channel: Channel) -> None:
+        peers.put_nowait(channel.peer)
+
+    listener = await GrpcTransport().listen("grpc://[::]:0", note, ListenOptions())
+    async with await GrpcTransport().dial(listener.url.replace("[::]", host), DialOptions()):
+        assert (await peers.get()).startswith(f"{host}:")
+    await listener.close()
+
+
 async def test_listener_that_is_back_is_reached_after_a_moment() -> None:
     transport = GrpcTransport()
     listener = await transport.listen("grpc://127.0.0.1:0", ignore, ListenOptions())

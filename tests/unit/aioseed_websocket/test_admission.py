@@ -77,6 +77,20 @@ def test_rebound_name_is_403_on_loopback(host: str) -> None:
     assert admission("GET", "/", CIMultiDict(Host=host), ListenOptions(), LOOPBACK).status == 403
 
 
+def test_a_token_in_the_header_comes_through_a_proxy_under_its_name_and_one_of_a_page_does_not() -> None:
+    options, proxied = ListenOptions(Keyring.of("right")), ("Host", "learner.example:443")
+
+    def status(*headers: tuple[str, str]) -> int | None:
+        return admission("GET", "/", CIMultiDict([proxied, *headers]), options, LOOPBACK).status
+
+    assert status(("Authorization", "Bearer right")) is None
+    assert status(("Authorization", "Bearer wrong")) == 401
+    assert status() == 401
+    of_a_page = ("Sec-WebSocket-Protocol", f"aioseed.v1, {as_subprotocol('right')}")
+    assert status(of_a_page) == 403
+    assert status(of_a_page, ("Authorization", "Basic x")) == 403
+
+
 def test_bound_name_is_known_and_a_public_listener_takes_any() -> None:
     assert admission("GET", "/", CIMultiDict(Host="lab.example"), ListenOptions(), PUBLIC).status is None
     named = Address("ws", "127.0.0.2", 1)

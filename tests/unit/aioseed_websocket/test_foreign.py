@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import socket
 from unittest.mock import Mock
 
 import aiohttp
 import pytest
 from aiohttp import client_exceptions
 from aioseed_websocket.foreign import FOREIGN, broken, dial_error
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from aioseed.errors import AuthenticationError, ConnectError
 
@@ -68,6 +70,54 @@ def test_status_401_is_a_wrong_token_and_others_are_told() -> None:
     assert type(told(401)) is AuthenticationError
     assert type(told(403)) is ConnectError
     assert "403" in str(told(403))
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "url", "said"),
+    [
+        (200, {}, "ws://host:1", "a page and no learner"),
+        (301, {"Location": "https://host/"}, "ws://host:1", "leads to 'https://host/', which is not followed"),
+        (302, {}, "ws://host:1", "HTTP status 302 (told)"),
+        (400, {}, "ws://host:1", "pass Upgrade on, or want TLS (wss://host:1)?"),
+        (400, {}, "wss://host:1", "pass Upgrade on, or want a certificate of ours (--tls-cert)?"),
+        (401, {"WWW-Authenticate": 'Basic realm="x"'}, "ws://host:1", "asks for a login ('Basic'), which no actor has"),
+        (404, {}, "ws://host:1", "change the path?"),
+        (502, {}, "ws://host:1", "a proxy is there, and reaches no learner"),
+        (503, {}, "ws://host:1", "or the learner has as many connections as it may"),
+        (504, {}, "ws://host:1", "a proxy is there, and reaches no learner"),
+    ],
+)
+def test_a_status_says_what_a_proxy_there_may_do_wrong(
+    status: int, headers: dict[str, str], url: str, said: str
+) -> None:
+    answer = CIMultiDictProxy(CIMultiDict(headers))
+    error = aiohttp.WSServerHandshakeError(Mock(), (), status=status, message="told", headers=answer)
+    told = dial_error(error, url, 5.0)
+    assert type(told) is ConnectError
+    assert str(told).startswith(f"{url} answered with HTTP status {status} (told)")
+    assert said in str(told)
+
+
+def test_what_a_peer_says_of_itself_is_shown_in_part_and_without_control_characters() -> None:
+    for name, status in (("Location", 301), ("WWW-Authenticate", 401)):
+        answer = CIMultiDictProxy(CIMultiDict({name: "\x1b[2J" + "x" * 1000}))
+        error = aiohttp.WSServerHandshakeError(Mock(), (), status=status, message="told", headers=answer)
+        assert "\x1b" not in str(dial_error(error, "ws://host:1", 5.0))
+        assert len(str(dial_error(error, "ws://host:1", 5.0))) < 400
+
+
+def test_a_wrong_token_is_one_also_where_it_is_asked_for_by_name() -> None:
+    answer = CIMultiDictProxy(CIMultiDict({"WWW-Authenticate": "Bearer"}))
+    error = aiohttp.WSServerHandshakeError(Mock(), (), status=401, message="told", headers=answer)
+    assert type(dial_error(error, "ws://host:1", 5.0)) is AuthenticationError
+
+
+def test_a_name_that_nobody_knows_is_told_in_the_words_of_the_system() -> None:
+    unknown = aiohttp.ClientConnectorDNSError(
+        Mock(host="host", port=1, ssl=True), socket.gaierror(-2, "Name or service not known")
+    )
+    told = dial_error(unknown, "ws://host:1", 5.0)
+    assert str(told) == "nobody answers at ws://host:1: Name or service not known"
 
 
 def test_late_answer_names_the_time_out() -> None:

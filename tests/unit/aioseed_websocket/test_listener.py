@@ -37,6 +37,9 @@ async def dropped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         writer.close()
 
 
+AS_IN_A_PAGE = "aioseed.v1, aioseed.token." + base64.urlsafe_b64encode(b"right").decode().rstrip("=")
+
+
 def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     """Return what was logged, but for what asyncio says in its debug mode of a slow machine."""
     return [record for record in caplog.records if record.name != "asyncio" or record.levelno > logging.WARNING]
@@ -56,10 +59,11 @@ async def get(url: str, headers: dict[str, str], path: str = "/") -> tuple[int, 
         (UPGRADE, "/", 401, "bad_token"),
         (UPGRADE | {"Authorization": "Bearer wrong"}, "/", 401, "bad_token"),
         (UPGRADE | {"Authorization": "Bearer right", "Origin": "http://localhost"}, "/", 403, "foreign_origin"),
-        (UPGRADE | {"Authorization": "Bearer right", "Host": "evil.example"}, "/", 403, "foreign_host"),
+        (UPGRADE | {"Sec-WebSocket-Protocol": AS_IN_A_PAGE, "Host": "evil.example"}, "/", 403, "foreign_host"),
+        (UPGRADE | {"Authorization": "Bearer wrong", "Host": "learner.example"}, "/", 401, "bad_token"),
         (UPGRADE | {"Authorization": "Bearer right"}, "/metrics", 404, "bad_request"),
-        ({"Authorization": "Bearer right"}, "/", 400, "bad_request"),
-        (UPGRADE | {"Authorization": "Bearer right", "Sec-WebSocket-Key": "\u00e9" * 16}, "/", 400, "bad_request"),
+        ({"Authorization": "Bearer right"}, "/", 400, "no_upgrade"),
+        (UPGRADE | {"Authorization": "Bearer right", "Sec-WebSocket-Key": "\u00e9" * 16}, "/", 400, "no_upgrade"),
     ],
 )
 async def test_refusal_says_nothing_but_its_status(
@@ -78,8 +82,17 @@ async def test_refusal_says_nothing_but_its_status(
     assert [said.rpartition(":")[0] for said in seen] == [f"{reason} 127.0.0.1"] and not logged(caplog)
 
 
+@pytest.mark.parametrize("host", ["learner.example", "10.0.0.1:8700"])
+async def test_an_actor_behind_a_proxy_that_keeps_its_host_is_let_in(accept: Accept, host: str) -> None:
+    async with accept(ListenOptions(Keyring.of("right"))) as (listener, accepted), aiohttp.ClientSession() as session:
+        shown = {"Authorization": "Bearer right", "Host": host}
+        async with session.ws_connect(listener.url, headers=shown, protocols=("aioseed.v1",)) as client:
+            channel = await accepted.get()
+            await asyncio.gather(client.close(), channel.close())
+
+
 async def test_browser_style_token_is_taken_and_never_echoed(accept: Accept) -> None:
-    token = "aioseed.token." + base64.urlsafe_b64encode(b"right").decode().rstrip("=")
+    token = AS_IN_A_PAGE.split(", ")[1]
     async with accept(ListenOptions(Keyring.of("right"))) as (listener, accepted), aiohttp.ClientSession() as session:
         async with session.ws_connect(listener.url, protocols=("aioseed.v1", token)) as client:
             assert client.protocol == "aioseed.v1"

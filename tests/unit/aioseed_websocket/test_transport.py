@@ -208,7 +208,12 @@ async def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPa
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="a socket here is of one family")
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 async def test_at_all_addresses_means_those_of_both_families(host: str) -> None:
-    listener = await WebSocketTransport().listen("ws://[::]:0", ignore, ListenOptions())
+    peers: asyncio.Queue[str] = asyncio.Queue()
+
+    async def note(channel: Channel) -> None:
+        peers.put_nowait(channel.peer)
+
+    listener = await WebSocketTransport().listen("ws://[::]:0", note, ListenOptions())
     async with await WebSocketTransport().dial(listener.url.replace("[::]", host), DialOptions()):
-        pass
+        assert (await peers.get()).startswith(f"{host}:")
     await listener.close()

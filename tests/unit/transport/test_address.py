@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aioseed.transport.address import Address, parse_url, resolve
+from aioseed.transport.address import Address, parse_url, peer_name, resolve
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,19 @@ def test_url_of_an_address_can_be_parsed_again() -> None:
 )
 def test_loopback_is_known_by_address_and_name(host: str, loopback: bool) -> None:
     assert Address("ws", host, 1).is_loopback is loopback
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("10.0.0.1", "10.0.0.1:5"),
+        ("::ffff:10.0.0.1", "10.0.0.1:5"),
+        ("fd00::1", "[fd00::1]:5"),
+        ("::ffff:0:1", "[::ffff:0:1]:5"),
+    ],
+)
+def test_a_peer_has_the_name_that_urls_give_it(host: str, name: str) -> None:
+    assert peer_name(host, 5) == name
 
 
 async def test_localhost_resolves_to_one_ipv4_address() -> None:
