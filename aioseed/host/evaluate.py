@@ -204,6 +204,7 @@ async def evaluate(
         await server.drain(run_over=True, reason="the evaluation is over")
         await listeners.close()
         await asyncio.to_thread(thread.stop, 10.0)
+        server.close()
     return _result(dealer, episodes, run.version)
 
 

@@ -248,6 +248,7 @@ class Learner:
             await server.drain(run_over=False, reason="the learner goes down")
             await self._listening().close()
             await asyncio.to_thread(executor.shutdown)
+            server.close()
             began, self._live = self._live is not None, None  # and with it the memory of the run
             await asyncio.to_thread(_close, opened, began)
 
