@@ -230,7 +230,7 @@ def command_line(*words: object) -> str:
     elif here.name.startswith("aioseed"):
         program = shlex.quote(str(here))
     else:
-        program = f"{shlex.quote(sys.executable)} -m aioseed.cli.main"
+        program = f"{shlex.quote(sys.executable)} -m aioseed"
     return " ".join([program, *(shlex.quote(str(word)) for word in words)])
 
 

@@ -204,7 +204,7 @@ def test_a_command_to_copy_begins_with_what_works_here(monkeypatch, tmp_path, on
 def test_a_command_to_copy_names_the_interpreter_where_there_is_no_script(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["-c"])
     monkeypatch.setenv("PATH", "/nowhere")
-    assert shlex.split(common.command_line("presets")) == [sys.executable, "-m", "aioseed.cli.main", "presets"]
+    assert shlex.split(common.command_line("presets")) == [sys.executable, "-m", "aioseed", "presets"]
 
 
 def test_an_address_to_dial_has_a_name_where_all_addresses_are_listened_on():
