@@ -19,7 +19,7 @@ from aioseed.agents.vtrace import agent as vtrace
 from aioseed.errors import ConfigError
 from aioseed.experience.replay.replay import Replay
 from aioseed.host.config import RunConfig
-from aioseed.host.evaluate import evaluate
+from aioseed.host.evaluate import EvaluationProgress, evaluate
 from aioseed.host.train import train
 from aioseed.presets import apply_overrides, read
 from aioseed.serving.inference import InferenceEngine
@@ -97,7 +97,7 @@ async def test_what_a_run_remembered_and_acted_with_is_free_as_soon_as_it_has_en
         gc.enable()
 
 
-async def test_the_policy_that_was_evaluated_is_free_as_soon_as_that_has_ended(
+async def test_an_evaluation_tells_how_far_it_is_and_its_policy_is_free_as_soon_as_it_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[weakref.ref[InferenceEngine]] = []
@@ -108,9 +108,12 @@ async def test_the_policy_that_was_evaluated_is_free_as_soon_as_that_has_ended(
 
     await train(small("training.total_steps=500"), run_dir=tmp_path / "run")
     monkeypatch.setattr("aioseed.host.evaluate.InferenceEngine", noted)
+    monkeypatch.setattr("aioseed.host.evaluate.TELL_EVERY_S", 0.0)
+    told: list[EvaluationProgress] = []
     gc.disable()
     try:
-        await evaluate(tmp_path / "run", episodes=4)
+        await evaluate(tmp_path / "run", episodes=4, on_progress=told.append)
+        assert told[-1].ended <= told[-1].episodes == 4
         assert [engine() for engine in made] == [None]
     finally:
         gc.enable()
