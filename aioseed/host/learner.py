@@ -11,7 +11,7 @@ from typing import Any
 
 from aioseed import __version__
 from aioseed.actor.task import task_of
-from aioseed.errors import AioseedError, UsageError
+from aioseed.errors import AioseedError, CheckpointError, UsageError
 from aioseed.host.accelerator import default_cache, prepare
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Event, EventHub, Finished, Listening, Ready, Saved, Trouble
@@ -281,7 +281,13 @@ class Learner:
 
         def build() -> Runtime:
             prepare(default_cache(), described.spec.observation)
-            return build_runtime(self.config, contract, opened.generation, opened.restored, self._metrics, hooks)
+            try:
+                return build_runtime(self.config, contract, opened.generation, opened.restored, self._metrics, hooks)
+            except CheckpointError as error:
+                if not opened.changes:
+                    raise
+                # An array's name says little: what was configured otherwise is why it does not fit.
+                raise CheckpointError(f"{error}; {opened.changes}", path=error.path) from error
 
         return await in_own_thread("aioseed-build", build)
 

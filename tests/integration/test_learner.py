@@ -122,6 +122,13 @@ async def test_resuming_what_is_not_there_is_an_error(tmp_path: Path) -> None:
         await train(small(), run_dir=tmp_path / "none", resume="require")
 
 
+async def test_a_checkpoint_that_does_not_fit_is_told_with_what_was_changed(tmp_path: Path) -> None:
+    await train(small("training.total_steps=500"), run_dir=tmp_path / "run")
+    changed = r"'learner/.*; configured otherwise than before: network.hidden is \[8\] \(was \[16\]\)"
+    with pytest.raises(CheckpointError, match=changed):
+        await train(small("network={name: mlp, hidden: [8]}"), run_dir=tmp_path / "run", resume="require")
+
+
 async def test_resuming_equals_not_having_stopped_twice(tmp_path: Path) -> None:
     """Two resumes of one checkpoint are bit-equal in lockstep mode."""
     await train(small("mode=lockstep", "training.total_steps=1000"), run_dir=tmp_path / "run")

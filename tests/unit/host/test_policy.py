@@ -177,6 +177,9 @@ def test_what_is_no_run_is_said_so(tmp_path, small):
     with pytest.raises(CheckpointError, match="holds no run"):
         load_run(tmp_path)
     open_run(tmp_path / "run", small(), "never").directory.close()
+    for inside in ("checkpoints", "config.json"):
+        with pytest.raises(CheckpointError, match=r"did you mean the run .*/run\?"):
+            load_run(tmp_path / "run" / inside)
     with pytest.raises(CheckpointError, match="never completed a save"):
         load_run(tmp_path / "run")
 
