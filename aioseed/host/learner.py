@@ -21,7 +21,7 @@ from aioseed.host.run import LiveRun, finished_before_training
 from aioseed.host.rundir import OpenedRun, Resume, discard, name_of_run, new_run_path, open_run
 from aioseed.host.runtime import Hooks, Runtime, build_runtime
 from aioseed.host.threads import in_own_thread
-from aioseed.serving.handshake import Contract
+from aioseed.serving.handshake import Contract, check_fits
 from aioseed.serving.server import RunFacts, Server
 from aioseed.specs import Json
 from aioseed.telemetry.counters import Metrics
@@ -269,6 +269,7 @@ class Learner:
             frozenset({"train", "evaluate"}),
             self.config.serving.allow_mixed_environments,
         )
+        check_fits(contract, self.config.transport.max_message_bytes)
         hooks = Hooks(
             submit=lambda batch: self._now_live().inference.submit(batch),
             expel=server.expel_from,

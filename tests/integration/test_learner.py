@@ -140,6 +140,24 @@ async def test_resuming_equals_not_having_stopped_twice(tmp_path: Path) -> None:
     assert again[0].params_sha256 == again[1].params_sha256
 
 
+async def test_observations_that_no_message_carries_are_told_before_anything_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioseed.host.learner.build_runtime", None)
+    spec = (
+        "{observation: {dtype: float32, shape: [300]}, action: {kind: discrete, dtype: int32, shape: [], sizes: [2]}}"
+    )
+    config = small(f"environment={{plugin: described, name: far, options: {spec}}}", "transport.max_message_bytes=1024")
+    with pytest.raises(
+        ConfigError, match=r"one step .* is 1,248 bytes, and messages carry 1,024: .* or raise transport"
+    ):
+        async with Learner(
+            config, listen=["memory://x"], run_dir=tmp_path / "run", transports=[MemoryTransport()]
+        ) as learner:
+            await learner.wait()
+    assert left_in(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("override", "error"), [("environment.name=CartPol-v1", ConfigError), ("agent={name: sac}", SpaceError)]
 )
