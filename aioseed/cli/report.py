@@ -62,16 +62,17 @@ def farewell(finished: Finished, config: RunConfig, spoken: Spoken, total_s: flo
         said = ["", "Stopped before training began; nothing was there to save."]
         commands = [spoken.anew()]
     else:
-        said = _reached(finished, config, total_s)
+        said = _reached(finished, total_s)
         commands = _next(finished, config, spoken)
     return "\n".join([*said, "", "Next:", *(f"  {command}" for command in commands), "", ""])
 
 
-def _reached(finished: Finished, config: RunConfig, total_s: float) -> list[str]:
+def _reached(finished: Finished, total_s: float) -> list[str]:
     how = {"solved": "Solved", "total_steps": "Trained all steps", "stopped": "Stopped and saved"}[finished.reason]
     result = "no episode has ended yet"
     if finished.return_mean_100 == finished.return_mean_100:
-        result = f"mean return {finished.return_mean_100:.1f} over the last {config.stop.episodes} episodes"
+        of = f"{finished.return_episodes:,} episodes" if finished.return_episodes > 1 else "episode"
+        result = f"mean return {finished.return_mean_100:.1f} over the last {of}"
     parts = [f"{finished.trained_steps:,} trained", *(f"{n:,} dropped ({why})" for why, n in finished.dropped.items())]
     if finished.evaluated_steps:
         parts.append(f"{finished.evaluated_steps:,} evaluated")

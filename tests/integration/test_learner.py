@@ -278,6 +278,7 @@ async def test_what_is_not_finite_costs_one_environment_its_episode_and_nobody_e
             finished = event
         await actor
     assert isinstance(finished, Finished) and finished.imbalance == 0
+    assert 0 < finished.return_episodes <= 100
     assert finished.trained_steps >= 3000
     # Of the 7 steps at a time that row 1 takes all are dropped; an unroll of 8 steps is never full.
     assert 3000 / 3 / 2 < finished.dropped["nonfinite"] < 3000

@@ -29,6 +29,7 @@ DONE = Finished(
     wall_s=2.0,
     run_dir="runs/my run",
     params_sha256="ab" * 32,
+    return_episodes=100,
 )
 
 
@@ -63,6 +64,13 @@ def test_the_json_fields_are_those_that_were_promised():
         "wall_s", "total_s", "run_dir", "params_sha256", "reason", "ledger_imbalance",
     ]  # fmt: skip
     assert as_json(DONE, 3.5)["solved"] is True and as_json(DONE, 3.5)["total_s"] == 3.5
+
+
+@pytest.mark.parametrize(("episodes", "said"), [(7, "7 episodes"), (1, "episode")])
+def test_a_run_in_which_few_episodes_ended_says_of_how_many_the_mean_is(config, episodes, said):
+    done = DONE._replace(reason="total_steps", return_episodes=episodes)
+    text = farewell(done, config, spoken("train", "cartpole"), 3.5)
+    assert f"Trained all steps: mean return 481.2 over the last {said}.\n" in text
 
 
 def test_a_solved_run_says_what_was_reached_and_what_to_try(config):
