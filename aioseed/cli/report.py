@@ -9,6 +9,8 @@ from aioseed.cli.common import command_line
 from aioseed.host.config import RunConfig
 from aioseed.host.events import Finished
 
+_TOTAL_STEPS = "training.total_steps="
+
 
 def as_json(finished: Finished, total_s: float) -> dict[str, object]:
     """Return what ``--json`` prints; every command that trains prints the same fields.
@@ -96,6 +98,10 @@ def _next(finished: Finished, config: RunConfig, spoken: Spoken) -> list[str]:
     if finished.reason == "solved":
         other = "websocket" if config.transport.name == "grpc" else "grpc"
         return [evaluate, train._replace(own=("--transport", other)).again(), learner.again()]
-    more = ["--steps", 2 * config.training.total_steps] if config.training.total_steps is not None else []
-    go_on = spoken.again("--resume", finished.run_dir, *more)
+    longer, more = spoken, ["--resume", finished.run_dir]
+    if config.training.total_steps is not None:
+        more += ["--steps", str(2 * config.training.total_steps)]
+        # Both beside one another would be a riddle, though the flag wins.
+        longer = spoken._replace(overrides=[word for word in spoken.overrides if not word.startswith(_TOTAL_STEPS)])
+    go_on = longer.again(*more)
     return [go_on, evaluate, train.again() if spoken.command == "learner" else learner.again()]

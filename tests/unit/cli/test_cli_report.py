@@ -135,11 +135,11 @@ def test_a_run_that_trained_all_its_steps_offers_more(config):
     text = farewell(
         DONE._replace(reason="total_steps", evaluated_steps=3, held_steps=4),
         limited,
-        spoken("train", "x.yaml"),
+        spoken("train", "x.yaml", "training.total_steps=500", "seed=3"),
         3.5,
     )
     assert "+ 3 evaluated + 4 held" in text
-    assert commands(text)[0] == "'train' 'x.yaml' '--resume' 'runs/my run' '--steps' 1000"
+    assert commands(text)[0] == "'train' 'x.yaml' '--resume' 'runs/my run' '--steps' '1000' 'seed=3'"
 
 
 def test_a_run_that_never_began_promises_no_checkpoint(config):
