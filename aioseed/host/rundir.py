@@ -98,7 +98,8 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
             )
             raise CheckpointError(f"{message} To begin anew, name another folder", path=str(path))
         if resume == "require" and restored is None:
-            raise CheckpointError(f"{path} never completed a save: there is nothing to resume", path=str(path))
+            message = f"{path} never completed a save: there is nothing to resume"
+            raise CheckpointError(f"{message}; --run-dir {path} --resume auto begins it anew", path=str(path))
         generation = directory.next_generation(0 if restored is None else restored.manifest.generation)
         config_now = said.model_dump_json(indent=1)
         changes = changes_said(config_before, config_now) if restored is not None and config_before is not None else ""

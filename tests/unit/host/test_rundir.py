@@ -132,7 +132,9 @@ def test_require_insists_on_a_run_and_on_a_checkpoint(opened, tmp_path):
         opened("require")
     assert not (tmp_path / "run").exists()
     opened().directory.close()
-    with pytest.raises(CheckpointError, match="never completed a save"):
+    with pytest.raises(
+        CheckpointError, match=r"never completed a save.*; --run-dir .*run --resume auto begins it anew$"
+    ):
         opened("require")
 
 
