@@ -71,6 +71,8 @@ def farewell(finished: Finished, config: RunConfig, spoken: Spoken, total_s: flo
 
 def _reached(finished: Finished, total_s: float) -> list[str]:
     how = {"solved": "Solved", "total_steps": "Trained all steps", "stopped": "Stopped and saved"}[finished.reason]
+    if finished.reason == "total_steps" and finished.dropped.get("nonfinite_update"):
+        how = "Took all steps, and skipped updates that were not finite"
     result = "no episode has ended yet"
     if finished.return_mean_100 == finished.return_mean_100:
         of = f"{finished.return_episodes:,} episodes" if finished.return_episodes > 1 else "episode"

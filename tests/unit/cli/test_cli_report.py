@@ -142,6 +142,13 @@ def test_a_run_that_trained_all_its_steps_offers_more(config):
     assert commands(text)[0] == "'train' 'x.yaml' '--resume' 'runs/my run' '--steps' '1000' 'seed=3'"
 
 
+def test_steps_of_skipped_updates_are_not_called_trained(config):
+    ended = DONE._replace(reason="total_steps", trained_steps=0, dropped={"nonfinite_update": 1010})
+    text = farewell(ended, config, spoken("train", "cartpole"), 3.5)
+    assert "Took all steps, and skipped updates that were not finite: mean return" in text
+    assert "Trained all steps" in farewell(ended._replace(dropped={}), config, spoken("train", "cartpole"), 3.5)
+
+
 def test_a_run_that_never_began_promises_no_checkpoint(config):
     words = ("cartpole", "--run-dir", "x", "--resume", "auto", "--steps", "9")
     text = farewell(finished_before_training("runs/x"), config, spoken("train", *words), 1.0)
