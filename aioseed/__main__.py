@@ -1,4 +1,4 @@
-"""``python -m aioseed``: the command, where no script of that name is on the path."""
+"""``python -m aioseed``: the command, where the folder of installed programs is on no path."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Rebuilds:
         """
         self._failures += 1
         if self._failures > self._limit:
-            times = "" if self._failures == 1 else f" for the {self._failures}. time"
+            times = "" if self._failures == 1 else f" {self._failures} times, the last time"
             raise EnvironmentFailed(f"{self._label} failed{times}: {sentence_of(error)}") from error
         _log.warning(
             "%s failed and is built anew (%d of %d): %s", self._label, self._failures, self._limit, sentence_of(error)

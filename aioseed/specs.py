@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -136,19 +136,19 @@ def unflatten(spec: ObservationSpec, leaves: Sequence[Leaf]) -> Tree[Leaf]:
     Raises:
         ValueError: The number of leaves is not that of `spec`.
     """
-    remaining = iter(leaves)
-
-    def build(node: ObservationSpec) -> Tree[Leaf]:
-        if isinstance(node, dict):
-            return {key: build(node[key]) for key in sorted(node)}
-        if isinstance(node, tuple) and not isinstance(node, ArraySpec):
-            return tuple(build(branch) for branch in node)
-        return next(remaining)
-
     expected = len(spec_leaves(spec))
     if len(leaves) != expected:
         raise ValueError(f"the spec has {expected} leaves, {len(leaves)} were given")
-    return build(spec)
+    return _build(spec, iter(leaves))
+
+
+def _build(node: ObservationSpec, remaining: Iterator[Leaf]) -> Tree[Leaf]:
+    # No function inside `unflatten`: one that calls itself is a cycle, which holds the leaves until Python seeks those.
+    if isinstance(node, dict):
+        return {key: _build(node[key], remaining) for key in sorted(node)}
+    if isinstance(node, tuple) and not isinstance(node, ArraySpec):
+        return tuple(_build(branch, remaining) for branch in node)
+    return next(remaining)
 
 
 def leaf_paths(spec: ObservationSpec, prefix: str = "observation") -> list[str]:

@@ -85,6 +85,8 @@ def _expected(detail: ErrorDetails) -> str:
     text = detail["msg"]
     if detail["type"] in ("model_type", "dict_type"):
         return "keys and values"
+    if detail["type"] in ("tuple_type", "list_type"):
+        return "a list"
     for opening in ("Input should be ", "Value error, ", "Assertion failed, ", "Value should "):
         text = text.removeprefix(opening)
     return text.split(", unable to parse")[0] or "another value"

@@ -164,7 +164,9 @@ def group_sizes(environments: int, groups: int | None) -> list[int]:
         UsageError: No environments, no groups, or more groups than environments.
     """
     wanted = min(2, environments) if groups is None else groups
-    if environments < 1 or not 1 <= wanted <= environments:
+    if environments < 1:
+        raise UsageError(f"an actor steps at least one environment, and {environments} were asked for")
+    if not 1 <= wanted <= environments:
         raise UsageError(f"{environments} environments cannot be cut into {wanted} groups")
     return [environments // wanted + (index < environments % wanted) for index in range(wanted)]
 

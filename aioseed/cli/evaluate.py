@@ -25,7 +25,7 @@ from aioseed.transport.allocator import keep_large_blocks
 from aioseed.transport.descriptors import raise_limit
 
 if TYPE_CHECKING:
-    from aioseed.host.evaluate import Evaluation
+    from aioseed.host.evaluate import Evaluation, EvaluationProgress
     from aioseed.host.events import Trouble
     from aioseed.host.listen import Listeners
 
@@ -82,6 +82,7 @@ def _evaluate(argv: Sequence[str]) -> int:
             transport=overrides,
             on_listening=begun,
             on_trouble=trouble,
+            on_progress=lambda now: _say(f"aioseed evaluate: {_how_far(now)}"),
         )
         return await _unless(stop, asyncio.ensure_future(measuring))
 
@@ -110,6 +111,11 @@ def _invitation(config: Path, listeners: Listeners) -> list[str]:
     if preset != config:
         lines.append("PRESET is that of the run, or a file with what state.json of the checkpoint has as config")
     return lines
+
+
+def _how_far(now: EvaluationProgress) -> str:
+    ended = f"{now.ended} of {now.episodes} episodes have ended"
+    return f"{ended}; the longest that goes on has {now.longest_steps:,} steps" if now.longest_steps else ended
 
 
 async def _unless(stop: asyncio.Event, work: asyncio.Task[Evaluation]) -> Evaluation | None:

@@ -9,6 +9,8 @@ from aioseed.cli.common import command_line
 from aioseed.host.config import RunConfig
 from aioseed.host.events import Finished
 
+_TOTAL_STEPS = "training.total_steps="
+
 
 def as_json(finished: Finished, total_s: float) -> dict[str, object]:
     """Return what ``--json`` prints; every command that trains prints the same fields.
@@ -62,16 +64,19 @@ def farewell(finished: Finished, config: RunConfig, spoken: Spoken, total_s: flo
         said = ["", "Stopped before training began; nothing was there to save."]
         commands = [spoken.anew()]
     else:
-        said = _reached(finished, config, total_s)
+        said = _reached(finished, total_s)
         commands = _next(finished, config, spoken)
     return "\n".join([*said, "", "Next:", *(f"  {command}" for command in commands), "", ""])
 
 
-def _reached(finished: Finished, config: RunConfig, total_s: float) -> list[str]:
+def _reached(finished: Finished, total_s: float) -> list[str]:
     how = {"solved": "Solved", "total_steps": "Trained all steps", "stopped": "Stopped and saved"}[finished.reason]
+    if finished.reason == "total_steps" and finished.dropped.get("nonfinite_update"):
+        how = "Took all steps, and skipped updates that were not finite"
     result = "no episode has ended yet"
     if finished.return_mean_100 == finished.return_mean_100:
-        result = f"mean return {finished.return_mean_100:.1f} over the last {config.stop.episodes} episodes"
+        of = f"{finished.return_episodes:,} episodes" if finished.return_episodes > 1 else "episode"
+        result = f"mean return {finished.return_mean_100:.1f} over the last {of}"
     parts = [f"{finished.trained_steps:,} trained", *(f"{n:,} dropped ({why})" for why, n in finished.dropped.items())]
     if finished.evaluated_steps:
         parts.append(f"{finished.evaluated_steps:,} evaluated")
@@ -95,6 +100,10 @@ def _next(finished: Finished, config: RunConfig, spoken: Spoken) -> list[str]:
     if finished.reason == "solved":
         other = "websocket" if config.transport.name == "grpc" else "grpc"
         return [evaluate, train._replace(own=("--transport", other)).again(), learner.again()]
-    more = ["--steps", 2 * config.training.total_steps] if config.training.total_steps is not None else []
-    go_on = spoken.again("--resume", finished.run_dir, *more)
+    longer, more = spoken, ["--resume", finished.run_dir]
+    if config.training.total_steps is not None:
+        more += ["--steps", str(2 * config.training.total_steps)]
+        # Both beside one another would be a riddle, though the flag wins.
+        longer = spoken._replace(overrides=[word for word in spoken.overrides if not word.startswith(_TOTAL_STEPS)])
+    go_on = longer.again(*more)
     return [go_on, evaluate, train.again() if spoken.command == "learner" else learner.again()]

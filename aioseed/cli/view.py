@@ -65,7 +65,9 @@ class RunView:
             case Ready(startup_s, notes):
                 for note in notes:
                     self.say(note)
-                self.say(f"ready after {startup_s:.1f} s; training begins")
+                endless = self._config.training.total_steps is None and self._config.stop.return_mean is None
+                until = " and goes on until Ctrl-C, since no end is set" if endless else ""
+                self.say(f"ready after {startup_s:.1f} s; training begins{until}")
             case Saved(_, path):
                 self._saved = f"saved {path}"
             case Trouble(message):

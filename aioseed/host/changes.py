@@ -34,7 +34,7 @@ def changes_said(before: str, now: str) -> str:
     if not found:
         return ""
     more = f", and {len(found) - SHOWN_CHANGES} more" if len(found) > SHOWN_CHANGES else ""
-    return f"the run goes on with another configuration: {', '.join(found[:SHOWN_CHANGES])}{more}"
+    return f"configured otherwise than before: {', '.join(found[:SHOWN_CHANGES])}{more}"
 
 
 def _leaves(value: Json, path: str) -> Iterator[tuple[str, Json]]:

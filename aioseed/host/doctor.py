@@ -17,13 +17,13 @@ from typing import Literal, NamedTuple
 from aioseed.errors import CheckpointError, ConfigError, PluginError, RunDirectoryError
 from aioseed.host.config import RunConfig
 from aioseed.host.options import resolved
-from aioseed.host.rundir import METRICS, tells_of_saves
+from aioseed.host.rundir import METRICS, holds_run, run_around, tells_of_saves
 from aioseed.lookup import INSTALL_ANEW, LEARNER_PACKAGES, is_reference, sentence_of
 from aioseed.plugins import jax_plugins
 from aioseed.specs import Json
 from aioseed.telemetry.ledger import Ledger
 from aioseed.training.progress import Progress
-from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, holds, owner_of, read_generation
+from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, owner_of, read_generation
 from aioseed.training.store import Checkpoint, CheckpointStore
 from aioseed.validation import validate
 
@@ -62,9 +62,9 @@ def examine(run_dir: Path | None) -> Diagnosis:
     """
     if run_dir is None:
         return Diagnosis(None, tuple(_installation()))
-    if not run_dir.is_dir():
-        raise RunDirectoryError(f"there is no run directory {run_dir}", path=str(run_dir))
-    holds(run_dir, CONFIG)
+    around = "" if holds_run(run_dir) else run_around(run_dir)
+    if around or not run_dir.is_dir():
+        raise RunDirectoryError(f"there is no run directory {run_dir}{around}", path=str(run_dir))
     found = [*_installation(), *_directory(run_dir), *_configuration(run_dir), *_owner(run_dir)]
     sound: list[Checkpoint] = []
     found += _checkpoints(run_dir, sound)
@@ -232,7 +232,7 @@ def _generation(run_dir: Path, sound: list[Checkpoint]) -> Iterator[Found]:
         level: Level = "trouble" if newest else "note"
         yield Found(level, GENERATION, text, _LOST_GENERATION if newest else "")
     else:
-        yield Found("sound", GENERATION, f"{generation} learners have opened the directory")
+        yield Found("sound", GENERATION, f"{generation}, one more with each learner that opens the directory")
 
 
 _LOST_GENERATION = "remove the file if it is there, end all actors, and resume: it is counted on from the checkpoints"

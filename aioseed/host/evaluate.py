@@ -49,6 +49,18 @@ NOBODY_S = 5.0
 """How long no environment is leased before that is told: actors of another machine end where nobody here sees it."""
 
 
+TELL_EVERY_S = 30.0
+"""How often it is told how far an evaluation is: an episode may take hours, or never end."""
+
+
+class EvaluationProgress(NamedTuple):
+    """Tell how far an evaluation is."""
+
+    ended: int
+    episodes: int  # that are to end
+    longest_steps: int  # so far, of those that are measured and go on
+
+
 class Evaluation(NamedTuple):
     """Report an evaluation."""
 
@@ -104,6 +116,11 @@ class EpisodeDealer:
         """Return True: nothing is kept here."""
         return True
 
+    def progress(self) -> EvaluationProgress:
+        """Return how far it is. Thread: any; the figures may be a batch old."""
+        ended = min(len(self.returns), self._wanted)
+        return EvaluationProgress(ended, self._wanted, self._tracker.longest_steps(self._dealt))
+
     @property
     def batches_finished(self) -> int:
         """Return 0: nothing is trained here."""
@@ -150,6 +167,7 @@ async def evaluate(
     transport: Sequence[str] = (),
     on_listening: Callable[[Listeners], None] = lambda listeners: None,
     on_trouble: Callable[[Trouble], None] = lambda trouble: None,
+    on_progress: Callable[[EvaluationProgress], None] = lambda progress: None,
 ) -> Evaluation:
     """Evaluate the newest sound checkpoint of the run in `path`, or the checkpoint that `path` is.
 
@@ -165,6 +183,7 @@ async def evaluate(
         transport: Overrides of the run's section ``transport``, such as ``transport.tls.self_signed=true``.
         on_listening: Told where and how actors may join, once they may.
         on_trouble: Told what the evaluation survived.
+        on_progress: Told every half a minute how far it is.
 
     Raises:
         AioseedError: There is no sound checkpoint, an address cannot be used, or the environments fail.
@@ -189,6 +208,7 @@ async def evaluate(
     config = validate(RunConfig, apply_overrides(run.config.model_dump(mode="json"), transport), "")
     listeners = Listeners(config.transport, run.run_dir / PRIVATE, metrics, token=token, token_file=token_file)
     watch = loop.create_task(server.watch())
+    telling = loop.create_task(tell_how_far(dealer, on_progress))
     thread.start()
     server.open(serving)
     try:
@@ -196,14 +216,16 @@ async def evaluate(
         on_listening(listeners)
         actors = None if listen else _local_actors(run.config, listeners, episodes, on_trouble)
         stepping = actors.run() if actors is not None else tell_of_nobody(server, on_trouble)
-        await _until_done(outcome, watch, stepping)
+        await _until_done(outcome, (watch, telling), stepping)
     finally:
         watch.cancel()
+        telling.cancel()
         if not outcome.cancel() and not outcome.cancelled():
             outcome.exception()  # seen: another failure may have come first
         await server.drain(run_over=True, reason="the evaluation is over")
         await listeners.close()
         await asyncio.to_thread(thread.stop, 10.0)
+        server.close()
     return _result(dealer, episodes, run.version)
 
 
@@ -272,13 +294,20 @@ async def tell_of_nobody(server: Server, on_trouble: Callable[[Trouble], None]) 
         told = not (there or was_there)
 
 
+async def tell_how_far(dealer: EpisodeDealer, on_progress: Callable[[EvaluationProgress], None]) -> None:
+    """Say now and then how far the evaluation is. Goes on until it is cancelled."""
+    while True:
+        await asyncio.sleep(TELL_EVERY_S)
+        on_progress(dealer.progress())
+
+
 async def _until_done(
-    outcome: asyncio.Future[None], watch: asyncio.Task[None], running: Coroutine[Any, Any, None]
+    outcome: asyncio.Future[None], beside: Sequence[asyncio.Task[None]], running: Coroutine[Any, Any, None]
 ) -> None:
-    """Wait until every episode has ended, or raise what keeps that from happening; `running` ends no sooner."""
+    """Wait until every episode has ended, or raise what keeps it from that; `running` and `beside` end no sooner."""
     stepping = asyncio.ensure_future(running)
     try:
-        ends: set[asyncio.Future[Any]] = {outcome, stepping, watch}
+        ends: set[asyncio.Future[Any]] = {outcome, stepping, *beside}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for end in ends:
             if end.done():

@@ -78,6 +78,7 @@ class Finished(NamedTuple):
     wall_s: float
     run_dir: str
     params_sha256: str  # empty if the run was stopped before it began to train
+    return_episodes: int = 0  # that return_mean_100 is over: fewer where fewer ended since the run was last started
 
     @property
     def solved(self) -> bool:

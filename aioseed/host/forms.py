@@ -19,6 +19,7 @@ from aioseed.agents.agent import ActOutput, Agent, LearnerState, LossOutput, PyT
 from aioseed.errors import AioseedError, PluginError
 from aioseed.lookup import LEARNER_PACKAGES, sentence_of
 from aioseed.specs import ArraySpec
+from aioseed.training.device import is_out_of_memory
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -81,7 +82,10 @@ def guarded(agent: Agent, name: str) -> Agent:
 
 
 def telling(function: Callable[Given, Result], what: str) -> Callable[Given, Result]:
-    """Return `function`, which raises PluginError in the place of what is no error of ours, with the line of it."""
+    """Return `function`, which raises PluginError in the place of what is no error of ours, with the line of it.
+
+    That memory ran out goes on as it is.
+    """
 
     @wraps(function)  # compiled programs are called by its name
     def told(*args: Given.args, **kwargs: Given.kwargs) -> Result:
@@ -90,6 +94,8 @@ def telling(function: Callable[Given, Result], what: str) -> Callable[Given, Res
         except AioseedError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise  # no mistake of its author's: whoever builds says what needs less
             raise _wrong(f"{what} raised {sentence_of(error).rstrip('.')}{_place_of(error)}") from error
 
     return told

@@ -11,7 +11,7 @@ from typing import Any
 
 from aioseed import __version__
 from aioseed.actor.task import task_of
-from aioseed.errors import AioseedError, UsageError
+from aioseed.errors import AioseedError, CheckpointError, UsageError
 from aioseed.host.accelerator import default_cache, prepare
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Event, EventHub, Finished, Listening, Ready, Saved, Trouble
@@ -21,7 +21,7 @@ from aioseed.host.run import LiveRun, finished_before_training
 from aioseed.host.rundir import OpenedRun, Resume, discard, name_of_run, new_run_path, open_run
 from aioseed.host.runtime import Hooks, Runtime, build_runtime
 from aioseed.host.threads import in_own_thread
-from aioseed.serving.handshake import Contract
+from aioseed.serving.handshake import Contract, check_fits
 from aioseed.serving.server import RunFacts, Server
 from aioseed.specs import Json
 from aioseed.telemetry.counters import Metrics
@@ -248,6 +248,7 @@ class Learner:
             await server.drain(run_over=False, reason="the learner goes down")
             await self._listening().close()
             await asyncio.to_thread(executor.shutdown)
+            server.close()
             began, self._live = self._live is not None, None  # and with it the memory of the run
             await asyncio.to_thread(_close, opened, began)
 
@@ -268,6 +269,7 @@ class Learner:
             frozenset({"train", "evaluate"}),
             self.config.serving.allow_mixed_environments,
         )
+        check_fits(contract, self.config.transport.max_message_bytes)
         hooks = Hooks(
             submit=lambda batch: self._now_live().inference.submit(batch),
             expel=server.expel_from,
@@ -280,7 +282,13 @@ class Learner:
 
         def build() -> Runtime:
             prepare(default_cache(), described.spec.observation)
-            return build_runtime(self.config, contract, opened.generation, opened.restored, self._metrics, hooks)
+            try:
+                return build_runtime(self.config, contract, opened.generation, opened.restored, self._metrics, hooks)
+            except CheckpointError as error:
+                if not opened.changes:
+                    raise
+                # An array's name says little: what was configured otherwise is why it does not fit.
+                raise CheckpointError(f"{error}; {opened.changes}", path=error.path) from error
 
         return await in_own_thread("aioseed-build", build)
 

@@ -13,6 +13,7 @@ from aioseed.host.acting import acting_of
 from aioseed.host.saved import load_run
 from aioseed.serving.inference import ActRows
 from aioseed.specs import ArraySpec, ObservationSpec, Tree
+from aioseed.training.device import devices_may_fail
 from aioseed.types import FIRST, EnvironmentSpec
 
 
@@ -110,6 +111,7 @@ def _column(leaf: np.ndarray, spec: ArraySpec, path: str) -> np.ndarray:
     return leaf.astype(spec.numpy_dtype)[None]
 
 
+@devices_may_fail("the policy cannot be loaded")
 def load_policy(path: Path | str, *, greedy: bool = True, seed: int = 0) -> LoadedPolicy:
     """Load the policy of a run directory's newest sound checkpoint, or of one checkpoint.
 
@@ -122,5 +124,6 @@ def load_policy(path: Path | str, *, greedy: bool = True, seed: int = 0) -> Load
         CheckpointError: There is no run, none of its checkpoints is sound, or this one is not.
         RunDirectoryError: It cannot be looked into: it is somebody else's.
         ConfigError, PluginError, SpaceError: Its agent or network cannot be built here.
+        TrainingFailed: A device failed, or memory does not suffice.
     """
     return LoadedPolicy(path, greedy=greedy, seed=seed)

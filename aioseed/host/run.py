@@ -205,6 +205,7 @@ class LiveRun:
             wall_s=wall_s,
             run_dir=str(self._opened.directory.path),
             params_sha256=digest,
+            return_episodes=runtime.episodes.window_count,
         )
 
 

@@ -71,8 +71,8 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
     """
     if resume not in _WAYS:
         raise UsageError(f"resume is {resume!r}: expected {', '.join(map(repr, _WAYS[:-1]))} or {_WAYS[-1]!r}")
-    if resume == "require" and not _holds_run(path):
-        raise CheckpointError(f"{path} holds no run to resume", path=str(path))
+    if resume == "require" and not holds_run(path):
+        raise CheckpointError(f"{path} holds no run to resume{run_around(path)}", path=str(path))
     said = resolved(config, lambda error: None)  # what cannot be imported stops the run when it is built
     made = _missing_folders(path)
     try:
@@ -84,7 +84,7 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
         raise
     try:
         config_before = _text(directory.config)
-        if resume == "never" and _holds_run(path):
+        if resume == "never" and holds_run(path):
             raise CheckpointError(
                 f"{path} holds a run already: go on with --resume {path}, or name another --run-dir", path=str(path)
             )
@@ -98,7 +98,8 @@ def open_run(path: Path, config: RunConfig, resume: Resume) -> OpenedRun:
             )
             raise CheckpointError(f"{message} To begin anew, name another folder", path=str(path))
         if resume == "require" and restored is None:
-            raise CheckpointError(f"{path} never completed a save: there is nothing to resume", path=str(path))
+            message = f"{path} never completed a save: there is nothing to resume"
+            raise CheckpointError(f"{message}; --run-dir {path} --resume auto begins it anew", path=str(path))
         generation = directory.next_generation(0 if restored is None else restored.manifest.generation)
         config_now = said.model_dump_json(indent=1)
         changes = changes_said(config_before, config_now) if restored is not None and config_before is not None else ""
@@ -169,9 +170,18 @@ def _text(path: Path) -> str | None:
         raise RunDirectoryError(message, path=str(path)) from error
 
 
-def _holds_run(path: Path) -> bool:
+def holds_run(path: Path) -> bool:
     """Say whether a run was begun in `path`: its configuration may be lost, and its checkpoints on a lost disk."""
     return holds(path, CONFIG) or holds(path, CHECKPOINTS)
+
+
+def run_around(path: Path) -> str:
+    """Return what to say where `path` is no run directory: the run that it lies in, as a checkpoint does, if any."""
+    for folder in Path(os.path.abspath(path)).parents[:2]:
+        with contextlib.suppress(RunDirectoryError):  # it cannot be looked into, and nobody has named it
+            if holds_run(folder):
+                return f" (did you mean the run {folder}?)"
+    return ""
 
 
 def _missing_folders(path: Path) -> tuple[Path, ...]:

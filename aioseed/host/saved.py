@@ -12,7 +12,7 @@ from aioseed.actor.probe import Description
 from aioseed.errors import CheckpointError, ConfigError, SpaceError
 from aioseed.host.acting import BuiltAgent, build_agent
 from aioseed.host.config import RunConfig
-from aioseed.host.rundir import tells_of_saves
+from aioseed.host.rundir import run_around, tells_of_saves
 from aioseed.training.manifest import NAME as MANIFEST
 from aioseed.training.rundir import CHECKPOINTS, CONFIG, holds
 from aioseed.training.store import Checkpoint, CheckpointStore
@@ -66,10 +66,14 @@ def _named(path: Path) -> Path:
 
 def _newest(path: Path) -> Checkpoint:
     if not path.is_dir():
-        raise CheckpointError(f"there is no run directory {path}", path=str(path))
+        raise CheckpointError(f"there is no run directory {path}{run_around(path)}", path=str(path))
     checkpoint = CheckpointStore(path / CHECKPOINTS).newest()
     if checkpoint is None:
-        what = "never completed a save: there is no policy in it" if holds(path, CONFIG) else "holds no run"
+        what = (
+            "never completed a save: there is no policy in it"
+            if holds(path, CONFIG)
+            else f"holds no run{run_around(path)}"
+        )
         if tells_of_saves(path) is not None:
             what = "holds no checkpoint any more, and tells of saves: is the disk of its checkpoints there?"
         raise CheckpointError(f"{path} {what}", path=str(path))

@@ -6,7 +6,7 @@ import json
 from typing import Literal, NamedTuple
 
 from aioseed import __version__
-from aioseed.errors import RefusedError, SpaceError
+from aioseed.errors import ConfigError, RefusedError, SpaceError
 from aioseed.specs import (
     ActionSpec,
     Json,
@@ -43,6 +43,24 @@ def contract_of(hello: Hello, roles: frozenset[Role]) -> Contract:
     observation, action = _specs(hello)
     metrics = tuple(EnvironmentMetric(metric.name, metric.fold) for metric in hello.metrics)
     return Contract(EnvironmentSpec(observation, action), hello.task, metrics, roles)
+
+
+def check_fits(contract: Contract, max_message_bytes: int) -> None:
+    """Refuse specs of which not even one row fits into a message: `judge` would turn every actor away.
+
+    Raises:
+        ConfigError: They are too large.
+    """
+    row_bytes = StepLayout(contract.spec.observation, len(contract.metrics)).size_bytes(1)
+    if row_bytes > max_message_bytes:
+        path = "transport.max_message_bytes"
+        raise ConfigError(
+            f"one step of this environment is {row_bytes:,} bytes, and messages carry {max_message_bytes:,}: make its "
+            f"observations smaller with a wrapper (environment.options.wrappers), or raise {path}",
+            path=path,
+            value=str(max_message_bytes),
+            expected=f"at least {row_bytes}",
+        )
 
 
 def judge(hello: Hello, contract: Contract, max_message_bytes: int) -> None:

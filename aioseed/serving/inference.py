@@ -189,7 +189,7 @@ class InferenceEngine:
         else:
             self._sink.append(columns, acts, count, lambda rows: _rows_of(entering, rows), batch.rows)
             if self._far:
-                batch.rows.pool.refill()
+                batch.rows.refill()
         self.times.append_s += perf_counter() - began
 
     def _act(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 
 import numpy as np
@@ -17,11 +18,18 @@ class BatchRows:
         self.columns = columns
         self.writer = writer
         self.resident_rows = resident_rows
-        self.pool = pool
+        # Weak: columns that lie free in their pool would hold it, and themselves, until Python looks for cycles.
+        self._pool = weakref.ref(pool)
 
     def release(self) -> None:
-        """Return the columns to their pool: nothing reads them any more. Thread: any."""
-        self.pool.put(self)
+        """Return the columns to their pool, if it is still there: nothing reads them any more. Thread: any."""
+        if (pool := self._pool()) is not None:
+            pool.put(self)
+
+    def refill(self) -> None:
+        """See that the pool has other columns to give (`RowPool.refill`). Thread: any."""
+        if (pool := self._pool()) is not None:
+            pool.refill()
 
 
 class RowPool:

@@ -124,7 +124,7 @@ class Server:
     def open(self, serving: Serving) -> None:
         """Begin to welcome actors: everything is compiled."""
         contract, table, intake, to_inference, greeted = serving
-        batching = Batching(self._loop, intake, Meters(self._metrics), self._time, lambda: leases.answered())
+        batching = Batching(self._loop, intake, Meters(self._metrics), self._time, self._answered)
         lockstep = self._facts.lockstep_environments > 0
         leases = Leases(self._config, table, intake, to_inference, batching.poll, self._metrics, lockstep=lockstep)
         self._opened = _Opened(contract, table, intake, greeted, leases, batching)
@@ -221,6 +221,14 @@ class Server:
         if sessions:
             await asyncio.wait([asyncio.ensure_future(session.ended.wait()) for session in sessions], timeout=LEAVE_S)
         await asyncio.gather(*(session.channel.close(reason) for session in sessions), *self._closings)
+
+    def close(self) -> None:
+        """Let go of what serves, once inference has ended: whoever still knows this server holds none of its memory.
+
+        Inference answers through the server, which gives it its batches. Left so, policy, recurrent states and columns
+        would stay until Python looks for cycles, which it seldom does where JAX is loaded.
+        """
+        self._opened = None
 
     # -- one session ---------------------------------------------------------------------------------------------------
 
@@ -365,6 +373,10 @@ class Server:
             async with asyncio.timeout(LEAVE_S):
                 while True:
                     await session.channel.receive()
+
+    def _answered(self) -> None:
+        if self._opened is not None:
+            self._opened.leases.answered()
 
     def _expel(self, slots: np.ndarray, epochs: np.ndarray) -> None:
         if self._opened is not None:

@@ -71,6 +71,10 @@ class EpisodeTracker:
         """Return the number of training episodes that ended."""
         return self._episodes
 
+    def longest_steps(self, slots: np.ndarray) -> int:
+        """Return the steps so far of the longest episode that goes on in `slots`, a mask of them; 0 without any."""
+        return int(self._length_steps[slots].max(initial=0))
+
     def begin(self, slots: np.ndarray, *, evaluation: bool) -> None:
         """Note that `slots` are leased anew: an episode that the old lease left unfinished is none.
 

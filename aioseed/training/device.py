@@ -23,9 +23,14 @@ own."""
 NEEDS_LESS = (
     "a smaller training.micro_unrolls or more training.devices need less of it for training, smaller "
     "serving.max_batch_rows and serving.max_environments less for inference, which may also have a serving.device of "
-    "its own"
+    "its own, and smaller observations, frame stacks or networks less for both"
 )
 """What a user can do about it."""
+HOST_NEEDS_LESS = (
+    "smaller serving.max_environments, experience.unroll_steps, training.batch_unrolls or replay.capacity_unrolls need "
+    "less of it, and so do smaller observations and frame stacks"
+)
+"""The same where it is the memory of the machine, in which unrolls and replay lie."""
 
 
 class Placement(NamedTuple):
@@ -115,11 +120,18 @@ def owned(tree: Tree, placement: Placement) -> Tree:
 
 
 def failure_said(error: BaseException) -> str:
-    """Return what failed as a part of one sentence; where a device ran out of memory, also what needs less."""
-    said = f"{type(error).__name__}: {error}"
-    if isinstance(error, JaxRuntimeError) and NO_MEMORY in said:
-        return f"a device ran out of memory ({said.splitlines()[0]}): {NEEDS_LESS}"
+    """Return what failed as a part of one sentence; where memory ran out, also what needs less of it."""
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, MemoryError):
+        return f"this machine has too little memory ({said}): {HOST_NEEDS_LESS}"
+    if is_out_of_memory(error):
+        return f"a device ran out of memory ({said.splitlines()[0].rstrip('.')}): {NEEDS_LESS}"
     return said
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory ran out, that of a device or that of the machine."""
+    return isinstance(error, MemoryError) or (isinstance(error, JaxRuntimeError) and NO_MEMORY in str(error))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ is never cancelled half-way. `TrainingLoop.step` is the same work in single piec
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +29,8 @@ from aioseed.training.store import Snapshot
 from aioseed.training.trees import flatten_arrays
 from aioseed.training.update import TrainState, UpdateOutput, UpdateProgram
 from aioseed.types import SavedReplay, UnrollBatch, UnrollSource
+
+log = logging.getLogger("aioseed.training")
 
 POLL_S = 0.1
 """Longest time for which the stop flag is not read while no batch comes."""
@@ -235,6 +238,8 @@ class TrainingLoop:
         spent, progress = self._time, self._progress
         skipped = int(np.count_nonzero(~finite))
         progress.skipped_updates += skipped
+        if skipped and not progress.nonfinite_in_a_row:  # once for those that follow one another
+            log.warning("an update was not finite and is skipped: its steps are dropped (nonfinite_update)")
         progress.nonfinite_in_a_row = _nonfinite_in_a_row(finite, progress.nonfinite_in_a_row)
         self._telemetry.policy_lag.observe_many(lag)
         self._telemetry.updates.add(len(finite) - skipped)

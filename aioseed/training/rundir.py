@@ -270,4 +270,6 @@ def _as_run_directory_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunDirectoryError(f"the run directory {path} cannot be used: {error}", path=str(path)) from error
+        where = "" if error.filename in (None, str(path)) else f" ({error.filename})"
+        said = f"the run directory {path} cannot be used: {error.strerror or error}{where}"
+        raise RunDirectoryError(said, path=str(path)) from error

@@ -159,7 +159,8 @@ class CheckpointStore:
             raise
         except (OSError, Unsound, safetensors.SafetensorError, ValueError, TypeError) as error:
             self._abandon(unfinished, final)
-            message = f"checkpoint {final.name} could not be saved: {error}"
+            said = error.strerror if isinstance(error, OSError) and error.strerror else error
+            message = f"checkpoint {final.name} could not be saved: {said}"
             raise CheckpointError(message, path=str(final)) from error
         self._retain()
         self._segments = {name: known for name, known in self._segments.items() if known[0].exists()}

@@ -85,7 +85,9 @@ class MemoryChannel(Channel):
 class MemoryListener(Listener):
     """Accept channels inside one `MemoryTransport`."""
 
-    def __init__(self, url: str, handlers: HandlerSet, options: ListenOptions, forget: Callable[[], None]) -> None:
+    def __init__(
+        self, url: str, handlers: HandlerSet, options: ListenOptions, forget: Callable[[MemoryListener], None]
+    ) -> None:
         self._url = url
         self._handlers = handlers
         self._options = options
@@ -117,7 +119,7 @@ class MemoryListener(Listener):
 
     async def close(self, grace_s: float = 2.0) -> None:
         """Free the address, then end all channels and handlers."""
-        self._forget()
+        self._forget(self)
         await self._handlers.close(grace_s)
 
 
@@ -140,11 +142,7 @@ class MemoryTransport(Transport):
         if name in self._listeners:
             raise ListenError(f"another listener already has {name}", url=url)
 
-        def forget() -> None:
-            if self._listeners.get(name) is listener:
-                del self._listeners[name]
-
-        listener = MemoryListener(name, HandlerSet(handler), options, forget)
+        listener = MemoryListener(name, HandlerSet(handler), options, self._forget)
         self._listeners[name] = listener
         return listener
 
@@ -157,6 +155,10 @@ class MemoryTransport(Transport):
         except KeyError as error:
             raise ConnectError(f"nobody listens at {url}", url=url) from error
         return listener.accept(next(self._diallers), options)
+
+    def _forget(self, listener: MemoryListener) -> None:
+        if self._listeners.get(listener.url) is listener:
+            del self._listeners[listener.url]
 
     def _name(self, url: str) -> str:
         parts = urlsplit(url)

@@ -95,8 +95,9 @@ def find_spec(name: str) -> EnvSpec:
             group="aioseed.envs",
             name=name,
         )
+    near = did_you_mean(identifier, registry) or ": one of your own is package.module:function"
     raise ConfigError(
-        f'there is no environment "{identifier}"{did_you_mean(identifier, registry)}',
+        f'there is no environment "{identifier}"{near}',
         path=_NAME_PATH,
         value=name,
         expected="an id that Gymnasium knows, or package.module:function",

@@ -104,7 +104,7 @@ async def test_actors_whose_environments_break_end_with_the_reason_and_the_other
     assert healthy.process.poll() is None  # it looks for its learner
     assert [one.ends() for one in (raises, leaves, hangs, crashes)] == [5, 5, 5, -signal.SIGSEGV]
     label = "aioseed actor: environment 0 (my_package.my_module:Raises)"
-    assert raises.err[-1] == f"{label} failed for the 4. time: RuntimeError: the simulator is gone"
+    assert raises.err[-1] == f"{label} failed 4 times, the last time: RuntimeError: the simulator is gone"
     assert leaves.err[-1] == "aioseed actor: the environment raised SystemExit: 3"
     assert hangs.err[-1] == "aioseed actor: the environments of group 0 hung: their step takes longer than 0.5 s"
 

@@ -122,6 +122,13 @@ async def test_resuming_what_is_not_there_is_an_error(tmp_path: Path) -> None:
         await train(small(), run_dir=tmp_path / "none", resume="require")
 
 
+async def test_a_checkpoint_that_does_not_fit_is_told_with_what_was_changed(tmp_path: Path) -> None:
+    await train(small("training.total_steps=500"), run_dir=tmp_path / "run")
+    changed = r"'learner/.*; configured otherwise than before: network.hidden is \[8\] \(was \[16\]\)"
+    with pytest.raises(CheckpointError, match=changed):
+        await train(small("network={name: mlp, hidden: [8]}"), run_dir=tmp_path / "run", resume="require")
+
+
 async def test_resuming_equals_not_having_stopped_twice(tmp_path: Path) -> None:
     """Two resumes of one checkpoint are bit-equal in lockstep mode."""
     await train(small("mode=lockstep", "training.total_steps=1000"), run_dir=tmp_path / "run")
@@ -131,6 +138,24 @@ async def test_resuming_equals_not_having_stopped_twice(tmp_path: Path) -> None:
         for name in ("run", "copy")
     ]
     assert again[0].params_sha256 == again[1].params_sha256
+
+
+async def test_observations_that_no_message_carries_are_told_before_anything_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioseed.host.learner.build_runtime", None)
+    spec = (
+        "{observation: {dtype: float32, shape: [300]}, action: {kind: discrete, dtype: int32, shape: [], sizes: [2]}}"
+    )
+    config = small(f"environment={{plugin: described, name: far, options: {spec}}}", "transport.max_message_bytes=1024")
+    with pytest.raises(
+        ConfigError, match=r"one step .* is 1,248 bytes, and messages carry 1,024: .* or raise transport"
+    ):
+        async with Learner(
+            config, listen=["memory://x"], run_dir=tmp_path / "run", transports=[MemoryTransport()]
+        ) as learner:
+            await learner.wait()
+    assert left_in(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -147,7 +172,11 @@ async def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path, override
     [
         ("compile_update", JaxRuntimeError("RESOURCE_EXHAUSTED: 9 bytes"), "9 bytes.*smaller training.micro_unrolls"),
         ("InferenceEngine.compile", JaxRuntimeError("INTERNAL: no compiler"), "JaxRuntimeError: INTERNAL: no compiler"),
-        ("build_experience", MemoryError("Unable to allocate 3 TiB"), "MemoryError: Unable to allocate 3 TiB"),
+        (
+            "build_experience",
+            MemoryError("Unable to allocate 3 TiB"),
+            "too little memory .*3 TiB.*smaller serving.max_env",
+        ),
     ],
 )
 async def test_a_device_that_fails_at_the_start_is_a_failure_in_one_sentence(
@@ -249,6 +278,7 @@ async def test_what_is_not_finite_costs_one_environment_its_episode_and_nobody_e
             finished = event
         await actor
     assert isinstance(finished, Finished) and finished.imbalance == 0
+    assert 0 < finished.return_episodes <= 100
     assert finished.trained_steps >= 3000
     # Of the 7 steps at a time that row 1 takes all are dropped; an unroll of 8 steps is never full.
     assert 3000 / 3 / 2 < finished.dropped["nonfinite"] < 3000

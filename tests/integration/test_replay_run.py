@@ -7,6 +7,7 @@ import gc
 import json
 import shutil
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from aioseed.agents.vtrace import agent as vtrace
 from aioseed.errors import ConfigError
 from aioseed.experience.replay.replay import Replay
 from aioseed.host.config import RunConfig
+from aioseed.host.evaluate import EvaluationProgress, evaluate
 from aioseed.host.train import train
 from aioseed.presets import apply_overrides, read
+from aioseed.serving.inference import InferenceEngine
+from aioseed.serving.rows import BatchRows
 from aioseed.training.rundir import CHECKPOINTS
 from aioseed.training.store import CheckpointStore
 from aioseed.validation import validate
@@ -67,24 +71,50 @@ async def test_every_step_is_accounted_for_and_forgotten_ones_are_consumed(tmp_p
             "gradient_norm", "training/policy_lag_updates/p50"} <= set(last)  # fmt: skip
 
 
-async def test_what_a_run_remembered_is_free_as_soon_as_it_has_ended(
+async def test_what_a_run_remembered_and_acted_with_is_free_as_soon_as_it_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Replay may be most of the machine's memory, and the next learner of the process begins at once."""
-    made: list[weakref.ref[Replay]] = []
+    """Replay may be most of the machine's memory, policy and states of a device's; the next learner begins at once."""
+    made: list[weakref.ref[object]] = []
 
-    class Noted(Replay):
-        def __init__(self, *parts: Any) -> None:
-            super().__init__(*parts)
-            made.append(weakref.ref(self))
+    def noting(kind: type) -> Callable[..., object]:
+        def make(*parts: Any, **options: Any) -> object:
+            made.append(weakref.ref(whole := kind(*parts, **options)))
+            return whole
 
-    monkeypatch.setattr("aioseed.host.experience.Replay", Noted)
+        return make
+
+    monkeypatch.setattr("aioseed.host.experience.Replay", noting(Replay))
+    monkeypatch.setattr("aioseed.host.runtime.InferenceEngine", noting(InferenceEngine))
+    monkeypatch.setattr("aioseed.serving.rows.BatchRows", noting(BatchRows))
     held: list[object] = []
-    monkeypatch.setattr("aioseed.host.learner.give_back", lambda: held.extend(replay() for replay in made))
+    monkeypatch.setattr("aioseed.host.learner.give_back", lambda: held.extend(whole() for whole in made))
     gc.disable()  # which looks through everything now and then, and seldom where JAX is loaded
     try:
         await train(small("training.total_steps=500"), run_dir=tmp_path / "run")
-        assert held == [None]
+        assert len(held) > 2 and not any(held)
+    finally:
+        gc.enable()
+
+
+async def test_an_evaluation_tells_how_far_it_is_and_its_policy_is_free_as_soon_as_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[InferenceEngine]] = []
+
+    def noted(*parts: Any) -> InferenceEngine:
+        made.append(weakref.ref(engine := InferenceEngine(*parts)))
+        return engine
+
+    await train(small("training.total_steps=500"), run_dir=tmp_path / "run")
+    monkeypatch.setattr("aioseed.host.evaluate.InferenceEngine", noted)
+    monkeypatch.setattr("aioseed.host.evaluate.TELL_EVERY_S", 0.0)
+    told: list[EvaluationProgress] = []
+    gc.disable()
+    try:
+        await evaluate(tmp_path / "run", episodes=4, on_progress=told.append)
+        assert told[-1].ended <= told[-1].episodes == 4
+        assert [engine() for engine in made] == [None]
     finally:
         gc.enable()
 

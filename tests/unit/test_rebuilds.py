@@ -16,7 +16,7 @@ def test_failures_are_counted_over_a_life_and_logged(caplog):
         rebuilds.spend(ValueError("first"))
         rebuilds.spend(ValueError("second"))
     assert "environment 3 failed and is built anew (2 of 2): ValueError: second" in caplog.messages
-    with pytest.raises(EnvironmentFailed, match=r"failed for the 3\. time: ValueError: third"):
+    with pytest.raises(EnvironmentFailed, match=r"failed 3 times, the last time: ValueError: third"):
         rebuilds.spend(ValueError("third"))
 
 

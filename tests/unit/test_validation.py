@@ -70,6 +70,7 @@ class Root(Strict):
             {"name": "x", "wrappers": [{"nam": "y", "name": "z"}]},
             'wrappers.0.nam is not a known key (did you mean "name"?)',
         ),
+        ({"name": "x", "wrappers": {"name": "z"}}, "wrappers is {'name': 'z'}: expected a list"),
         ({}, "name is missing"),
         (
             {"name": "x", "training": {"learning_rate": "fast"}},

@@ -235,7 +235,7 @@ def test_the_failures_of_a_life_are_bounded(group, ladder):
         assert run.flags == [FIRST]
     with pytest.raises(EnvironmentFailed) as caught:
         run.step()
-    assert str(caught.value) == "environment 0 (Test-v0) failed for the 3. time: RuntimeError: boom"
+    assert str(caught.value) == "environment 0 (Test-v0) failed 3 times, the last time: RuntimeError: boom"
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
@@ -287,7 +287,7 @@ def test_a_builder_that_fails_later_counts_as_failure(group, ladder):
     envs = iter([ladder(faults=raises_at(1))])
     run = group(made(lambda: next(envs), count=1, max_rebuilds=3))
     run.reset()
-    with pytest.raises(EnvironmentFailed, match=r"for the 4\. time: StopIteration"):
+    with pytest.raises(EnvironmentFailed, match=r"4 times, the last time: StopIteration"):
         run.step()
 
 
@@ -320,7 +320,7 @@ def test_a_reward_that_is_not_finite_costs_a_rebuild(group, ladder):
 def test_a_reset_to_numbers_that_are_not_finite_ends_it_at_last(group, ladder):
     bad = np.full(3, np.nan, np.float32)
     run = group(made(lambda: ladder(faults=returns_at(0, bad)), count=1))
-    with pytest.raises(EnvironmentFailed, match=r"failed for the 4\. time: NotFiniteError"):
+    with pytest.raises(EnvironmentFailed, match=r"failed 4 times, the last time: NotFiniteError"):
         run.reset()
 
 

@@ -81,6 +81,7 @@ def test_a_name_may_bring_the_module_that_registers_it(local_module, registered)
 @pytest.mark.parametrize(
     ("name", "options", "error", "sentence"),
     [
+        ("odd", {}, ConfigError, '^there is no environment "odd": one of your own is package.module:function$'),
         ("CartPole-v9", {}, ConfigError, '^there is no environment "CartPole-v9" \\(did you mean "CartPole-v1"'),
         ("carpole-v1", {}, ConfigError, 'did you mean "CartPole-v1"'),
         ("Nowhere/Pong-v5", {}, PluginError, '^no environment of "Nowhere/" is registered: install the package'),

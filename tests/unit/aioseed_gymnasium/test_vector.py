@@ -234,7 +234,7 @@ def test_the_failures_of_a_life_are_bounded(group):
     run.reset()
     run.step()
     with pytest.raises(
-        EnvironmentFailed, match=r"the vector environment Test-v0 failed for the 2\. time: RuntimeError"
+        EnvironmentFailed, match=r"the vector environment Test-v0 failed 2 times, the last time: RuntimeError"
     ):
         run.step()
 

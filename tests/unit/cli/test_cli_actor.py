@@ -205,7 +205,7 @@ def test_options_that_no_hello_could_carry_are_one_sentence(
         (["ws://gpu-box", "--env", "CartPole-v1"], 2, "a host and a port are needed"),
         (["ws://[::1:1", "--env", "CartPole-v1"], 2, "Invalid IPv6 URL"),
         ([URL, "--env", "CartPole-v1", "--fingerprint", "ab" * 32], 2, "has no TLS"),
-        ([URL, "--env", "CartPole-v1", "--envs", "0"], 2, "0 environments cannot be cut into 1 groups"),
+        ([URL, "--env", "CartPole-v1", "--envs", "0"], 2, "steps at least one environment, and 0 were asked for"),
     ],
 )
 def test_the_module_runs_as_a_command(words: list[str], code: int, sentence: str) -> None:

@@ -27,6 +27,11 @@ def test_the_version(capsys):
     assert capsys.readouterr().out == f"aioseed {__version__}\n"
 
 
+def test_the_package_run_as_a_module_is_the_command():
+    ended = subprocess.run([sys.executable, "-m", "aioseed", "--version"], capture_output=True, text=True, check=True)
+    assert ended.stdout == f"aioseed {__version__}\n"
+
+
 def test_an_unknown_command_is_said_so(capsys):
     assert main(["trian"]) == 2
     assert capsys.readouterr().err == 'aioseed: there is no command "trian" (did you mean "train"?)\n'
@@ -154,8 +159,3 @@ def test_thin_commands_import_nothing_of_a_learner(command):
     )
     ended = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == "[]"
-
-
-def test_python_runs_the_package_as_the_command():
-    ended = subprocess.run([sys.executable, "-m", "aioseed", "--version"], capture_output=True, text=True, check=True)
-    assert ended.stdout == f"aioseed {__version__}\n"

@@ -29,6 +29,7 @@ DONE = Finished(
     wall_s=2.0,
     run_dir="runs/my run",
     params_sha256="ab" * 32,
+    return_episodes=100,
 )
 
 
@@ -63,6 +64,13 @@ def test_the_json_fields_are_those_that_were_promised():
         "wall_s", "total_s", "run_dir", "params_sha256", "reason", "ledger_imbalance",
     ]  # fmt: skip
     assert as_json(DONE, 3.5)["solved"] is True and as_json(DONE, 3.5)["total_s"] == 3.5
+
+
+@pytest.mark.parametrize(("episodes", "said"), [(7, "7 episodes"), (1, "episode")])
+def test_a_run_in_which_few_episodes_ended_says_of_how_many_the_mean_is(config, episodes, said):
+    done = DONE._replace(reason="total_steps", return_episodes=episodes)
+    text = farewell(done, config, spoken("train", "cartpole"), 3.5)
+    assert f"Trained all steps: mean return 481.2 over the last {said}.\n" in text
 
 
 def test_a_solved_run_says_what_was_reached_and_what_to_try(config):
@@ -127,11 +135,18 @@ def test_a_run_that_trained_all_its_steps_offers_more(config):
     text = farewell(
         DONE._replace(reason="total_steps", evaluated_steps=3, held_steps=4),
         limited,
-        spoken("train", "x.yaml"),
+        spoken("train", "x.yaml", "training.total_steps=500", "seed=3"),
         3.5,
     )
     assert "+ 3 evaluated + 4 held" in text
-    assert commands(text)[0] == "'train' 'x.yaml' '--resume' 'runs/my run' '--steps' 1000"
+    assert commands(text)[0] == "'train' 'x.yaml' '--resume' 'runs/my run' '--steps' '1000' 'seed=3'"
+
+
+def test_steps_of_skipped_updates_are_not_called_trained(config):
+    ended = DONE._replace(reason="total_steps", trained_steps=0, dropped={"nonfinite_update": 1010})
+    text = farewell(ended, config, spoken("train", "cartpole"), 3.5)
+    assert "Took all steps, and skipped updates that were not finite: mean return" in text
+    assert "Trained all steps" in farewell(ended._replace(dropped={}), config, spoken("train", "cartpole"), 3.5)
 
 
 def test_a_run_that_never_began_promises_no_checkpoint(config):

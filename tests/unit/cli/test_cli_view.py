@@ -106,6 +106,15 @@ def test_without_a_terminal_there_are_lines_and_progress_now_and_then(config, ca
     assert err == "an actor died\n"
 
 
+def test_a_run_that_has_no_end_says_so_as_it_begins(config, capsys):
+    endless = config.model_copy(update={"stop": config.stop.model_copy(update={"return_mean": None})})
+    for configured in (endless, limited(endless), config):
+        RunView(configured).show(Ready(1.5))
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "ready after 1.5 s; training begins and goes on until Ctrl-C, since no end is set"
+    assert others == ["ready after 1.5 s; training begins"] * 2
+
+
 def test_quiet_shows_warnings_alone_and_leaves_standard_output_to_json(config, capsys):
     with RunView(config, quiet=True) as view:
         for event in EVENTS:

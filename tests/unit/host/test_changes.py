@@ -21,7 +21,7 @@ from aioseed.host.changes import changes_said
 )
 def test_each_key_that_changed_is_named_with_both_values(before, now, said):
     sentence = changes_said(json.dumps(before), json.dumps(now))
-    assert sentence == f"the run goes on with another configuration: {said}"
+    assert sentence == f"configured otherwise than before: {said}"
 
 
 def test_many_changes_are_counted():

@@ -54,6 +54,13 @@ def trouble_in(run_dir) -> list[str]:
     return [f"{one.subject}: {one.text}" for one in found]
 
 
+@pytest.mark.parametrize("inside", ["checkpoints/000000000002", "checkpoints", "config.json"])
+def test_what_lies_in_a_run_directory_is_told_from_it(run_dir, inside):
+    with pytest.raises(RunDirectoryError) as caught:
+        examine(run_dir / inside)
+    assert str(caught.value) == f"there is no run directory {run_dir / inside} (did you mean the run {run_dir}?)"
+
+
 def notes_in(run_dir) -> str:
     return "\n".join(f"{one.subject}: {one.text}" for one in examine(run_dir).found if one.level == "note")
 

@@ -12,7 +12,15 @@ from jax.errors import JaxRuntimeError
 
 from aioseed.errors import TrainingFailed
 from aioseed.host.config import RunConfig
-from aioseed.host.evaluate import NOBODY_S, EpisodeDealer, FixedPolicy, evaluate, tell_of_nobody
+from aioseed.host.evaluate import (
+    NOBODY_S,
+    TELL_EVERY_S,
+    EpisodeDealer,
+    FixedPolicy,
+    evaluate,
+    tell_how_far,
+    tell_of_nobody,
+)
 from aioseed.presets import read
 from aioseed.specs import ArraySpec
 from aioseed.telemetry.returns import EpisodeTracker
@@ -188,4 +196,16 @@ async def test_that_nobody_steps_is_told_once_each_time() -> None:
     assert [await looks(1, 0), await looks(1, 4)] == [1, 1]  # one goes, one comes
     assert await looks(9, 0) == 2
     assert "no environment is connected" in told[1]
+    telling.cancel()
+
+
+@pytest.mark.virtual_time
+async def test_how_far_it_is_is_told_again_and_again_of_the_episodes_that_are_measured(dealer: EpisodeDealer) -> None:
+    told: list[tuple[int, ...]] = []
+    telling = asyncio.create_task(tell_how_far(dealer, lambda progress: told.append(tuple(progress))))
+    await asyncio.sleep(TELL_EVERY_S + 1)
+    play(dealer, ((0, FIRST, 0), (1, FIRST, 0)), ((2, FIRST, 0), (0, 0, 1)), ((2, 0, 1), (0, 0, 1)), ((2, 0, 1),))
+    play(dealer, ((2, 0, 1), (1, TERMINATED, 1)))  # slot 2 steps longest, and is not measured
+    await asyncio.sleep(TELL_EVERY_S)
+    assert told == [(0, 2, 0), (1, 2, 2)]
     telling.cancel()

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 
 from aioseed.agents.agent import Agent, AgentPlugin
 from aioseed.agents.vtrace import agent as vtrace
@@ -194,6 +195,17 @@ def test_what_is_raised_while_an_agent_is_built_is_told_with_its_line(monkeypatc
         PluginError, match=r"build of mine:agent raised KeyError: 'policy', in line \d+ of .*test_forms"
     ):
         build_agent({"name": "mine:agent"}, {"name": "mlp"}, SPEC)
+
+
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 3 TiB"), JaxRuntimeError("RESOURCE_EXHAUSTED: 3")])
+def test_that_memory_ran_out_is_no_mistake_of_an_agents_author(monkeypatch, error):
+    def build(config, spec, network):
+        raise error
+
+    monkeypatch.setattr("aioseed.host.acting.load", lambda group, name: AgentPlugin(vtrace.config_type, build))
+    with pytest.raises(type(error)) as caught:
+        build_agent({"name": "mine:agent"}, {"name": "mlp"}, SPEC)
+    assert caught.value is error
 
 
 CONFIG = TrainingConfig(batch_unrolls=2)

@@ -8,9 +8,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 
 from aioseed.agents.agent import ActInput
-from aioseed.errors import CheckpointError, SpaceError
+from aioseed.errors import CheckpointError, SpaceError, TrainingFailed
 from aioseed.host.acting import build_agent
 from aioseed.host.policy import _columns, load_policy
 from aioseed.host.rundir import open_run
@@ -176,8 +177,27 @@ def test_what_is_no_run_is_said_so(tmp_path, small):
     with pytest.raises(CheckpointError, match="holds no run"):
         load_run(tmp_path)
     open_run(tmp_path / "run", small(), "never").directory.close()
+    for inside in ("checkpoints", "config.json"):
+        with pytest.raises(CheckpointError, match=r"did you mean the run .*/run\?"):
+            load_run(tmp_path / "run" / inside)
     with pytest.raises(CheckpointError, match="never completed a save"):
         load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: 9 bytes"), "a device ran out of memory .*9 bytes"),
+        (MemoryError("Unable to allocate 3 TiB"), "this machine has too little memory .*3 TiB"),
+    ],
+)
+def test_memory_that_does_not_suffice_is_a_failure_in_one_sentence(monkeypatch, tmp_path, error, said):
+    def load_run(path):
+        raise error
+
+    monkeypatch.setattr("aioseed.host.policy.load_run", load_run)
+    with pytest.raises(TrainingFailed, match=f"^the policy cannot be loaded: {said}"):
+        load_policy(tmp_path)
 
 
 @pytest.mark.parametrize(("where", "word"), [("000000000003", "."), ("", "000000000003"), ("", ".."), ("..", ".")])

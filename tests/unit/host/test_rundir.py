@@ -132,8 +132,24 @@ def test_require_insists_on_a_run_and_on_a_checkpoint(opened, tmp_path):
         opened("require")
     assert not (tmp_path / "run").exists()
     opened().directory.close()
-    with pytest.raises(CheckpointError, match="never completed a save"):
+    with pytest.raises(
+        CheckpointError, match=r"never completed a save.*; --run-dir .*run --resume auto begins it anew$"
+    ):
         opened("require")
+
+
+def test_a_checkpoint_is_no_run_to_resume_and_its_run_is_named(small, opened, tmp_path):
+    opened().directory.close()
+    (tmp_path / "run" / "checkpoints" / "000000000003").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=rf"holds no run to resume \(did you mean the run {tmp_path / 'run'}\?\)"):
+        open_run(tmp_path / "run" / "checkpoints" / "000000000003", small(), "require")
+
+
+def test_a_path_that_cannot_be_is_told_without_numbers(small):
+    with pytest.raises(
+        RunDirectoryError, match=r"the run directory /dev/null/x cannot be used: [A-Z][a-z ]+ \(/dev/null\)$"
+    ):
+        open_run(Path("/dev/null/x"), small(), "never")
 
 
 @pytest.mark.parametrize("resume", ["auto", "require"])

@@ -200,6 +200,12 @@ def test_a_finite_update_begins_the_count_anew(kit):
     assert run(road).skipped_updates == 4
 
 
+def test_nonfinite_updates_are_told_once_for_those_in_a_row(kit, caplog):
+    bad, good = (lambda: kit.poisoned(kit.batch(1, 4))), (lambda: kit.batch(2, 4))
+    run(kit.road(kit.config(max_nonfinite_updates=3), [bad(), bad(), good(), bad(), good()]))
+    assert caplog.messages == ["an update was not finite and is skipped: its steps are dropped (nonfinite_update)"] * 2
+
+
 def test_nonfinite_updates_in_a_row_are_counted_across_calls_and_inside_them(kit):
     halves = [kit.batch(1, 8), kit.batch(2, 8)]
     halves[0].columns.reward[1:, 4:] = np.nan
