@@ -154,6 +154,8 @@ def test_the_target_network_follows_when_it_is_due() -> None:
 
     np.testing.assert_allclose([distance(hard, step) for step in (2, 3, 4)], [1, 0, 1], atol=1e-6)
     np.testing.assert_allclose(distance(soft, 1), 0.75, atol=1e-6)
+    rare = agent.build(R2d2Config(target_update_every=2**31 - 1), VECTOR, SUBJECTS["mlp"])
+    np.testing.assert_allclose([distance(rare, step) for step in (2**31 - 2, 2**31 - 1)], [1, 0], atol=1e-6)
 
 
 def test_new_and_first_priorities_agree_where_the_target_network_is_the_one_that_acted() -> None:
@@ -201,8 +203,10 @@ def test_actions_that_are_not_one_choice_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n_steps": 0}, {"target_update_share": 0}, {"exploration": {"first_exponent": 9.0}}, {"gamma": 1}]
-)
+    "wrong",
+    [{"n_steps": 0}, {"target_update_share": 0}, {"exploration": {"first_exponent": 9.0}}, {"gamma": 1},
+     {"target_update_every": 2**31}, {"exploration": {"ladder_size": 2**31}}],
+)  # fmt: skip
 def test_a_wrong_option_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         R2d2Config(**wrong)
