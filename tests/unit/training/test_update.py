@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from aioseed.agents.agent import LearnerState, Unroll
+from aioseed.agents.agent import LearnerState, LossOutput, Unroll
 from aioseed.specs import unflatten
 from aioseed.training.config import OptimizerConfig
 from aioseed.training.optimizer import make_optimizer
@@ -96,6 +96,25 @@ def test_metrics_weigh_steps_by_what_they_count(kit):
     valid = columns.flags[1:] == 0
     _, output = kit.program(config)(state, columns)
     np.testing.assert_allclose(output.metrics["loss"], output.aux["error"].sum() / 2 / valid.sum(), rtol=1e-5)
+
+
+def test_sums_and_counts_may_be_weighed_down_to_fractions_and_mean_the_same(kit):
+    """A loss may count weights instead of steps; those of a whole batch may add up to less than 1."""
+    plain = kit.agent()
+
+    def weighed(*arguments) -> LossOutput:
+        found = plain.loss(*arguments)
+        light = jax.tree.map(lambda number: number / 1024, (found.total, found.count, found.metrics))
+        return LossOutput(*light, found.aux)
+
+    config = kit.config(updates_per_call=2)
+    agent, optimizer = plain._replace(loss=weighed), make_optimizer(config, kit.steps)
+    update = Update(agent, optimizer, kit.environment.observation, config)
+    program = compile_update(update, kit.state(config), kit.layout, config, kit.here)
+    expected, wanted = kit.program(config)(kit.state(config), kit.columns(3, 8))
+    state, output = program(kit.state(config), kit.columns(3, 8))
+    assert_close(state, expected)
+    assert_close(output, wanted)
 
 
 def test_pieces_make_the_same_step_as_the_whole(kit):
