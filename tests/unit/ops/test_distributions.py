@@ -46,6 +46,23 @@ def test_an_action_of_no_probability_is_never_taken_and_adds_no_entropy() -> Non
     assert np.all(np.isfinite(jax.jit(jax.grad(categorical(5).entropy))(logits)))
 
 
+def test_of_a_thousand_actions_none_that_is_masked_is_ever_taken() -> None:
+    """Sums of so many are not computed one after another: they may rise where nothing was added, or fall."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=1000).astype(np.float32)
+    logits[generator.random(1000) < 0.5] = -np.inf
+    logits[-3:] = -np.inf
+    sums = np.cumsum(softmax(logits))
+    # A rise of rounding is met by very few uniforms, all of which are near to a sum.
+    near = np.round(sums[:, None] * 2**24 + np.arange(-8, 9)).clip(0, 2**24 - 1).reshape(-1)
+    uniforms = jnp.asarray(near / 2**24, jnp.float32)[:, None]
+    actions = np.asarray(jax.jit(categorical(1000).sample)(jnp.tile(logits, (len(near), 1)), uniforms).action)
+    assert np.all(np.isfinite(logits[actions]))
+    wanted = np.searchsorted(sums, near / 2**24, side="right").clip(max=999)
+    # So near to a sum, rounding may decide for a neighbour, but for no other.
+    np.testing.assert_allclose(sums[actions], sums[wanted], atol=softmax(logits).max() + 1e-6)
+
+
 def test_the_largest_uniform_below_one_takes_the_last_action() -> None:
     """Whatever the weights add up to: times 1 - 2^-24 it must not round up to the sum."""
     logits = np.random.default_rng(0).normal(0, 3, (5000, 7)).astype(np.float32)
