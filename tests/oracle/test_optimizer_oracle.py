@@ -32,7 +32,8 @@ def literal(config: OptimizerConfig) -> np.ndarray:
     """Return float64[STEPS, 3], where the parameters are after each step from 0.
 
     Adam as in algorithm 1 of Kingma and Ba 2015. RMSProp in TensorFlow's form: epsilon is added to the mean of squares,
-    below the root, and momentum is of the scaled steps. That mean begins at 0 (in TensorFlow 1, as IMPALA used it, at 1).
+    below the root, and momentum is of the scaled steps. That mean begins at 0; in TensorFlow 1, which trained IMPALA,
+    it began at 1.
     """
     place, path = np.zeros(3), []
     mean, square, speed = np.zeros(3), np.zeros(3), np.zeros(3)
