@@ -37,6 +37,22 @@ def test_samples_on_a_grid_of_uniforms_are_as_frequent_as_they_are_probable() ->
         np.testing.assert_allclose(counts, probabilities * points, atol=1.01)
 
 
+def test_what_is_added_to_all_logits_of_a_row_changes_nothing_however_much_it_is() -> None:
+    distribution, offsets = categorical(4), np.array([[-1e4], [-200], [0], [200], [1e4]], np.float32)
+    # In eighths, which neither sum rounds.
+    logits = np.round(LOGITS * 8) / 8
+    uniforms = jnp.asarray(np.random.default_rng(1).random((100, 5, 1)), jnp.float32)
+
+    def answers(logits: np.ndarray) -> list[jax.Array]:
+        rows = jnp.broadcast_to(logits, (100, 5, 4))
+        sample = distribution.sample(rows, uniforms)
+        likely = distribution.mode(rows).action
+        return [sample.action, likely, distribution.log_prob(rows, sample), distribution.entropy(rows)]
+
+    for plain, shifted in zip(answers(logits), answers(logits + offsets), strict=True):
+        np.testing.assert_allclose(shifted, plain, rtol=1e-6)
+
+
 def test_an_action_of_no_probability_is_never_taken_and_adds_no_entropy() -> None:
     logits = jnp.array([-jnp.inf, 0.0, -jnp.inf, 0.0, -jnp.inf])
     uniforms = jnp.array([0.0, 0.49, 0.5, 1 - 2**-24])[:, None]

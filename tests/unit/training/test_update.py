@@ -161,6 +161,16 @@ def test_a_step_after_a_skipped_one_has_another_noise(kit):
     assert float(after.metrics["loss"]) != float(straight.metrics["loss"])
 
 
+def test_no_noise_comes_twice_not_even_around_a_skipped_step(kit):
+    config = kit.config(optimizer=OptimizerConfig(name="sgd", learning_rate=1e-30))  # only noise tells steps apart
+    program, state, losses = kit.program(config), kit.state(config), []
+    for good in (True, False, True, False, True):
+        batch = kit.batch(2, 4)
+        state, output = program(state, batch.columns if good else kit.poisoned(batch).columns)
+        losses += [float(output.metrics["loss"])] if good else []
+    assert (int(state.step), int(state.skipped), len(set(losses))) == (3, 2, 3)
+
+
 def test_a_finite_loss_with_an_infinite_gradient_is_skipped_too(kit):
     config = kit.config()
     columns = kit.columns(6, 4)
