@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from aioseed.agents.agent import ActInput, LearnerState
+from aioseed.agents.agent import ActInput, LearnerState, LossOutput
 from aioseed.agents.r2d2 import R2d2Config, agent
 from aioseed.agents.r2d2.config import ExplorationConfig
 from aioseed.agents.r2d2.exploration import epsilons, van_der_corput
-from aioseed.agents.r2d2.loss import suffix_of, td_errors
+from aioseed.agents.r2d2.loss import Suffix, r2d2_loss, suffix_of, td_errors
+from aioseed.agents.transitions import Transitions
 from aioseed.errors import SpaceError
 from aioseed.nets.mlp import mlp
 from aioseed.nets.recurrent import mlp_dueling_lstm
@@ -194,6 +195,26 @@ def test_td_errors_are_those_of_a_literal_walk() -> None:
             np.testing.assert_allclose(
                 errors.td[t, b], wanted - float(online[t, b, int(action[t, b])]), rtol=1e-4, atol=1e-4
             )
+
+
+def test_of_an_unroll_with_one_valid_step_that_step_is_the_mean_and_one_without_adds_nothing() -> None:
+    """Nothing is paid and Q is 1, but NaN in the rows that lead nowhere: the only TD error is -1."""
+    valid = jnp.array([[True, False], [False, False], [False, False]])
+    nothing = jnp.zeros((3, 2))
+    rows = Suffix(Transitions(nothing, nothing, valid), jnp.zeros((3, 2), jnp.int32))
+    online = jnp.where(jnp.concatenate([valid, valid[:1]])[..., None], jnp.ones(3), jnp.nan)
+
+    def loss(online: jax.Array) -> LossOutput:
+        return r2d2_loss(CONFIG, rows, online, jnp.zeros((4, 2, 3)), jnp.ones(2))
+
+    found, gradient = jax.jit(lambda online: (loss(online), jax.grad(lambda q: loss(q).total)(online)))(online)
+    assert (float(found.total), float(found.count)) == (0.5, 2)
+    assert float(found.metrics["q/td_error"]) == 1
+    np.testing.assert_allclose(found.metrics["q/mean"], unrescale(jnp.float32(1), 1e-3), rtol=1e-6)
+    np.testing.assert_allclose(found.aux["priorities"], [1, 0], rtol=1e-6)
+    wanted = np.zeros((4, 2, 3))
+    wanted[0, 0, 0] = 1
+    np.testing.assert_array_equal(gradient, wanted)
 
 
 def test_actions_that_are_not_one_choice_are_refused() -> None:

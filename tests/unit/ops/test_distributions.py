@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aioseed.ops.distributions import Sample, categorical, multi_categorical
+from aioseed.ops.distributions import ActionDistribution, Sample, categorical, multi_categorical
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (5, 4)).astype(np.float32)
 
@@ -110,6 +110,26 @@ def test_components_of_unequal_sizes_are_independent() -> None:
     np.testing.assert_allclose(jax.jit(distribution.log_prob)(params, Sample(actions)), wanted, rtol=1e-5)
     entropies = sum(-(softmax(logits) * np.log(softmax(logits))).sum(-1) for logits in parts)
     np.testing.assert_allclose(jax.jit(distribution.entropy)(params), entropies, rtol=1e-5)
+
+
+@pytest.mark.parametrize("distribution", [categorical(4), multi_categorical((2, 3))], ids=["one", "several"])
+def test_any_axes_may_lead(distribution: ActionDistribution) -> None:
+    generator = np.random.default_rng(2)
+    given = [generator.normal(size=(6, distribution.parameter_size)).astype(np.float32) for _ in range(2)]
+    given.append(generator.random((6, distribution.uniforms_per_action)).astype(np.float32))
+
+    @jax.jit
+    def answers(params: jax.Array, other: jax.Array, uniforms: jax.Array) -> list[jax.Array]:
+        sample = distribution.sample(params, uniforms)
+        numbers = [distribution.log_prob(params, sample), distribution.entropy(params), distribution.kl(params, other)]
+        assert all(leaf.shape == params.shape[:-1] for leaf in numbers)
+        return [sample.action, distribution.mode(params).action, *numbers]
+
+    flat = answers(*given)
+    for shape, rows in {(3, 2): slice(None), (): slice(1)}.items():
+        shaped = answers(*(column[rows].reshape(*shape, -1) for column in given))
+        for leaf, wanted in zip(shaped, flat, strict=True):
+            np.testing.assert_allclose(np.ravel(leaf), np.ravel(wanted[rows]), rtol=1e-6)
 
 
 def test_kl_is_the_mean_of_the_difference_of_logarithms() -> None:
