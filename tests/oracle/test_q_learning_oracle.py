@@ -181,6 +181,10 @@ def test_a_priority_mixes_maximum_and_mean_over_valid_steps(share, rows) -> None
     np.testing.assert_allclose(found, literal_priority(errors, valid, share), rtol=1e-5, atol=1e-6)
 
 
+def test_nine_tenths_of_a_priority_are_the_maximum_by_default() -> None:
+    np.testing.assert_allclose(unroll_priority(jnp.array([1.0, -3.0]), jnp.full(2, True)), 2.9, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("function", "error"),
     [

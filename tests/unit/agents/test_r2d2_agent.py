@@ -76,6 +76,9 @@ def test_a_ladder_of_fixed_size_is_seeds_and_evaluation_has_its_own_epsilon() ->
     wanted = 0.4 ** np.linspace(1, 8, 10)
     wanted[5] = 1e-3
     np.testing.assert_allclose(found, [*wanted, wanted[0]], rtol=1e-5)
+    for size, exponents in ((1, [1, 1, 1]), (2, [1, 8, 1])):
+        small = epsilons(ExplorationConfig(ladder_size=size), jnp.arange(3), jnp.zeros(3, bool))
+        np.testing.assert_allclose(small, 0.4 ** np.array(exponents), rtol=1e-5)
 
 
 def rows_of(count: int, *, evaluation: bool = False) -> ActInput:

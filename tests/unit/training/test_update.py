@@ -117,9 +117,10 @@ def test_sums_and_counts_may_be_weighed_down_to_fractions_and_mean_the_same(kit)
     assert_close(output, wanted)
 
 
-def test_pieces_make_the_same_step_as_the_whole(kit):
-    whole, pieces = kit.config(updates_per_call=2), kit.config(updates_per_call=2, micro_unrolls=1)
-    columns = kit.columns(3, 8)
+@pytest.mark.parametrize("updates", [1, 2])
+def test_pieces_make_the_same_step_as_the_whole(kit, updates):
+    whole, pieces = kit.config(updates_per_call=updates), kit.config(updates_per_call=updates, micro_unrolls=1)
+    columns = kit.columns(3, 4 * updates)
     columns.flags[1:, 0] = 1  # a piece that counts nothing, and pieces of unequal counts
     expected, expected_output = kit.program(whole)(kit.state(whole), columns)
     state, output = kit.program(pieces)(kit.state(pieces), columns)
