@@ -256,18 +256,18 @@ def test_the_learning_rate_stays_at_its_end_where_steps_exceed_32_bits(kit):
 
 @pytest.mark.parametrize("wrong", [np.nan, 200.0], ids=["loss", "statistics"])
 def test_statistics_are_written_once_a_step_and_never_by_one_that_is_skipped(kit, wrong):
-    """An agent that counts rewards: whole batches, after `after_update`, whatever the pieces; nothing when skipped.
+    """An agent that counts rewards and steps: by whole batches, after `after_update`, and nothing when skipped.
 
     Skipped is a step whose loss is not finite, and one whose statistics alone would not be.
     """
 
     def observe(state: LearnerState, unroll: Unroll) -> LearnerState:
         found = jnp.where(unroll.reward.max() > 100, jnp.inf, unroll.reward.sum())
-        return LearnerState(state.params, {**state.extra, "sum": state.extra["sum"] + found})
+        return LearnerState(state.params, {**state.extra, "sum": state.extra["sum"] + jnp.array([found, 1.0])})
 
     plain = kit.agent()
     agent = plain._replace(
-        init=lambda key: LearnerState(plain.init(key).params, {**plain.init(key).extra, "sum": jnp.float32(0)}),
+        init=lambda key: LearnerState(plain.init(key).params, {**plain.init(key).extra, "sum": jnp.zeros(2)}),
         after_update=lambda state, step: LearnerState(
             state.params, {"sum": state.extra["sum"], **plain.after_update(state, step).extra}
         ),
@@ -281,4 +281,4 @@ def test_statistics_are_written_once_a_step_and_never_by_one_that_is_skipped(kit
     columns.reward[1:, 4:] = wrong  # in the second step
     state, output = compile_update(update, state, kit.layout, config, kit.here)(state, columns)
     assert output.finite.tolist() == [True, False]
-    np.testing.assert_allclose(state.learner.extra["sum"], columns.reward[:, :4].sum(), rtol=1e-5)
+    np.testing.assert_allclose(state.learner.extra["sum"], [columns.reward[:, :4].sum(), 1], rtol=1e-5)
