@@ -53,7 +53,9 @@ def regression_loss(params: Any, extra: Any, unroll: Unroll, keys: jax.Array) ->
     valid = (unroll.flags[1:] & 1) == 0
     squares = jnp.where(valid, errors**2, 0.0)
     metrics = {"absolute_error": jnp.abs(jnp.where(valid, errors, 0.0)).sum()}
-    return LossOutput(squares.sum() / 2, valid.sum(dtype=jnp.float32), metrics, {"error": squares.sum(0)})
+    return LossOutput(
+        squares.sum() / 2, valid.sum(dtype=jnp.float32), metrics, {"error": squares.sum(0), "squares": squares.T}
+    )
 
 
 def make_agent() -> Agent:

@@ -138,6 +138,8 @@ def test_several_updates_a_call_equal_single_calls(kit):
     state, output = kit.program(many)(kit.state(many), columns)
     assert_close(state, single, rtol=1e-6)
     assert_close(output.aux["error"], np.concatenate(errors))
+    assert output.aux["squares"].shape == (8, kit.steps)
+    assert_close(output.aux["squares"].sum(1), output.aux["error"])
 
 
 def test_a_nonfinite_step_changes_nothing_but_its_count(kit):
