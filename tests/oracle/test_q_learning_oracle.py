@@ -122,6 +122,16 @@ def test_three_step_targets_stop_at_an_end_and_begin_anew_behind_it() -> None:
     np.testing.assert_allclose(found, three, rtol=1e-6)
 
 
+def test_nothing_of_what_is_no_transition_reaches_the_targets_and_no_gradient_flows_through_them() -> None:
+    valid = [True, False, True, False]
+    calm, wild = ([1.0, at, 2.0, at] for at in (0.5, np.nan))
+    values = [10.0, 20.0, 30.0, 40.0, 50.0]
+    np.testing.assert_array_equal(targets_of(wild, wild, values, valid, 3), targets_of(calm, calm, values, valid, 3))
+    columns = [jnp.array(column) for column in (calm, calm, values)]
+    gradient = jax.grad(lambda given: n_step_targets(*given, jnp.array(valid), steps=3).sum())(columns)
+    assert not any(np.any(leaf) for leaf in gradient)
+
+
 def test_a_truncated_episode_bootstraps_from_its_own_final_row() -> None:
     found = targets_of([1, 2, 9, 9], [0.9] * 4, [10, 20, 30, 40, 50], [True, True, False, True], 5)
     np.testing.assert_allclose(found[:2], [1 + 0.9 * 2 + 0.81 * 30, 2 + 0.9 * 30], rtol=1e-6)
