@@ -65,7 +65,7 @@ def n_step_targets(
     returns = values
     # After k rounds row r holds its k-step return; a row that leads nowhere keeps its own value for ever.
     for _ in range(min(steps, values.shape[0] - 1)):
-        # Not where(valid, ...) around a product with 0: what lies beyond a final row may be infinite.
-        beyond = jnp.where(discounts > 0, discounts * jnp.where(discounts > 0, returns[1:], 0.0), 0.0)
+        # Not a product with 0 alone: what lies beyond a final row may be infinite.
+        beyond = discounts * jnp.where(discounts > 0, returns[1:], 0.0)
         returns = jnp.concatenate([jnp.where(valid, rewards + beyond, own), values[-1:]])
     return jax.lax.stop_gradient(returns[:-1])
