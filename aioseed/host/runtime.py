@@ -94,7 +94,7 @@ def build_runtime(
     placement = find_devices(config.training.devices)
     inference_device = find_device(config.serving.device, "serving.device")
 
-    optimizer = _optimizer(config)
+    optimizer = optimizer_of(config)
     state = init_state(built.agent, optimizer, jax.random.key(config.seed), placement)
     progress = Progress()
     if restored is not None:
@@ -161,11 +161,13 @@ def build_runtime(
     return Runtime(contract, table, intake, engine, board, ledger, episodes, assembler, source, goal, loop, notes)
 
 
-def _optimizer(config: RunConfig) -> Optimizer:
+def optimizer_of(config: RunConfig) -> Optimizer:
+    """Return the optimiser of a run; where its schedule follows `total_steps`, it falls over the steps of that run."""
     steps, replay = config.experience.unroll_steps, config.replay
     if replay is None:
         return make_optimizer(config.training, steps)
-    return make_optimizer(config.training, replay.stored_steps(steps), replay.samples_per_insert)
+    stored_steps = replay.stored_steps(steps)
+    return make_optimizer(config.training, stored_steps, replay.samples_per_insert, replay.min_unrolls)
 
 
 def _section(checkpoint: Checkpoint, name: str) -> dict[str, Json]:

@@ -131,6 +131,9 @@ def _total(terms: Sequence[jax.Array]) -> jax.Array:
 def _inverse_cdf(logits: jax.Array, uniforms: jax.Array) -> jax.Array:
     """Return int32[...], the action whose stretch of the cumulated probabilities holds the uniform."""
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
-    cumulated = jnp.cumsum(weights, axis=-1)
-    # The product stays below the total for every float32 below 1: the last action with any weight is the last chosen.
-    return jnp.sum(cumulated <= uniforms * cumulated[..., -1:], axis=-1, dtype=jnp.int32)
+    # Of hundreds of weights XLA adds up parts first: a sum may then rise by a rounding where the weight is 0, or fall.
+    cumulated = jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), 0.0)
+    # The product stays below the total for every float32 below 1: there always is an action with weight beyond it.
+    beyond = cumulated > uniforms * jnp.max(cumulated, axis=-1, keepdims=True)
+    numbers = jax.lax.broadcasted_iota(jnp.int32, beyond.shape, beyond.ndim - 1)
+    return jnp.min(jnp.where(beyond, numbers, logits.shape[-1] - 1), axis=-1)

@@ -41,7 +41,8 @@ def n_step_targets(
 
     where ``gamma^(i)`` is the product of the first i discounts from t on. So a sum ends at a final row and bootstraps
     from that row's own value (which a discount of 0 silences where it terminated), and the last n-1 returns of an
-    unroll are shorter. At a transition that is not valid the answer is the row's own value.
+    unroll are shorter. At a transition that is not valid the answer is the row's own value, and its reward and discount
+    may be anything, NaN too. No gradient flows through any of it.
 
     Args:
         rewards: float32[T], of transition t.
@@ -60,13 +61,11 @@ def n_step_targets(
     check_length(values.shape[0] - 1, rewards=rewards, discounts=discounts, valid=valid)
     if steps < 1:
         raise ValueError(f"steps must be at least 1, it is {steps}")
-    rewards = jnp.where(valid, rewards, 0.0)
-    discounts = jnp.where(valid, discounts, 0.0)
     own = values[:-1]
     returns = values
     # After k rounds row r holds its k-step return; a row that leads nowhere keeps its own value for ever.
     for _ in range(min(steps, values.shape[0] - 1)):
-        # Not where(valid, ...) around a product with 0: what lies beyond a final row may be infinite.
-        beyond = jnp.where(discounts > 0, discounts * jnp.where(discounts > 0, returns[1:], 0.0), 0.0)
+        # Not a product with 0 alone: what lies beyond a final row may be infinite.
+        beyond = discounts * jnp.where(discounts > 0, returns[1:], 0.0)
         returns = jnp.concatenate([jnp.where(valid, rewards + beyond, own), values[-1:]])
     return jax.lax.stop_gradient(returns[:-1])

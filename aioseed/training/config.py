@@ -24,9 +24,10 @@ class ScheduleConfig(BaseModel):
     updates: PositiveInt | None = Field(
         default=None,
         description=(
-            "Optimiser steps until the end; null: as many as `training.total_steps` environment steps fill, as if "
-            "episodes never ended. The first row of each episode fills a place in an unroll and is no step, so with "
-            "episodes of n steps a run makes (n + 1) / n times as many, the last of them at `end_value`."
+            "Optimiser steps until the end; null: as many as `training.total_steps` environment steps fill, without "
+            "those that fill `replay.min_unrolls`, as if episodes never ended. The first row of each episode fills a "
+            "place in an unroll and is no step, so with episodes of n steps a run makes (n + 1) / n times as many, the "
+            "last of them at `end_value`."
         ),
     )
 

@@ -23,17 +23,21 @@ class Optimizer(NamedTuple):
     learning_rate: Callable[[jax.Array], jax.Array]  # int32[] optimiser steps made -> float32[]
 
 
-def make_optimizer(config: TrainingConfig, unroll_steps: int, samples_per_insert: float | None = 1.0) -> Optimizer:
+def make_optimizer(
+    config: TrainingConfig, unroll_steps: int, samples_per_insert: float | None = 1.0, first_unrolls: int = 0
+) -> Optimizer:
     """Return the optimiser: clipping by global norm, then the named rule.
 
     The schedule counts optimiser steps that were applied. Where its length comes from `total_steps`, one optimiser step
-    stands for ``batch_unrolls * unroll_steps / samples_per_insert`` rows. A run ends by its transitions, which are the
-    rows without the first of each episode, so that it makes somewhat more steps than the schedule has.
+    stands for ``batch_unrolls * unroll_steps / samples_per_insert`` rows behind those of `first_unrolls`. A run ends by
+    its transitions, which are the rows without the first of each episode, so that it makes somewhat more steps than the
+    schedule has.
 
     Args:
         config: The section `training`.
         unroll_steps: Steps that an unroll adds to the one before it.
         samples_per_insert: How often each unroll is learned from; 1 where that is once, None where nobody knows.
+        first_unrolls: Unrolls that only fill replay: nothing is owed for them.
 
     Raises:
         ConfigError: The learning rate falls, but until when nobody knows.
@@ -47,7 +51,8 @@ def make_optimizer(config: TrainingConfig, unroll_steps: int, samples_per_insert
             expected="a number of optimiser steps",
         )
     if length is None and config.total_steps is not None and samples_per_insert is not None:
-        length = max(1, int(config.total_steps * samples_per_insert / (config.batch_unrolls * unroll_steps)))
+        unrolls = config.total_steps / unroll_steps - first_unrolls
+        length = max(1, int(unrolls * samples_per_insert / config.batch_unrolls))
     schedule = _schedule(config.optimizer, min(length or 1, MOST_UPDATES))
     norm = config.optimizer.clip_norm
     clip = optax.identity() if norm is None else optax.clip_by_global_norm(norm)

@@ -146,7 +146,7 @@ class Update:
         # Both counts, so that a step that was skipped is followed by another noise.
         keys = _unroll_keys(jax.random.fold_in(state.key, state.step + state.skipped), self._unrolls)
         sums, aux = self._sums(state.learner, columns, first, keys)
-        weight = jnp.where(sums.weight > 0, sums.weight, 1.0)
+        weight = _divisor(sums.weight)
         gradient = jax.tree.map(lambda leaf: (leaf / weight).astype(leaf.dtype), sums.gradients)
         norm = _global_norm(gradient)
 
@@ -322,7 +322,7 @@ def _map_columns(
 def _report(steps: _StepOutput) -> UpdateOutput:
     def mean(values: jax.Array, weights: jax.Array) -> jax.Array:
         total = jnp.sum(jnp.where(steps.finite, values, 0.0), dtype=jnp.float32)
-        return total / jnp.maximum(jnp.sum(jnp.where(steps.finite, weights, 0.0)), 1.0)
+        return total / _divisor(jnp.sum(jnp.where(steps.finite, weights, 0.0)))
 
     ones = jnp.ones_like(steps.weight)
     metrics = {name: mean(values, steps.weight) for name, values in steps.metrics.items()}
@@ -330,6 +330,11 @@ def _report(steps: _StepOutput) -> UpdateOutput:
     metrics["gradient_norm"] = mean(steps.gradient_norm, ones)
     metrics["learning_rate"] = mean(steps.learning_rate, ones)
     return UpdateOutput(Figures.of(metrics), steps.finite, _join_leading_axes(steps.aux))
+
+
+def _divisor(weight: jax.Array) -> jax.Array:
+    """Return what sums are divided by: sums over nothing are 0 and stay so."""
+    return jnp.where(weight > 0, weight, 1.0)
 
 
 def _is_finite(state: PyTree) -> jax.Array:

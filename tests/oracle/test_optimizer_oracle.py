@@ -16,8 +16,8 @@ GRADIENTS = np.random.default_rng(0).normal(size=(STEPS, 3)) * [1.0, 1e-2, 1e-4]
 FALLING = {"kind": "linear", "updates": LENGTH, "end_value": 0.02}
 CASES = {
     "adam": {"name": "adam", "beta1": 0.8, "beta2": 0.9, "epsilon": 1e-3},
-    "rmsprop": {"name": "rmsprop", "decay": 0.9, "epsilon": 1e-3},
-    "rmsprop with momentum": {"name": "rmsprop", "decay": 0.9, "epsilon": 1e-3, "momentum": 0.7},
+    "rmsprop": {"name": "rmsprop", "decay": 0.8, "epsilon": 1e-3},
+    "rmsprop with momentum": {"name": "rmsprop", "decay": 0.8, "epsilon": 1e-3, "momentum": 0.7},
     "sgd": {"name": "sgd"},
     "sgd with momentum": {"name": "sgd", "momentum": 0.7},
     "adam that clips": {"name": "adam", "epsilon": 1e-3, "clip_norm": 0.5},
@@ -31,8 +31,9 @@ def rate_at(step: int) -> float:
 def literal(config: OptimizerConfig) -> np.ndarray:
     """Return float64[STEPS, 3], where the parameters are after each step from 0.
 
-    Adam as in algorithm 1 of Kingma and Ba 2015. RMSProp as IMPALA used it, in TensorFlow's form: epsilon is added to
-    the mean of squares, below the root, and momentum is of the scaled steps.
+    Adam as in algorithm 1 of Kingma and Ba 2015. RMSProp in TensorFlow's form: epsilon is added to the mean of squares,
+    below the root, and momentum is of the scaled steps. That mean begins at 0; in TensorFlow 1, which trained IMPALA,
+    it began at 1.
     """
     place, path = np.zeros(3), []
     mean, square, speed = np.zeros(3), np.zeros(3), np.zeros(3)

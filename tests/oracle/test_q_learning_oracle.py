@@ -122,6 +122,16 @@ def test_three_step_targets_stop_at_an_end_and_begin_anew_behind_it() -> None:
     np.testing.assert_allclose(found, three, rtol=1e-6)
 
 
+def test_nothing_of_what_is_no_transition_reaches_the_targets_and_no_gradient_flows_through_them() -> None:
+    valid = [True, False, True, False]
+    calm, wild = ([1.0, at, 2.0, at] for at in (0.5, np.nan))
+    values = [10.0, 20.0, 30.0, 40.0, 50.0]
+    np.testing.assert_array_equal(targets_of(wild, wild, values, valid, 3), targets_of(calm, calm, values, valid, 3))
+    columns = [jnp.array(column) for column in (calm, calm, values)]
+    gradient = jax.grad(lambda given: n_step_targets(*given, jnp.array(valid), steps=3).sum())(columns)
+    assert not any(np.any(leaf) for leaf in gradient)
+
+
 def test_a_truncated_episode_bootstraps_from_its_own_final_row() -> None:
     found = targets_of([1, 2, 9, 9], [0.9] * 4, [10, 20, 30, 40, 50], [True, True, False, True], 5)
     np.testing.assert_allclose(found[:2], [1 + 0.9 * 2 + 0.81 * 30, 2 + 0.9 * 30], rtol=1e-6)
@@ -179,6 +189,10 @@ def test_a_priority_mixes_maximum_and_mean_over_valid_steps(share, rows) -> None
     hidden = np.where(valid, np.float32(errors), np.nan)
     found = compiled_priority(share)(np.float32(hidden), np.array(valid))
     np.testing.assert_allclose(found, literal_priority(errors, valid, share), rtol=1e-5, atol=1e-6)
+
+
+def test_nine_tenths_of_a_priority_are_the_maximum_by_default() -> None:
+    np.testing.assert_allclose(unroll_priority(jnp.array([1.0, -3.0]), jnp.full(2, True)), 2.9, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

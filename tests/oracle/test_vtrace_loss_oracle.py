@@ -27,7 +27,10 @@ CONFIGS = {
         "lambda_": 0.9, "kl_cost": 0.3, "entropy_cost": 0.1, "baseline_cost": 0.7, "reward_scale": 2.0,
         "max_abs_reward": 1.5, "clip_rho": 1.2, "clip_pg_rho": None, "discount": 0.8,
     },
-    "a target entropy": {"target_entropy": 0.9, "entropy_cost": 0.1, "entropy_cost_adjustment_speed": 3.0},
+    "a target entropy, nothing clipped": {
+        "target_entropy": 0.9, "entropy_cost": 0.1, "entropy_cost_adjustment_speed": 3.0, "clip_rho": None,
+        "clip_pg_rho": None,
+    },
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Count32 = Annotated[int, Field(ge=1, le=2**31 - 1)]  # what is counted in int32
 
 
 class ExplorationConfig(BaseModel):
@@ -21,9 +22,8 @@ class ExplorationConfig(BaseModel):
     base: Share = Field(default=0.4, description="what is raised to the power of the exponent")
     first_exponent: float = Field(default=1.0, ge=0, description="of slot 0")
     last_exponent: float = Field(default=8.0, ge=0, description="where the ladder ends")
-    ladder_size: int | None = Field(
+    ladder_size: Count32 | None = Field(
         default=None,
-        ge=1,
         description="SEED RL's ladder for so many environments: exponents evenly from first to last; null: one for any "
         "number, on which nobody's place changes when others come",
     )
@@ -47,8 +47,8 @@ class R2d2Config(BaseModel):
         default=40, ge=0, description="rows before those learned from that only bring the recurrent state up to date"
     )
     rescaling_epsilon: float = Field(default=1e-3, gt=0, description="epsilon of the value rescaling h")
-    target_update_every: int = Field(
-        default=2500, ge=1, description="optimiser steps between two updates of the target network"
+    target_update_every: Count32 = Field(
+        default=2500, description="optimiser steps between two updates of the target network"
     )
     target_update_share: float = Field(
         default=1.0, gt=0, le=1, description="share of the online network that an update takes over; 1 is a hard copy"

@@ -98,8 +98,8 @@ def _errors_of_one(config: R2d2Config, rows: Suffix, online: jax.Array, target: 
     rewards, discounts, valid = rows.steps
     values = unrescale(double_q_values(online, target), config.rescaling_epsilon)
     returns = n_step_targets(rewards, discounts, values, valid, steps=config.n_steps)
-    wanted = jax.lax.stop_gradient(rescale(returns, config.rescaling_epsilon))
+    wanted = rescale(returns, config.rescaling_epsilon)
     taken = jnp.take_along_axis(online[:-1], rows.action[:, None].astype(jnp.int32), axis=-1)[:, 0]
-    td = jnp.where(valid, wanted - jnp.where(valid, taken, 0.0), 0.0)
+    td = jnp.where(valid, wanted - taken, 0.0)
     priority = unroll_priority(jax.lax.stop_gradient(td), valid, max_share=config.priority_max_share)
     return Errors(td, valid, taken, priority)

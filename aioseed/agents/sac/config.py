@@ -34,7 +34,9 @@ class SacConfig(BaseModel):
         description="share of itself that a target network keeps when it is updated, the rest comes from the critic: 0 "
         "copies the critic, 1 leaves the target as it is for ever",
     )
-    update_target_every: int = Field(default=1, ge=1, description="optimiser steps between updates of the targets")
+    update_target_every: int = Field(
+        default=1, ge=1, le=2**31 - 1, description="optimiser steps between updates of the targets"
+    )
     reward_scale: float = Field(default=1.0, gt=0, description="rewards are multiplied by this first")
     max_abs_reward: float = Field(default=0.0, ge=0, description="then clipped to plus or minus this; 0 does not clip")
     action: ActionConfig = ActionConfig()

@@ -97,7 +97,7 @@ def vtrace_loss(config: VtraceConfig, steps: Transitions, found: Outputs, entrop
 
 def _terms(config: VtraceConfig, steps: Transitions, found: Outputs) -> Terms:
     """Return the terms of one unroll; without the batch axis."""
-    log_rhos = jax.lax.stop_gradient(found.log_probs) - found.behaviour_log_probs
+    log_rhos = found.log_probs - found.behaviour_log_probs
     corrected = vtrace(
         log_rhos,
         steps.discounts,

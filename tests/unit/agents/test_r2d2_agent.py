@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from aioseed.agents.agent import ActInput, LearnerState
+from aioseed.agents.agent import ActInput, LearnerState, LossOutput
 from aioseed.agents.r2d2 import R2d2Config, agent
 from aioseed.agents.r2d2.config import ExplorationConfig
 from aioseed.agents.r2d2.exploration import epsilons, van_der_corput
-from aioseed.agents.r2d2.loss import suffix_of, td_errors
+from aioseed.agents.r2d2.loss import Suffix, r2d2_loss, suffix_of, td_errors
+from aioseed.agents.transitions import Transitions
 from aioseed.errors import SpaceError
 from aioseed.nets.mlp import mlp
 from aioseed.nets.recurrent import mlp_dueling_lstm
@@ -75,6 +76,9 @@ def test_a_ladder_of_fixed_size_is_seeds_and_evaluation_has_its_own_epsilon() ->
     wanted = 0.4 ** np.linspace(1, 8, 10)
     wanted[5] = 1e-3
     np.testing.assert_allclose(found, [*wanted, wanted[0]], rtol=1e-5)
+    for size, exponents in ((1, [1, 1, 1]), (2, [1, 8, 1])):
+        small = epsilons(ExplorationConfig(ladder_size=size), jnp.arange(3), jnp.zeros(3, bool))
+        np.testing.assert_allclose(small, 0.4 ** np.array(exponents), rtol=1e-5)
 
 
 def rows_of(count: int, *, evaluation: bool = False) -> ActInput:
@@ -154,6 +158,8 @@ def test_the_target_network_follows_when_it_is_due() -> None:
 
     np.testing.assert_allclose([distance(hard, step) for step in (2, 3, 4)], [1, 0, 1], atol=1e-6)
     np.testing.assert_allclose(distance(soft, 1), 0.75, atol=1e-6)
+    rare = agent.build(R2d2Config(target_update_every=2**31 - 1), VECTOR, SUBJECTS["mlp"])
+    np.testing.assert_allclose([distance(rare, step) for step in (2**31 - 2, 2**31 - 1)], [1, 0], atol=1e-6)
 
 
 def test_new_and_first_priorities_agree_where_the_target_network_is_the_one_that_acted() -> None:
@@ -194,6 +200,26 @@ def test_td_errors_are_those_of_a_literal_walk() -> None:
             )
 
 
+def test_of_an_unroll_with_one_valid_step_that_step_is_the_mean_and_one_without_adds_nothing() -> None:
+    """Nothing is paid and Q is 1, but NaN in the rows that lead nowhere: the only TD error is -1."""
+    valid = jnp.array([[True, False], [False, False], [False, False]])
+    nothing = jnp.zeros((3, 2))
+    rows = Suffix(Transitions(nothing, nothing, valid), jnp.zeros((3, 2), jnp.int32))
+    online = jnp.where(jnp.concatenate([valid, valid[:1]])[..., None], jnp.ones(3), jnp.nan)
+
+    def loss(online: jax.Array) -> LossOutput:
+        return r2d2_loss(CONFIG, rows, online, jnp.zeros((4, 2, 3)), jnp.ones(2))
+
+    found, gradient = jax.jit(lambda online: (loss(online), jax.grad(lambda q: loss(q).total)(online)))(online)
+    assert (float(found.total), float(found.count)) == (0.5, 2)
+    assert float(found.metrics["q/td_error"]) == 1
+    np.testing.assert_allclose(found.metrics["q/mean"], unrescale(jnp.float32(1), 1e-3), rtol=1e-6)
+    np.testing.assert_allclose(found.aux["priorities"], [1, 0], rtol=1e-6)
+    wanted = np.zeros((4, 2, 3))
+    wanted[0, 0, 0] = 1
+    np.testing.assert_array_equal(gradient, wanted)
+
+
 def test_actions_that_are_not_one_choice_are_refused() -> None:
     spec = EnvironmentSpec(ArraySpec("float32", (4,)), multi_discrete((3, 2)))
     with pytest.raises(SpaceError, match="one discrete action"):
@@ -201,8 +227,10 @@ def test_actions_that_are_not_one_choice_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n_steps": 0}, {"target_update_share": 0}, {"exploration": {"first_exponent": 9.0}}, {"gamma": 1}]
-)
+    "wrong",
+    [{"n_steps": 0}, {"target_update_share": 0}, {"exploration": {"first_exponent": 9.0}}, {"gamma": 1},
+     {"target_update_every": 2**31}, {"exploration": {"ladder_size": 2**31}}],
+)  # fmt: skip
 def test_a_wrong_option_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         R2d2Config(**wrong)

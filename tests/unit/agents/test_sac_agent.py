@@ -130,6 +130,7 @@ def test_polyak_is_the_share_of_the_old_target() -> None:
 def test_targets_move_only_when_they_are_due() -> None:
     config = SacConfig(polyak=0.5, update_target_every=3)
     assert [moved(config, steps) for steps in (2, 3, 5, 6)] == [0, 0.5, 0.5, 0.75]
+    assert moved(SacConfig(update_target_every=2**31 - 1), 2) == 0
 
 
 def test_targets_begin_as_the_critics_and_no_two_critics_are_alike() -> None:
@@ -159,8 +160,10 @@ def test_other_actions_are_refused_in_one_sentence(action: ActionSpec, complaint
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"polyak": 1.1}, {"entropy_cost": 0}, {"target_entropy": "low"}, {"action": {"squash": "clip"}}]
-)
+    "wrong",
+    [{"polyak": 1.1}, {"entropy_cost": 0}, {"target_entropy": "low"}, {"action": {"squash": "clip"}},
+     {"update_target_every": 2**31}],
+)  # fmt: skip
 def test_a_wrong_option_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         SacConfig.model_validate(wrong)

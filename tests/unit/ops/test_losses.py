@@ -34,8 +34,32 @@ def test_masked_terms_reach_neither_the_sum_nor_the_gradient() -> None:
     np.testing.assert_array_equal(jax.grad(losses.masked_sum)(terms, mask), [1, 0, 1])
 
 
-def test_shapes_that_differ_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("term", "names"),
+    [
+        (losses.policy_gradient, ("log_probs", "advantages")),
+        (losses.value_error, ("values", "targets")),
+        (losses.behaviour_kl, ("behaviour_log_probs", "log_probs")),
+    ],
+)
+def test_arguments_that_are_not_one_real_number_a_step_are_refused_by_name(term, names) -> None:
+    for place, name in enumerate(names):
+        for wrong, error, said in (
+            (jnp.zeros((3, 1)), ValueError, f"{name} must have 1 axes"),
+            (jnp.zeros(3, jnp.int32), TypeError, f"{name} must be floating"),
+        ):
+            given = [jnp.zeros(3), jnp.zeros(3)]
+            given[place] = wrong
+            with pytest.raises(error, match=said):
+                term(*given)
+    with pytest.raises(ValueError, match=r"must be \d long"):
+        term(jnp.zeros(2), jnp.zeros(1))  # which would be taken for as many as wanted
+
+
+def test_what_cannot_be_masked_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be masked"):
         losses.masked_sum(jnp.zeros(3), jnp.full(2, True))
-    with pytest.raises(ValueError, match="advantages must be 2 long"):
-        losses.policy_gradient(jnp.zeros(2), jnp.zeros(3))
+    with pytest.raises(TypeError, match="mask must be bool"):
+        losses.masked_sum(jnp.zeros(3), jnp.ones(3))
+    with pytest.raises(TypeError, match="terms must be floating"):
+        losses.masked_sum(jnp.zeros(3, jnp.int32), jnp.full(3, True))

@@ -40,9 +40,15 @@ def test_no_gradient_flows_through_targets_or_advantages() -> None:
         assert not np.any(gradient)
 
 
-def test_huge_importance_weights_are_clipped_to_finite_numbers() -> None:
-    found = vtrace(jnp.array([1e4, -1e4]), jnp.full(2, 0.9), jnp.ones(2), jnp.ones(3), jnp.full(2, True))
-    assert np.all(np.isfinite(jnp.stack(found)))
+def test_weights_however_large_count_as_1_by_default_and_those_of_nearly_0_as_none() -> None:
+    def found(*log_rhos: float) -> np.ndarray:
+        return np.asarray(vtrace(jnp.array(log_rhos), jnp.full(2, 0.9), jnp.ones(2), jnp.ones(3), jnp.full(2, True)))
+
+    np.testing.assert_array_equal(found(1e4, 0.1), found(0.0, 0.0))
+    targets, advantages, errors = found(1e4, -1e4)
+    np.testing.assert_allclose(targets, [1 + 0.9, 1], rtol=1e-6)
+    np.testing.assert_allclose(advantages, [0.9, 0], rtol=1e-6)
+    np.testing.assert_allclose(errors, [0.9, 0], rtol=1e-6)
 
 
 def test_a_wrong_shape_or_dtype_is_refused_by_name() -> None:

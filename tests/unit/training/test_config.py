@@ -51,6 +51,8 @@ def test_a_linear_schedule_ends_after_total_steps():
     assert [float(rate(jnp.int32(step))) for step in (0, 5, 10, 99)] == [1.0, 0.75, 0.5, 0.5]
     often = make_optimizer(config, unroll_steps=20, samples_per_insert=4).learning_rate
     assert [float(often(jnp.int32(step))) for step in (0, 20, 40, 99)] == [1.0, 0.75, 0.5, 0.5], "out of replay"
+    short = make_optimizer(config.model_copy(update={"total_steps": 1}), unroll_steps=20).learning_rate
+    assert [float(short(jnp.int32(step))) for step in (0, 1)] == [1.0, 0.5], "less than one optimiser step"
 
 
 def test_a_schedule_that_falls_until_nobody_knows_when_is_refused():
@@ -63,12 +65,15 @@ def test_a_schedule_that_falls_until_nobody_knows_when_is_refused():
     make_optimizer(TrainingConfig(), unroll_steps=20, samples_per_insert=None)
 
 
-def test_a_polynomial_schedule_has_its_own_length_and_power():
+@pytest.mark.parametrize(
+    ("kind", "wanted"), [("polynomial", [1.0, 0.25, 0.0]), ("linear", [1.0, 0.5, 0.0]), ("constant", [1.0, 1.0, 1.0])]
+)
+def test_only_a_polynomial_schedule_has_a_power_and_a_constant_one_no_length(kind: str, wanted: list[float]):
     config = TrainingConfig.model_validate(
-        {"optimizer": {"learning_rate": 1.0, "schedule": {"kind": "polynomial", "power": 2, "updates": 4}}}
+        {"optimizer": {"learning_rate": 1.0, "schedule": {"kind": kind, "power": 2, "updates": 4}}}
     )
     rate = make_optimizer(config, unroll_steps=20).learning_rate
-    assert [float(rate(jnp.int32(step))) for step in (0, 2, 4)] == [1.0, 0.25, 0.0]
+    assert [float(rate(jnp.int32(step))) for step in (0, 2, 4)] == wanted
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 3.0])

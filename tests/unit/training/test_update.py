@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from aioseed.agents.agent import LearnerState, Unroll
+from aioseed.agents.agent import LearnerState, LossOutput, Unroll
 from aioseed.specs import unflatten
 from aioseed.training.config import OptimizerConfig
 from aioseed.training.optimizer import make_optimizer
@@ -98,9 +98,29 @@ def test_metrics_weigh_steps_by_what_they_count(kit):
     np.testing.assert_allclose(output.metrics["loss"], output.aux["error"].sum() / 2 / valid.sum(), rtol=1e-5)
 
 
-def test_pieces_make_the_same_step_as_the_whole(kit):
-    whole, pieces = kit.config(updates_per_call=2), kit.config(updates_per_call=2, micro_unrolls=1)
-    columns = kit.columns(3, 8)
+def test_sums_and_counts_may_be_weighed_down_to_fractions_and_mean_the_same(kit):
+    """A loss may count weights instead of steps; those of a whole batch may add up to less than 1."""
+    plain = kit.agent()
+
+    def weighed(*arguments) -> LossOutput:
+        found = plain.loss(*arguments)
+        light = jax.tree.map(lambda number: number / 1024, (found.total, found.count, found.metrics))
+        return LossOutput(*light, found.aux)
+
+    config = kit.config(updates_per_call=2)
+    agent, optimizer = plain._replace(loss=weighed), make_optimizer(config, kit.steps)
+    update = Update(agent, optimizer, kit.environment.observation, config)
+    program = compile_update(update, kit.state(config), kit.layout, config, kit.here)
+    expected, wanted = kit.program(config)(kit.state(config), kit.columns(3, 8))
+    state, output = program(kit.state(config), kit.columns(3, 8))
+    assert_close(state, expected)
+    assert_close(output, wanted)
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_pieces_make_the_same_step_as_the_whole(kit, updates):
+    whole, pieces = kit.config(updates_per_call=updates), kit.config(updates_per_call=updates, micro_unrolls=1)
+    columns = kit.columns(3, 4 * updates)
     columns.flags[1:, 0] = 1  # a piece that counts nothing, and pieces of unequal counts
     expected, expected_output = kit.program(whole)(kit.state(whole), columns)
     state, output = kit.program(pieces)(kit.state(pieces), columns)
@@ -118,6 +138,8 @@ def test_several_updates_a_call_equal_single_calls(kit):
     state, output = kit.program(many)(kit.state(many), columns)
     assert_close(state, single, rtol=1e-6)
     assert_close(output.aux["error"], np.concatenate(errors))
+    assert output.aux["squares"].shape == (8, kit.steps)
+    assert_close(output.aux["squares"].sum(1), output.aux["error"])
 
 
 def test_a_nonfinite_step_changes_nothing_but_its_count(kit):
@@ -140,6 +162,16 @@ def test_a_step_after_a_skipped_one_has_another_noise(kit):
     _, after = program(skipped, good)
     assert after.finite.all() and straight.finite.all()
     assert float(after.metrics["loss"]) != float(straight.metrics["loss"])
+
+
+def test_no_noise_comes_twice_not_even_around_a_skipped_step(kit):
+    config = kit.config(optimizer=OptimizerConfig(name="sgd", learning_rate=1e-30))  # only noise tells steps apart
+    program, state, losses = kit.program(config), kit.state(config), []
+    for good in (True, False, True, False, True):
+        batch = kit.batch(2, 4)
+        state, output = program(state, batch.columns if good else kit.poisoned(batch).columns)
+        losses += [float(output.metrics["loss"])] if good else []
+    assert (int(state.step), int(state.skipped), len(set(losses))) == (3, 2, 3)
 
 
 def test_a_finite_loss_with_an_infinite_gradient_is_skipped_too(kit):
@@ -226,18 +258,18 @@ def test_the_learning_rate_stays_at_its_end_where_steps_exceed_32_bits(kit):
 
 @pytest.mark.parametrize("wrong", [np.nan, 200.0], ids=["loss", "statistics"])
 def test_statistics_are_written_once_a_step_and_never_by_one_that_is_skipped(kit, wrong):
-    """An agent that counts rewards: whole batches, after `after_update`, whatever the pieces; nothing when skipped.
+    """An agent that counts rewards and steps: by whole batches, after `after_update`, and nothing when skipped.
 
     Skipped is a step whose loss is not finite, and one whose statistics alone would not be.
     """
 
     def observe(state: LearnerState, unroll: Unroll) -> LearnerState:
         found = jnp.where(unroll.reward.max() > 100, jnp.inf, unroll.reward.sum())
-        return LearnerState(state.params, {**state.extra, "sum": state.extra["sum"] + found})
+        return LearnerState(state.params, {**state.extra, "sum": state.extra["sum"] + jnp.array([found, 1.0])})
 
     plain = kit.agent()
     agent = plain._replace(
-        init=lambda key: LearnerState(plain.init(key).params, {**plain.init(key).extra, "sum": jnp.float32(0)}),
+        init=lambda key: LearnerState(plain.init(key).params, {**plain.init(key).extra, "sum": jnp.zeros(2)}),
         after_update=lambda state, step: LearnerState(
             state.params, {"sum": state.extra["sum"], **plain.after_update(state, step).extra}
         ),
@@ -251,4 +283,4 @@ def test_statistics_are_written_once_a_step_and_never_by_one_that_is_skipped(kit
     columns.reward[1:, 4:] = wrong  # in the second step
     state, output = compile_update(update, state, kit.layout, config, kit.here)(state, columns)
     assert output.finite.tolist() == [True, False]
-    np.testing.assert_allclose(state.learner.extra["sum"], columns.reward[:, :4].sum(), rtol=1e-5)
+    np.testing.assert_allclose(state.learner.extra["sum"], [columns.reward[:, :4].sum(), 1], rtol=1e-5)
