@@ -216,7 +216,7 @@ async def evaluate(
         on_listening(listeners)
         actors = None if listen else _local_actors(run.config, listeners, episodes, on_trouble)
         stepping = actors.run() if actors is not None else tell_of_nobody(server, on_trouble)
-        await _until_done(outcome, (watch, telling), stepping)
+        await _until_done(outcome, (watch, telling, *listeners.watches), stepping)
     finally:
         watch.cancel()
         telling.cancel()

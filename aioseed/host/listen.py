@@ -69,6 +69,11 @@ class Listeners:
         """Return the addresses with their real ports."""
         return tuple(listener.url for listener in self._listeners)
 
+    @property
+    def watches(self) -> tuple[asyncio.Task[None], ...]:
+        """Return the tasks that look after tokens and certificates: one that ends before `close` has failed."""
+        return tuple(self._watches)
+
     async def open(self, urls: Sequence[str], handler: Handler, transports: Sequence[Transport]) -> None:
         """Listen at every one of `urls`. Not safe to cancel half-way: close afterwards.
 
@@ -110,8 +115,7 @@ class Listeners:
         watches, self._watches = self._watches, []
         for watch in watches:
             watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watch
+        await asyncio.gather(*watches, return_exceptions=True)  # one that failed was told to whoever looks at `watches`
 
     async def _keep_tokens(self) -> None:
         """Leave the tokens again that are lost: systems empty a user's runtime directory at the last logout."""

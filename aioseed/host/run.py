@@ -99,6 +99,7 @@ class LiveRun:
                 loop.create_task(self._server.watch(), name="aioseed-watch"),
                 loop.create_task(self._report(statistics, records, emit), name="aioseed-report"),
                 loop.create_task(_until(stop), name="aioseed-stop"),
+                *self._listeners.watches,  # without them a token that is taken back would stay good in silence
             ]
             try:
                 ends: set[asyncio.Future[Any]] = {training, self._failed, *side_tasks}

@@ -27,6 +27,7 @@ from aioseed.host.config import RunConfig
 from aioseed.host.doctor import imbalance
 from aioseed.host.events import Finished, Listening, Progress, Ready
 from aioseed.host.learner import Learner
+from aioseed.host.listen import Listeners
 from aioseed.host.rundir import open_run
 from aioseed.host.train import train
 from aioseed.plugins import environment_plugin
@@ -359,6 +360,19 @@ async def test_a_device_that_fails_at_the_last_save_is_a_failure_in_one_sentence
             async for event in learner.events():
                 if isinstance(event, Ready):
                     break
+
+
+async def test_a_watch_over_tokens_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(listeners: Listeners) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(Listeners, "_keep_tokens", fail)
+    with pytest.raises(TrainingFailed, match=r"^the learner failed: RuntimeError: can't start new thread$"):
+        async with Learner(small(), listen=["ws://127.0.0.1:0"], run_dir=tmp_path / "run") as learner:
+            async with asyncio.timeout(60.0):
+                async for _ in learner.events():
+                    pass
 
 
 async def test_a_cancellation_while_the_run_directory_is_opened_leaves_it_free(
