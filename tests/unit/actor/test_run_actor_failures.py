@@ -201,7 +201,7 @@ async def test_groups_larger_than_the_learner_takes_are_a_usage_error(stage: Any
 
 @pytest.mark.parametrize(("environments", "groups"), [(0, None), (2, 3), (2, 0)])
 async def test_impossible_groups_are_a_usage_error(stage: Any, environments: int, groups: int) -> None:
-    with pytest.raises(UsageError, match="cannot be cut"):
+    with pytest.raises(UsageError, match="cannot be cut" if environments else "at least one environment"):
         await stage.start(environments, groups=groups)
 
 
@@ -232,10 +232,9 @@ async def test_a_private_key_without_its_certificate_is_a_usage_error(stage: Any
         await stage.start(1, tls=ClientTls(key=Path("key")))
 
 
-@pytest.mark.parametrize("length", [0, 129])
-async def test_a_name_that_cannot_travel_is_a_usage_error(stage: Any, length: int) -> None:
-    with pytest.raises(UsageError, match="actor_id" if length else "cannot be cut"):
-        await stage.start(bool(length), actor_id="x" * length)
+async def test_a_name_that_cannot_travel_is_a_usage_error(stage: Any) -> None:
+    with pytest.raises(UsageError, match="actor_id"):
+        await stage.start(1, actor_id="x" * 129)
 
 
 class SlowEars(Channel):
