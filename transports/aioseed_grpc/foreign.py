@@ -52,11 +52,8 @@ def dial_error(code: grpc.StatusCode, details: str, url: str) -> TransportError:
     if code is grpc.StatusCode.UNAUTHENTICATED:
         return AuthenticationError(f"{url} did not accept the token", url=url)
     if code is grpc.StatusCode.UNAVAILABLE and _HUNG_UP.search(details):
-        hint = (
-            f": does it want TLS (grpcs{url[4:]}), or lead to a learner that is away?"
-            if url.startswith("grpc:")
-            else ""
-        )
+        plain = url.startswith("grpc:")
+        hint = f": does it want TLS (grpcs{url[4:]}), or lead to a learner that is away?" if plain else ""
         return ConnectError(f"{url} hung up before it answered{hint}", url=url)
     if code is grpc.StatusCode.UNAVAILABLE:
         return ConnectError(f"nobody answers at {url}: {_LAST_ERROR.sub('', details)[:MAX_WORDS]}", url=url)

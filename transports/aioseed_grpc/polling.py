@@ -10,11 +10,11 @@ changes where somebody else imported gRPC first, and no child process inherits t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 
 SWITCH = "GRPC_EXPERIMENTS"
@@ -43,52 +43,42 @@ KEEPALIVE = (
 """Channel arguments for both ends."""
 
 
-@contextlib.contextmanager
-def one_thread_reads() -> Iterator[None]:
+def one_thread_reads() -> AbstractContextManager[None]:
     """Set the experiments for what the body imports; must be entered before gRPC is imported."""
-    if SWITCH in os.environ or sys.platform != "linux" or not SINCE <= _release() < BEFORE:
-        yield
-        return
-    os.environ[SWITCH] = EXPERIMENTS
-    try:
-        yield
-    finally:
-        del os.environ[SWITCH]
+    wanted = sys.platform == "linux" and SINCE <= _release() < BEFORE
+    return _told(SWITCH, EXPERIMENTS) if wanted else nullcontext()
 
 
-@contextlib.contextmanager
-def nothing_is_written() -> Iterator[None]:
+def nothing_is_written() -> AbstractContextManager[None]:
     """Keep gRPC from telling every failed handshake and every farewell of a server on standard error.
 
     They are no news: whoever dialled is told in a sentence of ours. Nor its errors: any stranger could fill a learner's
     log with lines about bytes that are no TLS. Must be entered before gRPC is imported; what the user has set stays.
     """
-    if VERBOSITY in os.environ:
-        yield
-        return
-    os.environ[VERBOSITY] = "NONE"
-    try:
-        yield
-    finally:
-        del os.environ[VERBOSITY]
+    return _told(VERBOSITY, "NONE")
 
 
-@contextlib.contextmanager
-def the_system_resolves() -> Iterator[None]:
+def the_system_resolves() -> AbstractContextManager[None]:
     """Let names mean to gRPC what they mean to everything else on this machine, a WebSocket included.
 
     By itself it asks name servers alone: it knows no name that the system finds elsewhere, as those of mDNS and of the
     machine itself, and waits for servers that do not answer while the name stands in a file. Must be entered before
     gRPC is imported; what the user has set stays.
     """
-    if RESOLVER in os.environ:
+    return _told(RESOLVER, "native")
+
+
+@contextmanager
+def _told(variable: str, value: str) -> Iterator[None]:
+    """Set a variable for the body, unless it is set."""
+    if variable in os.environ:
         yield
         return
-    os.environ[RESOLVER] = "native"
+    os.environ[variable] = value
     try:
         yield
     finally:
-        del os.environ[RESOLVER]
+        del os.environ[variable]
 
 
 def _release() -> tuple[int, int]:

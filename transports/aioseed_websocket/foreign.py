@@ -59,7 +59,7 @@ def _refusal(error: aiohttp.WSServerHandshakeError, url: str) -> TransportError:
         # A learner asks for nothing of that kind.
         words += f": a proxy there asks for a login ({challenge[:40]!r}), which no actor has"
     elif 300 <= error.status < 400 and (leads_to := headers.get("Location")):
-        words += f" and leads to {leads_to[:200]!r}, which is not followed: dial where the learner is"
+        words += f" and leads to {leads_to[:MAX_WORDS]!r}, which is not followed: dial where the learner is"
     elif error.status == 400:
         words += f": does a proxy there pass Upgrade on{_or_tls(url)}?"
     elif error.status in _SAID_BY_PROXIES:

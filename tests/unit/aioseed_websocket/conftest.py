@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from aioseed_websocket import WebSocketTransport
 
+from aioseed.errors import ChannelClosed
 from aioseed.transport import Channel, DialOptions, Listener, ListenOptions
 
 
@@ -26,6 +27,13 @@ class Accepting(NamedTuple):
 
 class Accept(Protocol):
     def __call__(self, options: ListenOptions = ...) -> AbstractAsyncContextManager[Accepting]: ...
+
+
+async def closed(channel: Channel) -> ChannelClosed:
+    """Return how a channel ended that brings nothing more."""
+    with pytest.raises(ChannelClosed) as caught:
+        await channel.receive()
+    return caught.value
 
 
 @asynccontextmanager
