@@ -20,6 +20,7 @@ __all__ = ["DeviceName", "validate"]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _SHOWN_CHARACTERS = 80
+_SHOWN_PLACES = 5
 
 
 def _device_name(name: str) -> str:
@@ -43,13 +44,14 @@ def validate(model: type[ModelT], data: Mapping[str, object], path_prefix: str =
     Raises:
         ConfigError: One sentence about the first thing that is wrong: the path, the value, what was expected; for an
             unknown key the nearest known one. Unknown keys come first, since what is missing is often only misspelt.
+            It ends with the paths of whatever else is wrong.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
         details = error.errors(include_url=False)
         first = min(details, key=lambda detail: _rank(model, data, detail))
-        raise _config_error(model, data, first, path_prefix, others=len(details) - 1) from error
+        raise _config_error(model, data, first, path_prefix, _others(data, details, first, path_prefix)) from error
 
 
 def _rank(model: type[BaseModel], data: Mapping[str, object], detail: ErrorDetails) -> int:
@@ -61,12 +63,25 @@ def _rank(model: type[BaseModel], data: Mapping[str, object], detail: ErrorDetai
     return 2 if key in _known_keys(model, parents) else 0
 
 
+def _others(data: Mapping[str, object], details: list[ErrorDetails], first: ErrorDetails, prefix: str) -> str:
+    """Return how the sentence about `first` ends: where else something is wrong.
+
+    Pydantic complains for every member of a union; that is one place.
+    """
+    places = [_joined(prefix, *_keys_in_data(data, detail["loc"], up_to_unions=True)) for detail in details]
+    told = places[details.index(first)]
+    others = [place for place in dict.fromkeys(places) if place not in ("", told)]
+    if not others:
+        return ""
+    cut = f" and {len(others) - _SHOWN_PLACES} more" if len(others) > _SHOWN_PLACES else ""
+    return f"; also wrong: {', '.join(others[:_SHOWN_PLACES])}{cut}"
+
+
 def _config_error(
-    model: type[BaseModel], data: Mapping[str, object], detail: ErrorDetails, prefix: str, others: int
+    model: type[BaseModel], data: Mapping[str, object], detail: ErrorDetails, prefix: str, more: str
 ) -> ConfigError:
     keys = _keys_in_data(data, detail["loc"])
     path = _joined(prefix, *keys)
-    more = f"; {others} more {'thing is' if others == 1 else 'things are'} wrong" if others else ""
     if detail["type"] == "extra_forbidden":
         hint = _nearest_key(model, keys, prefix)
         return ConfigError(f"{path} is not a known key{hint}{more}", path=path, value=_shown(detail["input"]))
@@ -92,16 +107,19 @@ def _expected(detail: ErrorDetails) -> str:
     return text.split(", unable to parse")[0] or "another value"
 
 
-def _keys_in_data(data: object, location: tuple[int | str, ...]) -> list[str]:
-    """Return the parts of a pydantic location that are keys of the data; the others name members of a union."""
+def _keys_in_data(data: object, location: tuple[int | str, ...], *, up_to_unions: bool = False) -> list[str]:
+    """Return the parts of a pydantic location that are keys of the data; the others name members of a union.
+
+    With `up_to_unions` only those before the first of these.
+    """
     keys: list[str] = []
     for i, part in enumerate(location):
-        if isinstance(data, Mapping):
-            if part not in data and i + 1 < len(location):
-                continue
+        if isinstance(data, Mapping) and (part in data or i + 1 == len(location)):
             data = data.get(part)
         elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
             data = data[part]
+        elif up_to_unions:
+            break
         else:
             continue
         keys.append(str(part))

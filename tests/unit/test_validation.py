@@ -82,14 +82,18 @@ class Root(Strict):
             {"name": "x", "training": {"optimizer": "rmsprop", "batch_unrolls": 2}},
             "training: rmsprop needs 4 batch_unrolls",
         ),
-        ({"name": "x", "limit": "many"}, "limit is 'many': expected a valid integer; 1 more thing is wrong"),
+        ({"name": "x", "limit": "many"}, "limit is 'many': expected a valid integer"),
+        ({"name": "x", "shape": {"radius": "r"}}, "shape.radius is 'r': expected a valid number"),
+        ({"name": "x", "shape": {"radus": 1}}, 'shape.radus is not a known key (did you mean "radius"?)'),
         (
-            {"name": "x", "shape": {"radius": "r"}},
-            "shape.radius is 'r': expected a valid number; 2 more things are wrong",
+            {"name": 1, "limit": "many", "training": {"optimizer": "sgd", "batch_unrolls": 3}, "shape": {"radus": 1}},
+            'shape.radus is not a known key (did you mean "radius"?); '
+            "also wrong: name, training.optimizer, training.batch_unrolls, limit",
         ),
         (
-            {"name": "x", "shape": {"radus": 1}},
-            'shape.radus is not a known key (did you mean "radius"?); 3 more things are wrong',
+            {"name": "x", "wrappers": [{}, {"name": 1}, {"name": 2}, {"name": 3}, {}, {}, {}]},
+            "wrappers.0.name is missing; also wrong: wrappers.1.name, wrappers.2.name, wrappers.3.name, "
+            "wrappers.4.name, wrappers.5.name and 1 more",
         ),
         ({"name": "x", "training": 3}, "training is 3: expected keys and values"),
         ({"name": "x", "wrappers": [{"name": "a"}, {}]}, "wrappers.1.name is missing"),
@@ -103,7 +107,7 @@ def test_what_is_wrong_is_told_in_one_sentence(data, sentence):
 
 
 def test_an_unknown_key_is_told_before_the_missing_one_that_it_stands_for():
-    with pytest.raises(ConfigError, match=r'^nam is not a known key \(did you mean "name"\?\); 1 more thing is wrong$'):
+    with pytest.raises(ConfigError, match=r'^nam is not a known key \(did you mean "name"\?\); also wrong: name$'):
         validate(Root, {"nam": "x"})
 
 
