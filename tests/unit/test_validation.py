@@ -87,13 +87,17 @@ class Root(Strict):
         ({"name": "x", "shape": {"radus": 1}}, 'shape.radus is not a known key (did you mean "radius"?)'),
         (
             {"name": 1, "limit": "many", "training": {"optimizer": "sgd", "batch_unrolls": 3}, "shape": {"radus": 1}},
-            'shape.radus is not a known key (did you mean "radius"?); '
-            "also wrong: name, training.optimizer, training.batch_unrolls, limit",
+            (
+                'shape.radus is not a known key (did you mean "radius"?); '
+                "also wrong: name, training.optimizer, training.batch_unrolls, limit"
+            ),
         ),
         (
             {"name": "x", "wrappers": [{}, {"name": 1}, {"name": 2}, {"name": 3}, {}, {}, {}]},
-            "wrappers.0.name is missing; also wrong: wrappers.1.name, wrappers.2.name, wrappers.3.name, "
-            "wrappers.4.name, wrappers.5.name and 1 more",
+            (
+                "wrappers.0.name is missing; also wrong: wrappers.1.name, wrappers.2.name, wrappers.3.name, "
+                "wrappers.4.name, wrappers.5.name and 1 more"
+            ),
         ),
         ({"name": "x", "training": 3}, "training is 3: expected keys and values"),
         ({"name": "x", "wrappers": [{"name": "a"}, {}]}, "wrappers.1.name is missing"),
