@@ -112,6 +112,20 @@ def test_frames_are_joined_and_made_small():
     assert shrunk(blocks, 2)[..., 0].tolist() == [[0, 1], [2, 3]]
 
 
+def test_a_reset_goes_on_with_a_game_and_a_seed_begins_another():
+    fresh, played, still = Game("Pong", AtariOptions(**QUICK)), Game("Pong", AtariOptions(**QUICK)), np.int32(0)
+    (first,) = fresh.reset(7)
+    played.reset(3)
+    while not (score := played.step(still).metrics[0]):  # until the opponent has a point
+        pass
+    played.reset(None)
+    assert played.step(still).metrics[0] == score
+    np.testing.assert_array_equal(played.reset(7)[0], first)
+    ours, theirs = played.step(still), fresh.step(still)
+    np.testing.assert_array_equal(ours.observation[0], theirs.observation[0])
+    assert ours.metrics[0] == 0
+
+
 def test_an_action_is_repeated_and_sticky_where_asked():
     plain = Game("Pong", AtariOptions(**QUICK))
     sticky = Game("Pong", AtariOptions(**QUICK, repeat_action_probability=0.25))
