@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # asyncio's debug mode notes ten frames at each future and handle, and looks for the source of each on the disk: a
-# fifteenth of what the suite took. One says where.
+# fifteenth of what the tests of whole learners took. One says where.
 asyncio.constants.DEBUG_STACK_DEPTH = 1  # type: ignore[misc]
 
 OUR_PACKAGES = (
