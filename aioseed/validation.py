@@ -116,8 +116,8 @@ def _keys_in_data(data: object, location: tuple[int | str, ...], *, up_to_unions
     for i, part in enumerate(location):
         if isinstance(data, Mapping) and (part in data or i + 1 == len(location)):
             data = data.get(part)
-        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
-            data = data[part]
+        elif isinstance(data, list | tuple) and isinstance(part, int):
+            data = data[part] if part < len(data) else None
         elif up_to_unions:
             break
         else:

@@ -52,6 +52,7 @@ class Root(Strict):
     wrappers: tuple[Wrapper, ...] = ()
     limit: int | Literal["none"] = 1
     shape: Circle | Named = Circle(radius=1.0)
+    size: tuple[int, int] = (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ class Root(Strict):
             {"name": "x", "learning_rate": 1},
             'learning_rate is not a known key (did you mean "training.learning_rate"?)',
         ),
-        ({"name": "x", "zzz": 1}, "zzz is not a known key (known here: name, training, wrappers, limit, shape)"),
+        ({"name": "x", "zzz": 1}, "zzz is not a known key (known here: name, training, wrappers, limit, shape, size)"),
         (
             {"name": "x", "wrappers": [{"nam": "y", "name": "z"}]},
             'wrappers.0.nam is not a known key (did you mean "name"?)',
@@ -101,6 +102,8 @@ class Root(Strict):
         ),
         ({"name": "x", "training": 3}, "training is 3: expected keys and values"),
         ({"name": "x", "wrappers": [{"name": "a"}, {}]}, "wrappers.1.name is missing"),
+        ({"name": "x", "size": [1]}, "size.1 is missing"),
+        ({"name": "x", "limit": [1]}, "limit is [1]: expected a valid integer"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_sentence(data, sentence):
