@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import math
+import statistics
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from aioseed.bench.pipeline import contract_of
 from aioseed.bench.stages import StageCosts, measure_stages
@@ -15,6 +19,7 @@ from aioseed.errors import AioseedError
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Event, Finished, Progress, Ready
 from aioseed.host.train import train
+from aioseed.telemetry.verdict import RunShares, explain
 
 LIMIT_CORES = 2
 WARM_UP_S = 2.0
@@ -31,12 +36,21 @@ OVERRIDES = (
 
 
 class Span(NamedTuple):
-    """Hold two reports of a run and what its sinks wrote with each."""
+    """Hold the reports of the time that is measured, two or more, and what the sinks wrote with the first and last."""
 
-    began: Progress
-    ended: Progress
+    reports: tuple[Progress, ...]
     began_values: dict[str, float]
     ended_values: dict[str, float]
+
+    @property
+    def began(self) -> Progress:
+        """Return the report that the time begins with."""
+        return self.reports[0]
+
+    @property
+    def ended(self) -> Progress:
+        """Return the report that the time ends with."""
+        return self.reports[-1]
 
     @property
     def seconds(self) -> float:
@@ -50,6 +64,19 @@ class Span(NamedTuple):
     def share_of_time(self, name: str) -> float:
         """Return by how much a sum of seconds grew, as a share of the time."""
         return (self.ended_values.get(name, 0.0) - self.began_values.get(name, 0.0)) / self.seconds
+
+    def median(self, field: str) -> float:
+        """Return the median of a field of `Progress` over the reports in which it is a number, NaN without any."""
+        values = [float(getattr(report, field)) for report in self.reports[1:]]
+        return statistics.median([value for value in values if not math.isnan(value)] or [math.nan])
+
+    def shares(self) -> RunShares:
+        """Return what a verdict on all of the time rests on: one report looks back on a quarter of a second only."""
+        ends_s = [report.wall_s for report in self.reports]
+        means = np.average([report.shares for report in self.reports[1:]], axis=0, weights=np.diff(ends_s))
+        _, training, inference, blocked, loop, _ = (float(mean) for mean in means)
+        latency_ms = self.median("action_latency_ms")
+        return RunShares(self.ended.environments, training, inference, blocked, loop, latency_ms)
 
     def dropped_share(self) -> float:
         """Return dropped steps as a share of the accepted ones."""
@@ -73,14 +100,14 @@ class TrainResult(NamedTuple):
             "env_steps_per_s": round(span.per_s("env_steps"), 1),
             "trained_steps_per_s": round(trained, 1),
             "dropped_share": round(span.dropped_share(), 6),
-            "policy_lag": span.ended.policy_lag,
+            "policy_lag": span.median("policy_lag"),
             "learner_busy_share": round(span.share_of_time("training/busy_s"), 4),
             "learner_idle_share": round(span.share_of_time("training/idle_ready_s"), 4),
-            "batch_rows_p50": round(span.ended.batch_rows, 1),
-            "action_latency_ms_p50": round(span.ended.action_latency_ms, 4),
+            "batch_rows_p50": round(span.median("batch_rows"), 1),
+            "action_latency_ms_p50": round(span.median("action_latency_ms"), 4),
             "environments": span.ended.environments,
             "return_mean_100": self.finished.return_mean_100,
-            "verdict": span.ended.verdict,
+            "verdict": explain(span.shares()),
             "stages": self.stages.figures(),
             "limit_cores": LIMIT_CORES,
             "limit_steps_per_s": round(limit, 1),
@@ -111,8 +138,8 @@ class _Follower:
         if len(warm) < 2:
             raise AioseedError("the run ended before it was measured")
         written = {values["step"]: values for values in map(json.loads, path.read_text().splitlines())}
-        began, ended = warm[0], warm[-1]
-        return Span(began, ended, written.get(began.trained_steps, {}), written.get(ended.trained_steps, {}))
+        began, ended = (written.get(report.trained_steps, {}) for report in (warm[0], warm[-1]))
+        return Span(tuple(warm), began, ended)
 
 
 def bench_config(source: str, overrides: list[str]) -> RunConfig:

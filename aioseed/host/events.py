@@ -7,6 +7,8 @@ import math
 from collections.abc import AsyncIterator
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from aioseed.telemetry.verdict import RunShares
+
 
 class Listening(NamedTuple):
     """Report that actors may connect; they wait until `Ready`."""
@@ -45,6 +47,7 @@ class Progress(NamedTuple):
     wall_s: float  # since training began
     share_done: float | None  # of training.total_steps; None without
     verdict: str
+    shares: RunShares  # what the verdict rests on
     metrics: dict[str, float]  # of the newest update; environment/<name>: means over the last episodes
 
 

@@ -85,6 +85,7 @@ class Statistics:
             wall_s=now_s - self._began_s,
             share_done=self._share_done(ledger.trained),
             verdict=explain(shares),
+            shares=shares,
             metrics=(dict(report.metrics) if report else {}) | environment,
         )
 

@@ -11,7 +11,7 @@ BLOCKED_SHARE = 0.05
 
 
 class RunShares(NamedTuple):
-    """Hold what the verdict rests on, measured over the last few seconds."""
+    """Hold what the verdict rests on, over the time from one report to the next."""
 
     environments: int  # leased
     training_busy: float  # share of the time in which the training thread computed, 0 to 1

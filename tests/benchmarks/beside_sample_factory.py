@@ -17,6 +17,7 @@ import tempfile
 import venv
 from collections import deque
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ INSTALL_TIMEOUT_S = 3600.0
 WARM_UP_REPORTS = 2
 """Reports of Sample Factory that are left out, once it steps: they look back on the time before."""
 REPORT_EVERY_S = 5.0
+REPORT = re.compile(r"\[(?P<at>[\d-]+ [\d:,]+)\].* Total num frames: (?P<frames>\d+)")
 UNROLL_STEPS = 32
 
 
@@ -111,7 +113,7 @@ def aioseed_rate(task: Task, size: Size, seconds: float) -> float:
 
 
 def sample_factory_rate(python: Path, task: Task, size: Size, seconds: float) -> float:
-    """Return collected steps a second: the median of its own reports."""
+    """Return collected steps a second, from its own reports."""
     with tempfile.TemporaryDirectory(prefix="aioseed-bench-") as folder:
         words = {
             "algo": "APPO", "device": "cpu", "train_dir": folder, "experiment": "beside",
@@ -119,7 +121,7 @@ def sample_factory_rate(python: Path, task: Task, size: Size, seconds: float) ->
             "worker_num_splits": size.groups, "rollout": UNROLL_STEPS, "recurrence": 1, "use_rnn": False,
             "batch_size": task.batch_unrolls * UNROLL_STEPS, "num_batches_per_epoch": 1, "num_epochs": 1,
             "with_vtrace": False, "normalize_input": False, "normalize_returns": False,
-            "decorrelate_experience_max_seconds": 0, **task.words,
+            "decorrelate_experience_max_seconds": 0, "decorrelate_envs_on_one_worker": False, **task.words,
         }  # fmt: skip
         told = [word for name, value in words.items() for word in (f"--{name}", *_words(value))]
         with subprocess.Popen(
@@ -128,28 +130,32 @@ def sample_factory_rate(python: Path, task: Task, size: Size, seconds: float) ->
         ) as running:  # fmt: skip
             try:
                 assert running.stdout is not None
-                return median_rate(running.stdout, round(seconds / REPORT_EVERY_S))
+                return reported_rate(running.stdout, round(seconds / REPORT_EVERY_S))
             finally:
                 # Its own end (--train_for_seconds) never comes in 2.1.1.
                 os.killpg(running.pid, signal.SIGKILL)
 
 
-def median_rate(log: Iterable[str], reports: int) -> float:
-    """Return the median rate of so many reports of Sample Factory, the first ones left out.
+def reported_rate(log: Iterable[str], reports: int) -> float:
+    """Return the frames between the last warm-up report of Sample Factory and so many later, a second.
+
+    Its own rates are over ten seconds: with thousands of environments that is a handful of unrolls, and they jump.
 
     Raises:
         SystemExit: It ended before, or its learner did, which it only says in its log.
     """
-    rates: list[float] = []
+    seen: list[tuple[datetime, int]] = []
     said: deque[str] = deque(maxlen=30)
     for line in log:
         said.append(line)
         if "unhandled exception" in line:
             break
-        found = [float(rate) for rate in re.findall(r"Fps is \(10 sec: ([\d.]+)", line)]
-        rates += found if rates else [rate for rate in found if rate]  # it makes its environments, then it steps
-        if len(rates) >= WARM_UP_REPORTS + reports:
-            return statistics.median(rates[WARM_UP_REPORTS:])
+        found = REPORT.search(line)
+        if found and (seen or int(found["frames"])):  # it makes its environments, then it steps
+            seen.append((datetime.fromisoformat(found["at"].replace(",", ".")), int(found["frames"])))
+        if len(seen) >= WARM_UP_REPORTS + reports:
+            (began, before), (ended, after) = seen[WARM_UP_REPORTS - 1], seen[-1]
+            return (after - before) / (ended - began).total_seconds()
     raise SystemExit(f"Sample Factory ended too early:\n{''.join(said)}")
 
 

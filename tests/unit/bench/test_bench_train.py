@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from aioseed.bench.stages import StageCosts
 from aioseed.bench.train import WARM_UP_S, Span, _Follower, bench_config, measure_training
 from aioseed.errors import AioseedError, ConfigError
 from aioseed.host.events import Progress
+from aioseed.telemetry.verdict import RunShares, explain
 
 TINY = [
     "network.hidden=[8]",
@@ -27,19 +29,47 @@ TINY = [
 ]
 
 
-def report(wall_s: float, steps: int, dropped: int = 0) -> Progress:
+CALM = RunShares(
+    environments=8, training_busy=0.1, inference_busy=0.2, inference_blocked=0.0, loop_busy=0.1, action_latency_ms=1.0
+)
+
+
+def report(wall_s: float, steps: int, dropped: int = 0, **more: object) -> Progress:
     values = dict.fromkeys(Progress._fields, 0)
     filled = {"env_steps": steps, "trained_steps": steps - 10, "dropped": {"nonfinite": dropped}, "wall_s": wall_s}
-    return Progress(**{**values, **filled})  # type: ignore[arg-type]
+    return Progress(**{**values, **filled, "shares": CALM, **more})  # type: ignore[arg-type]
 
 
 def test_rates_and_shares_are_of_the_span_between_two_reports() -> None:
     before, after = {"training/idle_ready_s": 1.0}, {"training/idle_ready_s": 1.5}
-    span = Span(report(2.0, 100, 1), report(4.0, 300, 5), before, after)
+    span = Span((report(2.0, 100, 1), report(4.0, 300, 5)), before, after)
     assert span.seconds == 2.0
     assert span.per_s("env_steps") == 100.0
     assert span.share_of_time("training/idle_ready_s") == 0.25
     assert span.dropped_share() == 4 / 200
+
+
+def test_medians_and_verdict_are_of_all_the_time_and_not_of_its_last_report() -> None:
+    reports = (
+        report(2.0, 100, policy_lag=900.0, action_latency_ms=900.0, shares=CALM._replace(inference_busy=1.0)),
+        report(4.0, 200, policy_lag=5.0, action_latency_ms=3.0, shares=CALM._replace(training_busy=1.0)),
+        report(5.0, 300, policy_lag=6.0, action_latency_ms=math.nan, shares=CALM._replace(training_busy=0.7)),
+        report(
+            6.0, 400, policy_lag=70.0, action_latency_ms=5.0, environments=16, shares=CALM._replace(training_busy=0.6)
+        ),
+    )
+    span = Span(reports, {}, {})
+    assert span.median("policy_lag") == 6.0
+    whole = span.shares()
+    assert whole.training_busy == pytest.approx((2 * 1.0 + 0.7 + 0.6) / 4)
+    assert whole.inference_busy == pytest.approx(0.2)
+    assert (whole.environments, whole.action_latency_ms) == (16, 4.0)
+    assert explain(whole).startswith("learner-bound: 82 % busy; actors wait 4 ms")
+
+
+def test_a_median_without_any_number_is_none() -> None:
+    span = Span((report(2.0, 100), report(4.0, 200, action_latency_ms=math.nan)), {}, {})
+    assert math.isnan(span.median("action_latency_ms"))
 
 
 def test_the_limit_is_the_cores_divided_by_all_costs() -> None:

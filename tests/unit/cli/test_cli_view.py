@@ -9,6 +9,7 @@ from rich.console import Console
 from aioseed.cli.view import RunView, panel, plain_line
 from aioseed.host.config import load_config
 from aioseed.host.events import Listening, Progress, Ready, Saved, Trouble
+from aioseed.telemetry.verdict import RunShares
 
 PROGRESS = Progress(
     env_steps=61_000,
@@ -32,6 +33,7 @@ PROGRESS = Progress(
     wall_s=6.0,
     share_done=None,
     verdict="learner-bound: 92 % busy; actors wait 40 ms",
+    shares=RunShares(128, 0.92, 0.3, 0.0, 0.2, 1.5),
     metrics={},
 )
 
