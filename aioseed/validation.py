@@ -19,6 +19,9 @@ __all__ = ["DeviceName", "validate"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
+_OPENING = re.compile(r"^(Value error, |Assertion failed, |\w+ should (be |have |match )?)")
+_ENDING = re.compile(r"( after validation, not \d+|, unable to (parse|interpret) .*)$")
+"""What surrounds the expectation in a message of pydantic."""
 _SHOWN_CHARACTERS = 80
 _SHOWN_PLACES = 5
 
@@ -102,9 +105,7 @@ def _expected(detail: ErrorDetails) -> str:
         return "keys and values"
     if detail["type"] in ("tuple_type", "list_type"):
         return "a list"
-    for opening in ("Input should be ", "Value error, ", "Assertion failed, ", "Value should "):
-        text = text.removeprefix(opening)
-    return text.split(", unable to parse")[0] or "another value"
+    return _ENDING.sub("", _OPENING.sub("", text)) or "another value"
 
 
 def _keys_in_data(data: object, location: tuple[int | str, ...], *, up_to_unions: bool = False) -> list[str]:

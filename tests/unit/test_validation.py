@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from aioseed.errors import ConfigError
 from aioseed.validation import validate
@@ -47,12 +47,14 @@ class Named(Strict):
 
 
 class Root(Strict):
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     training: Training = Training()
     wrappers: tuple[Wrapper, ...] = ()
     limit: int | Literal["none"] = 1
     shape: Circle | Named = Circle(radius=1.0)
     size: tuple[int, int] = (1, 1)
+    code: Annotated[str, Field(pattern="^[a-z]+$")] = "a"
+    fast: bool = False
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ class Root(Strict):
             {"name": "x", "learning_rate": 1},
             'learning_rate is not a known key (did you mean "training.learning_rate"?)',
         ),
-        ({"name": "x", "zzz": 1}, "zzz is not a known key (known here: name, training, wrappers, limit, shape, size)"),
+        ({"name": "x", "zzz": 1}, "zzz is not a known key (known here: name, training, wrappers, limit, shape, size, code, fast)"),
         (
             {"name": "x", "wrappers": [{"nam": "y", "name": "z"}]},
             'wrappers.0.nam is not a known key (did you mean "name"?)',
@@ -104,6 +106,10 @@ class Root(Strict):
         ({"name": "x", "wrappers": [{"name": "a"}, {}]}, "wrappers.1.name is missing"),
         ({"name": "x", "size": [1]}, "size.1 is missing"),
         ({"name": "x", "limit": [1]}, "limit is [1]: expected a valid integer"),
+        ({"name": "x", "size": [1, 2, 3]}, "size is [1, 2, 3]: expected at most 2 items"),
+        ({"name": ""}, "name is '': expected at least 1 character"),
+        ({"name": "x", "code": "1b"}, "code is '1b': expected pattern '^[a-z]+$'"),
+        ({"name": "x", "fast": "maybe"}, "fast is 'maybe': expected a valid boolean"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_sentence(data, sentence):
