@@ -68,7 +68,10 @@ class Root(Strict):
             {"name": "x", "learning_rate": 1},
             'learning_rate is not a known key (did you mean "training.learning_rate"?)',
         ),
-        ({"name": "x", "zzz": 1}, "zzz is not a known key (known here: name, training, wrappers, limit, shape, size, code, fast)"),
+        (
+            {"name": "x", "zzz": 1},
+            "zzz is not a known key (known here: name, training, wrappers, limit, shape, size, code, fast)",
+        ),
         (
             {"name": "x", "wrappers": [{"nam": "y", "name": "z"}]},
             'wrappers.0.nam is not a known key (did you mean "name"?)',
