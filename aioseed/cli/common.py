@@ -10,6 +10,7 @@ import logging
 import logging.handlers
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -258,6 +259,11 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="dotted.path=value", help="change the configuration, e.g. actor.processes=4"
     )
+
+
+def joining_overrides(words: Sequence[str]) -> list[str]:
+    """Return those of `words` that an actor must be given as well: they change what it steps."""
+    return [word for word in words if re.match(r"(environment|actor)[.=]", word)]
 
 
 def split_overrides(words: Sequence[str]) -> list[str]:

@@ -12,11 +12,14 @@ from aioseed.actor.token import token_of_environment
 from aioseed.cli.common import (
     Parser,
     RunLog,
+    add_overrides,
     command_line,
     guarded,
+    joining_overrides,
     print_json,
     reachable,
     run_until_interrupted,
+    split_overrides,
 )
 from aioseed.cli.interrupts import INTERRUPTED, ends_at_once
 from aioseed.cli.listening import SECURE_SCHEMES, add_listen_arguments, joining_words, transport_overrides
@@ -44,6 +47,7 @@ def parser() -> Parser:
     )
     words.add_argument("--episodes", type=int, default=100, help="episodes to measure (default: 100)")
     words.add_argument("--greedy", action="store_true", help="take the likeliest action instead of sampling")
+    add_overrides(words)
     add_listen_arguments(
         words, "let remote actors in the role evaluate step instead of local ones; may be given more than once"
     )
@@ -52,10 +56,10 @@ def parser() -> Parser:
 
 
 def _evaluate(argv: Sequence[str]) -> int:
-    words = parser().parse_args(argv)
+    words = parser().parse_intermixed_args(argv)
     if words.episodes < 1:
         raise UsageError("--episodes must be at least 1")
-    overrides = transport_overrides(words)
+    overrides = [*split_overrides(words.overrides), *transport_overrides(words)]
     token = token_of_environment() if words.token_file is None else None
     keep_large_blocks()
     raise_limit()
@@ -65,7 +69,8 @@ def _evaluate(argv: Sequence[str]) -> int:
 
     def begun(listeners: Listeners) -> None:
         log.begin()
-        for line in _invitation(run_directory_of(words.run_dir) / "config.json", listeners) if words.listen else ():
+        config = run_directory_of(words.run_dir) / "config.json"
+        for line in _invitation(config, listeners, words.overrides) if words.listen else ():
             _say(line)
 
     def trouble(event: Trouble) -> None:
@@ -79,7 +84,7 @@ def _evaluate(argv: Sequence[str]) -> int:
             listen=words.listen or (),
             token=token,
             token_file=words.token_file,
-            transport=overrides,
+            overrides=overrides,
             on_listening=begun,
             on_trouble=trouble,
             on_progress=lambda now: _say(f"aioseed evaluate: {_how_far(now)}"),
@@ -100,13 +105,15 @@ def _evaluate(argv: Sequence[str]) -> int:
     return 0
 
 
-def _invitation(config: Path, listeners: Listeners) -> list[str]:
+def _invitation(config: Path, listeners: Listeners, overrides: Sequence[str]) -> list[str]:
     """Return the commands that join actors; a checkpoint that was copied has no configuration of its run beside it."""
     preset, lines = config if config.is_file() else "PRESET", []
     for url in listeners.urls:
         secure = url.partition(":")[0] in SECURE_SCHEMES
         joining = joining_words(listeners.token_file, listeners.fingerprint if secure else None)
-        command = command_line("actor", reachable(url), "--preset", preset, *joining, "--role", "evaluate")
+        command = command_line(
+            "actor", reachable(url), "--preset", preset, *joining, "--role", "evaluate", *joining_overrides(overrides)
+        )
         lines.append(f"join with:  {command}")
     if preset != config:
         lines.append("PRESET is that of the run, or a file with what state.json of the checkpoint has as config")

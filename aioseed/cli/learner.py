@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from aioseed.cli.common import (
     RunLog,
     command_line,
     guarded,
+    joining_overrides,
     print_json,
     reachable,
     run_until_interrupted,
@@ -73,7 +73,7 @@ class Invitation(NamedTuple):
         One, which may be used any number of times; in lockstep mode one for each place.
         """
         actor = self.config.actor
-        sections = [word for word in self.overrides if re.match(r"(environment|actor)[.=]", word)]
+        sections = joining_overrides(self.overrides)
         words = [reachable(url), "--preset", self.preset, "--envs", actor.groups * actor.envs_per_group, *joining]
         if self.config.mode == "lockstep":
             places = [["--actor-index", index] for index in range(actor.processes)]

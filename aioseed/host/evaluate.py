@@ -27,9 +27,8 @@ from aioseed.host.config import RunConfig
 from aioseed.host.events import Trouble
 from aioseed.host.listen import PRIVATE, Listeners
 from aioseed.host.rundir import name_of_run
-from aioseed.host.saved import SavedRun, load_run
+from aioseed.host.saved import SavedRun, load_run, with_changes
 from aioseed.host.threads import in_own_thread
-from aioseed.presets import apply_overrides
 from aioseed.serving.handshake import Contract
 from aioseed.serving.inference import EngineOptions, InferenceEngine, action_table
 from aioseed.serving.intake import ClosedBatch, Intake
@@ -42,7 +41,6 @@ from aioseed.telemetry.returns import EpisodeTracker
 from aioseed.training.device import devices_may_fail, failure_said
 from aioseed.transport.token import Secret
 from aioseed.types import FIRST, ActColumns, BeginsState, Episodes, Loan, Policy, StepColumns
-from aioseed.validation import validate
 from aioseed.wire.columns import ActionLayout, StepLayout
 
 NOBODY_S = 5.0
@@ -164,7 +162,7 @@ async def evaluate(
     listen: Sequence[str] = (),
     token: Secret | None = None,
     token_file: Path | None = None,
-    transport: Sequence[str] = (),
+    overrides: Sequence[str] = (),
     on_listening: Callable[[Listeners], None] = lambda listeners: None,
     on_trouble: Callable[[Trouble], None] = lambda trouble: None,
     on_progress: Callable[[EvaluationProgress], None] = lambda progress: None,
@@ -180,13 +178,14 @@ async def evaluate(
         listen: Addresses for remote actors in the role evaluate; without any, local actor processes step.
         token: What remote actors must show; None makes a random one for loopback listeners.
         token_file: File with tokens, which takes the place of `token`.
-        transport: Overrides of the run's section ``transport``, such as ``transport.tls.self_signed=true``.
+        overrides: Changes of the run's configuration, such as ``environment.options.max_episode_steps=10000``; what
+            belongs to the policy cannot change.
         on_listening: Told where and how actors may join, once they may.
         on_trouble: Told what the evaluation survived.
         on_progress: Told every half a minute how far it is.
 
     Raises:
-        AioseedError: There is no sound checkpoint, an address cannot be used, or the environments fail.
+        AioseedError: There is no sound checkpoint, an override or an address cannot be used, or the environments fail.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[None] = loop.create_future()
@@ -198,6 +197,8 @@ async def evaluate(
         loop.call_soon_threadsafe(_end, outcome, error)
 
     run = await in_own_thread("aioseed-build", lambda: _load(path))
+    if overrides:
+        run = await with_changes(run, overrides)
     limit_bytes = run.config.transport.max_message_bytes
     facts = RunFacts(name_of_run(run.run_dir), f"aioseed {__version__}", run.config.seed, 0, limit_bytes)
     metrics = Metrics()
@@ -205,8 +206,7 @@ async def evaluate(
     slots = run.config.serving.max_environments
     dealer = EpisodeDealer(episodes, slots, EpisodeTracker(slots, run.described.metrics), done)
     thread, serving = await in_own_thread("aioseed-build", lambda: _serving(run, dealer, server, failed, greedy))
-    config = validate(RunConfig, apply_overrides(run.config.model_dump(mode="json"), transport), "")
-    listeners = Listeners(config.transport, run.run_dir / PRIVATE, metrics, token=token, token_file=token_file)
+    listeners = Listeners(run.config.transport, run.run_dir / PRIVATE, metrics, token=token, token_file=token_file)
     watch = loop.create_task(server.watch())
     telling = loop.create_task(tell_how_far(dealer, on_progress))
     thread.start()

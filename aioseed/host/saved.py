@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +13,18 @@ from aioseed.actor.probe import Description
 from aioseed.errors import CheckpointError, ConfigError, SpaceError
 from aioseed.host.acting import BuiltAgent, build_agent
 from aioseed.host.config import RunConfig
+from aioseed.host.probe import probe
 from aioseed.host.rundir import run_around, tells_of_saves
+from aioseed.presets import apply_overrides
+from aioseed.specs import first_difference
 from aioseed.training.manifest import NAME as MANIFEST
 from aioseed.training.rundir import CHECKPOINTS, CONFIG, holds
 from aioseed.training.store import Checkpoint, CheckpointStore
 from aioseed.training.trees import restore_arrays, subtree
 from aioseed.validation import validate
+
+CHANGEABLE = ("environment", "actor", "serving", "transport", "seed")
+"""What of a configuration is no part of the policy."""
 
 
 class SavedRun(NamedTuple):
@@ -51,6 +58,37 @@ def load_run(path: Path) -> SavedRun:
     learner = restore_arrays(shapes, subtree(checkpoint.arrays, "learner"), path=str(checkpoint.path))
     params = built.agent.published(learner)
     return SavedRun(run_directory_of(path), config, described, built, jax.device_put(params), checkpoint.manifest.step)
+
+
+async def with_changes(run: SavedRun, overrides: Sequence[str]) -> SavedRun:
+    """Return `run` as its policy is to act elsewhere; an environment that changes is looked at. Safe to cancel.
+
+    Args:
+        overrides: Each ``dotted.path=value``, of the sections in `CHANGEABLE`.
+
+    Raises:
+        ConfigError: One cannot be used, or changes the policy; or the policy does not fit the environment.
+        PluginError, SpaceError, EnvironmentFailed: As from `probe`.
+    """
+    config = validate(RunConfig, apply_overrides(run.config.model_dump(mode="json"), overrides), "")
+    for name in RunConfig.model_fields:
+        if name not in CHANGEABLE and getattr(config, name) != getattr(run.config, name):
+            can = ", ".join(CHANGEABLE)
+            raise ConfigError(f"{name} belongs to the policy, which is measured as it was saved: only {can} can change",
+                              path=name, expected=f"one of {can}")  # fmt: skip
+    if config.environment == run.config.environment:
+        return run._replace(config=config)
+    described = await probe(config.environment)
+    ours, theirs = (
+        {name: form[name] for name in ("observation", "action")}
+        for form in (run.described.to_json(), described.to_json())
+    )
+    difference = first_difference(ours, theirs)
+    if difference is not None:
+        path, known, found = difference
+        raise ConfigError(f"the policy does not fit {config.environment.name} so configured: {path} is {found} there, "
+                          f"and the policy was trained with {known}", path="environment")  # fmt: skip
+    return run._replace(config=config, described=described)
 
 
 def run_directory_of(path: Path) -> Path:

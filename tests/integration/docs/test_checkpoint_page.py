@@ -72,8 +72,9 @@ def test_an_older_checkpoint_is_chosen_by_its_folder(run_dir: Path, tmp_path: Pa
     older, newest = checkpoints(run_dir)[-2:]
     assert load_policy(run_dir).version == load_policy(newest).version == int(newest.name)
     assert load_policy(older).version == int(older.name) < int(newest.name)
-    measured = asyncio.run(evaluate(older, episodes=2))
+    measured = asyncio.run(evaluate(older, episodes=2, overrides=["environment.options.max_episode_steps=3"]))
     assert measured.policy_version == int(older.name)
+    assert measured.length_mean_steps == 3
     copy = tmp_path / older.name
     shutil.copytree(older, copy)
     assert load_policy(copy).version == int(older.name)

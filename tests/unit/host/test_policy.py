@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from jax.errors import JaxRuntimeError
 
+from aioseed.actor.probe import Description
 from aioseed.agents.agent import ActInput
-from aioseed.errors import CheckpointError, SpaceError, TrainingFailed
+from aioseed.errors import CheckpointError, ConfigError, SpaceError, TrainingFailed
 from aioseed.host.acting import build_agent
 from aioseed.host.policy import _columns, load_policy
 from aioseed.host.rundir import open_run
-from aioseed.host.saved import load_run
+from aioseed.host.saved import load_run, with_changes
 from aioseed.specs import ArraySpec, discrete
 from aioseed.training.device import Placement
 from aioseed.training.optimizer import make_optimizer
@@ -234,3 +235,70 @@ def test_a_network_of_any_size_is_compared_with_the_arrays_before_memory_is_take
     CheckpointStore(path / "checkpoints").save(Snapshot(4, initial(), facts), 9)
     with pytest.raises(CheckpointError, match="which this configuration needs"):
         load_run(path)
+
+
+@pytest.fixture
+def run(saved):
+    return load_run(saved())
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """Return a function that says what a look at an environment finds, and the configurations that were looked at."""
+    looked = []
+
+    def finds(**parts):
+        async def probe(config):
+            looked.append(config)
+            return Description.from_json({**DESCRIBED, **parts})
+
+        monkeypatch.setattr("aioseed.host.saved.probe", probe)
+        return looked
+
+    return finds
+
+
+async def test_a_policy_is_measured_in_another_environment_that_it_fits(run, found):
+    looked = found(task={"max_episode_steps": 9}, metrics=[{"name": "laps", "fold": "sum"}])
+    changed = await with_changes(run, ["environment.options.max_episode_steps=9", "actor.processes=1", "seed=8"])
+    assert changed.config.environment.options == {"max_episode_steps": 9} and looked == [changed.config.environment]
+    assert (changed.config.actor.processes, changed.config.seed) == (1, 8)
+    assert changed.described.task == {"max_episode_steps": 9}
+    assert [metric.name for metric in changed.described.metrics] == ["laps"]
+    assert changed.params is run.params and changed.config.training == run.config.training
+
+
+async def test_an_environment_that_stays_the_same_is_not_looked_at(run, found):
+    looked = found()
+    changed = await with_changes(run, ["actor.processes=1", f"environment.name={run.config.environment.name}"])
+    assert not looked and changed.described is run.described
+
+
+async def test_a_policy_that_does_not_fit_the_other_environment_says_where(run, found):
+    found(observation=ArraySpec("float32", (6,)).to_json())
+    with pytest.raises(ConfigError) as caught:
+        await with_changes(run, ["environment.name=Acrobot-v1"])
+    assert str(caught.value) == (
+        "the policy does not fit Acrobot-v1 so configured: observation.shape.0 is 6 there, "
+        "and the policy was trained with 4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "training.batch_unrolls=64",
+            "^training belongs to the policy, which is measured as it was saved: only environ",
+        ),
+        ("network.hidden=[8,8]", "^network belongs to the policy"),
+        ("transforms=[{name: frame_stack, n: 4}]", "^transforms belongs to the policy"),
+        ("enviroment.name=x", r'^enviroment is not a known key \(did you mean "environment"\?\)'),
+        ("actor.processes=0", "^actor.processes is 0: expected greater than or equal to 1"),
+    ],
+)
+async def test_what_belongs_to_the_policy_cannot_change(run, found, override, said):
+    looked = found()
+    with pytest.raises(ConfigError, match=said):
+        await with_changes(run, [override])
+    assert not looked
