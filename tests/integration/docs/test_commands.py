@@ -66,7 +66,7 @@ def shown() -> list[tuple[str, str]]:
         (block.name, line.removeprefix("$ "))
         for block in blocks()
         if block.language == "console"
-        for line in block.text.splitlines()
+        for line in re.sub(r" \\\n\s*", " ", block.text).splitlines()
         if line.startswith("$ aioseed ")
     ]
 
