@@ -103,7 +103,7 @@ class Group:
         self._all = np.ones(message.rows, bool)
         self._leased = np.zeros(message.rows, bool)
         self._vacant = message.rows  # rows that are not leased
-        self._revoked_at_work = np.zeros(message.rows, bool)
+        self._claims: dict[int, tuple[int, int]] = {}  # row -> (slot, epoch), revoked before the row could answer
         self._leases: dict[int, tuple[int, int]] = {}  # row -> (slot, epoch), given but not yet begun
         self._working = False
         self._outstanding: _Outstanding | None = None
@@ -182,10 +182,13 @@ class Group:
         row = self._row_of.get(slot)
         if row is not None and self._leases.get(row) == (slot, epoch):
             del self._leases[row]
-        if self._epochs.get(slot) != epoch:
+            self._claims[row] = slot, epoch
+            return NOTHING
+        if row is None or self._epochs.get(slot) != epoch:
             return NOTHING
         self._vacate(slot)
-        self._revoked_at_work[self._row_of[slot]] = self._working
+        if self._working:
+            self._claims[row] = slot, epoch
         return self._settle()
 
     def lease(self, slot: int, epoch: int) -> Reaction:
@@ -209,7 +212,7 @@ class Group:
         if slot in self._epochs:
             self._vacate(slot)
         self._leases[row] = (slot, epoch)
-        self._revoked_at_work[row] = False
+        self._claims.pop(row, None)
 
     def refused(self, rows: Iterable[RefusedRow]) -> Reaction:
         """Take an ERROR that names rows: they wait for a lease, the rest of that STEP is sent again."""
@@ -281,15 +284,18 @@ class Group:
         return self._send(self._message.subset(rows), rows, transitions)
 
     def _claim(self) -> tuple[bytes, ...]:
-        """Return a STEP of the rows that were revoked during the job.
+        """Return a STEP of the rows that were revoked during the job, or with a lease that waited for its end.
 
         It is refused for its old epochs, and so tells the learner, which revoked them perhaps since they took too long,
         that they are back and can be leased again.
         """
-        claimed = self._revoked_at_work
-        if not claimed.any():
+        if not self._claims:
             return ()
-        self._revoked_at_work = np.zeros_like(claimed)
+        columns, claimed = self._message.columns, np.zeros(self._message.rows, bool)
+        for row, (slot, epoch) in self._claims.items():
+            claimed[row] = True
+            columns.slot[row], columns.epoch[row] = slot, epoch  # of a lease that never began, another than was stepped
+        self._claims = {}
         return (self._message.subset(claimed),)
 
     def _settle(self) -> Reaction:

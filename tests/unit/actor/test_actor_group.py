@@ -9,7 +9,7 @@ from aioseed.actor.group import NOTHING, Group, perform
 from aioseed.errors import ProtocolError
 from aioseed.specs import ActionSpec, ArraySpec
 from aioseed.types import FIRST, EnvironmentMetric, EnvironmentSpec, StepColumns
-from aioseed.wire.columns import HEADER, ActionLayout, StepLayout, StepMessage
+from aioseed.wire.columns import HEADER, ActionLayout, StepLayout, StepMessage, step_views
 from aioseed.wire.messages import RefusedRow
 
 
@@ -141,6 +141,37 @@ def test_rows_that_were_taken_away_at_work_are_claimed_once() -> None:
     job = group.answered(answer_of(message), 1).job
     assert job is not None
     assert len(group.stepped(perform(env, message, job)).sends) == 1
+
+
+def named_in(message: StepMessage, sends: tuple[bytes, ...]) -> list[tuple[list[int], list[int]]]:
+    """Return the slots and epochs of the rows of STEPs."""
+    steps = [step_views(message.layout, sent) for sent in sends]
+    return [(columns.slot.tolist(), columns.epoch.tolist()) for columns in steps]
+
+
+@pytest.mark.parametrize("slot", [1, 6])
+def test_a_lease_that_was_taken_away_before_its_row_came_back_is_claimed(slot: int) -> None:
+    env = Heard()
+    message = StepMessage(StepLayout(env.spec.observation, 0), 2)
+    group = Group(message, ActionLayout(env.spec.action), lambda slot, epoch: 1)
+    begin = group.begin([0, 1], [1, 1])
+    group.revoke(1, 1)  # at work for too long
+    group.lease(slot, 2)  # given again, as to an actor that had fallen silent
+    group.revoke(slot, 2)  # and still at work
+    sends = group.stepped(perform(env, message, begin)).sends
+    assert named_in(message, sends) == [([0], [1]), ([slot], [2])]
+    assert group.lease(slot, 3) == NOTHING  # the learner's answer
+    job = group.answered(answer_of(message), 1).job
+    assert job is not None and job.reset is not None and job.reset.slots.tolist() == [slot]
+    assert named_in(message, group.stepped(perform(env, message, job)).sends) == [([0, slot], [1, 3])]
+
+
+def test_a_lease_that_was_taken_away_while_the_others_waited_for_their_answer_is_claimed_with_their_next_step() -> None:
+    env, message, group = waiting_group()
+    assert group.revoke(1, 2) == NOTHING
+    job = group.answered(answer_of(message), 1).job
+    assert job is not None
+    assert named_in(message, group.stepped(perform(env, message, job)).sends) == [([0], [1]), ([1], [2])]
 
 
 def test_a_row_that_was_taken_away_is_stepped_with_a_legal_action() -> None:

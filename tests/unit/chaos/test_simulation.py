@@ -36,6 +36,14 @@ def test_everything_holds_whatever_breaks(laboratory: Laboratory, seed: int) -> 
     assert outcome.unrolls > 20 and outcome.rows > 100
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [10771],  # a lease that was revoked before its row came back from a slow step was never given again
+)
+def test_everything_holds_where_twice_as_much_breaks(laboratory: Laboratory, seed: int) -> None:
+    assert sum(simulate(laboratory, seed, faults=40).faults.values()) >= 40
+
+
 @pytest.mark.parametrize("lent_times", [0.3, 2])
 @pytest.mark.parametrize("seed", range(40, 44))
 def test_everything_holds_where_observations_stay_in_their_batches(
