@@ -74,9 +74,16 @@ class Span(NamedTuple):
         """Return what a verdict on all of the time rests on: one report looks back on a quarter of a second only."""
         ends_s = [report.wall_s for report in self.reports]
         means = np.average([report.shares for report in self.reports[1:]], axis=0, weights=np.diff(ends_s))
-        _, training, inference, blocked, loop, _ = (float(mean) for mean in means)
-        latency_ms = self.median("action_latency_ms")
-        return RunShares(self.ended.environments, training, inference, blocked, loop, latency_ms)
+        _, training, inference, blocked, loop, *_ = means.tolist()
+        last, rate = self.ended.shares, self.per_s("env_steps")
+        return last._replace(
+            training_busy=training,
+            inference_busy=inference,
+            inference_blocked=blocked,
+            loop_busy=loop,
+            action_latency_ms=self.median("action_latency_ms"),
+            cycle_ms=1000.0 * last.environments / rate if rate else math.nan,
+        )
 
     def dropped_share(self) -> float:
         """Return dropped steps as a share of the accepted ones."""

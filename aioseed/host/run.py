@@ -167,7 +167,9 @@ class LiveRun:
     async def _report(self, statistics: Statistics, records: Records, emit: Callable[[Event], None]) -> None:
         while True:
             await asyncio.sleep(self._config.telemetry.every_s)
-            progress = statistics.progress(asyncio.get_running_loop().time(), self._latest, self._server.sessions)
+            now_s = asyncio.get_running_loop().time()
+            server = self._server
+            progress = statistics.progress(now_s, self._latest, server.sessions, server.round_trip_ms)
             emit(progress)
             await self._record(progress, records, emit)
 

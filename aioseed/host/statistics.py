@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -46,7 +47,9 @@ class Statistics:
         self._rows = metrics.quantiles("serving/batch_rows", low=1.0, high=1e5)
         self._last = self._mark(now_s)
 
-    def progress(self, now_s: float, report: TrainingReport | None, actors: int) -> Progress:
+    def progress(
+        self, now_s: float, report: TrainingReport | None, actors: int, round_trip_ms: float = math.nan
+    ) -> Progress:
         """Return where the run stands."""
         before, now = self._last, self._mark(now_s)
         self._last = now
@@ -61,6 +64,8 @@ class Statistics:
             (now.queue.blocked_s - before.queue.blocked_s) / elapsed_s,
             (now.loop_s - before.loop_s) / elapsed_s,
             latency.p50,
+            1000.0 * environments * elapsed_s / accepted if (accepted := now.accepted - before.accepted) else math.nan,
+            round_trip_ms,
         )
         environment = {f"environment/{name}": mean for name, mean in episodes.metric_means.items()}
         return Progress(

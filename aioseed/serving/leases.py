@@ -34,7 +34,7 @@ from aioseed.serving.session import Session
 from aioseed.serving.slots import SlotTable
 from aioseed.serving.thread import Leased, Released
 from aioseed.telemetry.counters import Metrics
-from aioseed.wire.messages import Bye, Hello, Lease, Ping, RefusalCode, Revoke, clip
+from aioseed.wire.messages import Bye, Hello, Lease, RefusalCode, Revoke, clip
 from aioseed.wire.session import State
 
 log = logging.getLogger("aioseed.serving")
@@ -290,9 +290,7 @@ class Leases:
         elif not session.suspended and self._away_s(session, now_s) > config.resume_grace_s:
             self._suspend(session, now_s)
         if now_s - session.last_ping_s >= config.ping_interval_s:
-            session.last_ping_s = now_s
-            session.pings += 1
-            session.tell(Ping(number=session.pings))
+            session.ping(now_s)
         return False
 
     def _suspend(self, session: Session, now_s: float) -> None:

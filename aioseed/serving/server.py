@@ -24,7 +24,7 @@ from aioseed.serving.handshake import Contract, contract_of, judge, refused
 from aioseed.serving.intake import ClosedBatch, Intake, PlacedStep
 from aioseed.serving.leases import ANOTHER_START, Granted, Leases, bad_token
 from aioseed.serving.meters import Meters
-from aioseed.serving.session import Session
+from aioseed.serving.session import Session, median_round_trip_s
 from aioseed.serving.slots import SlotTable
 from aioseed.serving.thread import Leased, Released
 from aioseed.telemetry.counters import Metrics
@@ -110,6 +110,7 @@ class Server:
         self._numbers = 0
         self._bye: Bye | None = None
         self._time = _clock_of(self._loop)
+        self._round_trips_ms = metrics.quantiles("serving/round_trip_ms", low=1e-3, high=1e5)
 
     @property
     def sessions(self) -> int:
@@ -120,6 +121,11 @@ class Server:
     def environments(self) -> int:
         """Return the number of leased slots, those of actors that are away for a moment included."""
         return self._opened.table.leased if self._opened is not None else 0
+
+    @property
+    def round_trip_ms(self) -> float:
+        """Return how far the actors are, the median over their environments; NaN while none is known."""
+        return 1000.0 * median_round_trip_s(self._sessions.values())
 
     def open(self, serving: Serving) -> None:
         """Begin to welcome actors: everything is compiled."""
@@ -393,6 +399,10 @@ class Server:
         session.machine.received(message.type)
         if isinstance(message, Ping):
             session.tell(Pong(number=message.number))
+        elif isinstance(message, Pong):
+            round_trip_s = session.ponged(message.number, self._time())
+            if round_trip_s is not None:
+                self._round_trips_ms.observe(1000.0 * round_trip_s)
         elif isinstance(message, Bye):
             log.info("actor %s left: %s %s", clip(session.actor_id), message.code, clip(message.reason))
         elif isinstance(message, Error):

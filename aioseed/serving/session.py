@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -11,13 +13,16 @@ from aioseed.errors import ChannelClosed, ProtocolError
 from aioseed.serving.groups import CarefulReply, KnownGroup
 from aioseed.transport.channel import Channel
 from aioseed.transport.guard import Bucket
-from aioseed.wire.messages import ControlMessage
+from aioseed.wire.messages import ControlMessage, Ping
 from aioseed.wire.session import SessionMachine, Side, State
 
 _NO_SLOTS = np.zeros(0, np.int64)
 VAIN_STEPS_PER_S = 1000
 """Repeated or refused STEPs, each of which takes the event loop some 50 microseconds; an honest actor sends one a group
 when it comes back, and as many as its environments are begun anew."""
+
+ROUND_TRIPS = 8
+"""PINGs, one every `serving.ping_interval_s`, of which the one that met the fewest queues tells how far an actor is."""
 
 
 class Session:
@@ -41,6 +46,8 @@ class Session:
         self.last_heard_s = now_s
         self.last_ping_s = now_s
         self.pings = 0
+        self._round_trips_s: deque[float] = deque(maxlen=ROUND_TRIPS)
+        self._pong_due = False
         self.groups: dict[bytes, KnownGroup] = {}
         self.careful: dict[bytes, CarefulReply] = {}
 
@@ -51,6 +58,26 @@ class Session:
         except ChannelClosed:
             # The receive loop of this channel meets the same end and does the accounting.
             return
+
+    def ping(self, now_s: float) -> None:
+        """Ask the actor for a PONG."""
+        self.last_ping_s = now_s
+        self.pings += 1
+        self._pong_due = True
+        self.tell(Ping(number=self.pings))
+
+    def ponged(self, number: int, now_s: float) -> float | None:
+        """Return how long the newest PING and its PONG were under way, in seconds; None for another PONG."""
+        if number != self.pings or not self._pong_due:
+            return None
+        self._pong_due = False
+        self._round_trips_s.append(now_s - self.last_ping_s)
+        return self._round_trips_s[-1]
+
+    @property
+    def round_trip_s(self) -> float:
+        """Return the shortest of the last `ROUND_TRIPS` round trips: what the way takes. NaN before the first."""
+        return min(self._round_trips_s, default=math.nan)
 
     def count(self, now_s: float) -> None:
         """Count a message that is no step.
@@ -98,3 +125,11 @@ class Session:
         self.slots = self.lost = _NO_SLOTS
         self.groups.clear()
         self.careful = {}
+
+
+def median_round_trip_s(sessions: Iterable[Session]) -> float:
+    """Return the median round trip over the environments of the `sessions`, NaN while none is known."""
+    ways_s = [np.full(session.slots.size, session.round_trip_s) for session in sessions]
+    known = np.concatenate([*ways_s, np.zeros(0)])
+    known = known[~np.isnan(known)]
+    return float(np.median(known)) if known.size else math.nan

@@ -8,6 +8,12 @@ BUSY_SHARE = 0.8
 """A thread busy for more than this share of the time has no room left that scheduling noise would not take."""
 BLOCKED_SHARE = 0.05
 """A full queue that stops inference for more than this share of the time is not noise."""
+BACKLOG_SHARE = 0.5
+"""Where updates and waits for them take less of the time together, unrolls come in bursts that are soon worked off."""
+DISTANT_SHARE = 0.5
+"""More than this share of the time from one step of an environment to its next on the way: distance is what limits."""
+DISTANT_MS = 2.0
+"""Within a machine and a room no way takes so long, unless something else keeps the actor or the learner."""
 
 
 class RunShares(NamedTuple):
@@ -19,6 +25,8 @@ class RunShares(NamedTuple):
     inference_blocked: float  # share in which the inference thread waited for the full queue
     loop_busy: float  # share in which the event loop's thread had a processor: sockets, sessions, batches of its own
     action_latency_ms: float  # median time from a STEP's arrival to its ACTION: how long actors wait
+    cycle_ms: float  # mean time from a step of an environment to its next, NaN while there are none
+    round_trip_ms: float  # to the actors and back, the median over their environments; NaN while unknown
 
 
 def explain(shares: RunShares) -> str:
@@ -26,7 +34,9 @@ def explain(shares: RunShares) -> str:
     wait = f"{shares.action_latency_ms:.3g} ms"
     if shares.environments == 0:
         return "waiting for actors: no environment is connected"
-    if shares.inference_blocked > BLOCKED_SHARE or shares.training_busy > max(BUSY_SHARE, shares.inference_busy):
+    backlog = shares.training_busy + shares.inference_blocked > BACKLOG_SHARE
+    blocked = backlog and shares.inference_blocked > BLOCKED_SHARE
+    if blocked or shares.training_busy > max(BUSY_SHARE, shares.inference_busy):
         return f"learner-bound: {shares.training_busy:.0%} busy; actors wait {wait}".replace("%", " %")
     if shares.inference_busy > BUSY_SHARE:
         return f"inference-bound: {shares.inference_busy:.0%} busy; actors wait {wait}".replace("%", " %")
@@ -36,6 +46,12 @@ def explain(shares: RunShares) -> str:
             f"network-bound: the event loop is {shares.loop_busy:.0%} busy, inference {shares.inference_busy:.0%}; "
             f"actors wait {wait}"
         ).replace("%", " %")
+    if shares.round_trip_ms > DISTANT_MS and shares.round_trip_ms > DISTANT_SHARE * shares.cycle_ms:
+        return (
+            f"distance-bound: of the {shares.cycle_ms:.3g} ms from one step of an environment to its next, "
+            f"{shares.round_trip_ms:.3g} ms are the way to the actors and back; more environments an actor would help, "
+            "unless their link is full"
+        )
     return (
         f"actor-bound: training is {shares.training_busy:.0%} busy, inference {shares.inference_busy:.0%}; "
         "more actors would help"

@@ -30,7 +30,14 @@ TINY = [
 
 
 CALM = RunShares(
-    environments=8, training_busy=0.1, inference_busy=0.2, inference_blocked=0.0, loop_busy=0.1, action_latency_ms=1.0
+    environments=8,
+    training_busy=0.1,
+    inference_busy=0.2,
+    inference_blocked=0.0,
+    loop_busy=0.1,
+    action_latency_ms=1.0,
+    cycle_ms=5.0,
+    round_trip_ms=0.5,
 )
 
 
@@ -55,7 +62,11 @@ def test_medians_and_verdict_are_of_all_the_time_and_not_of_its_last_report() ->
         report(4.0, 200, policy_lag=5.0, action_latency_ms=3.0, shares=CALM._replace(training_busy=1.0)),
         report(5.0, 300, policy_lag=6.0, action_latency_ms=math.nan, shares=CALM._replace(training_busy=0.7)),
         report(
-            6.0, 400, policy_lag=70.0, action_latency_ms=5.0, environments=16, shares=CALM._replace(training_busy=0.6)
+            6.0,
+            400,
+            policy_lag=70.0,
+            action_latency_ms=5.0,
+            shares=CALM._replace(environments=16, training_busy=0.6, round_trip_ms=0.75),
         ),
     )
     span = Span(reports, {}, {})
@@ -63,7 +74,8 @@ def test_medians_and_verdict_are_of_all_the_time_and_not_of_its_last_report() ->
     whole = span.shares()
     assert whole.training_busy == pytest.approx((2 * 1.0 + 0.7 + 0.6) / 4)
     assert whole.inference_busy == pytest.approx(0.2)
-    assert (whole.environments, whole.action_latency_ms) == (16, 4.0)
+    assert (whole.environments, whole.action_latency_ms, whole.round_trip_ms) == (16, 4.0, 0.75)
+    assert whole.cycle_ms == pytest.approx(1000 * 16 / 75)
     assert explain(whole).startswith("learner-bound: 82 % busy; actors wait 4 ms")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,6 +78,16 @@ def test_the_digest_depends_on_names_dtypes_shapes_and_bytes_and_on_nothing_else
         {**arrays, "a": np.nextafter(arrays["a"], 2)},
     ]
     assert len({digest, *map(digest_of, changed)}) == 6
+
+
+def test_the_way_to_the_actors_stands_beside_the_time_between_two_steps(runtime: Any, small: Any) -> None:
+    statistics = Statistics(small(), runtime, Metrics(), 0.0)
+    train(runtime.ledger, 100, 0)
+    far = statistics.progress(10.0, None, 2, round_trip_ms=600.0)  # 8 environments make 10 steps a second
+    assert (far.shares.cycle_ms, far.shares.round_trip_ms) == (800.0, 600.0)
+    assert far.verdict.startswith("distance-bound: of the 800 ms")
+    idle = statistics.progress(11.0, None, 2, round_trip_ms=600.0)
+    assert math.isnan(idle.shares.cycle_ms) and idle.verdict.startswith("actor-bound")
 
 
 def test_inference_is_busy_with_acting_and_with_unrolls_but_not_while_it_waits(runtime: Any, small: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import numpy as np
 import pytest
@@ -34,6 +35,22 @@ async def test_pings_are_answered_and_sent(desk):
     peer.say(Pong(number=1))
     assert await peer.hears() == Ping(number=2)
     assert asyncio.get_running_loop().time() == pytest.approx(10.0, abs=1.1)
+
+
+async def test_how_far_the_actors_are_is_known_from_their_pongs(desk):
+    table = await desk(ping_interval_s=5.0)
+    peer, nearer = await table.dial(), await table.dial()
+    assert math.isnan(table.server.round_trip_ms)
+    await peer.join(2)
+    await nearer.join(1)
+    assert await peer.hears() == Ping(number=1)
+    await asyncio.sleep(0.25)
+    peer.say(Pong(number=1))
+    nearer.say(Pong(number=1))
+    nearer.say(Pong(number=1))  # one too many
+    await asyncio.sleep(EVERYBODY_ELSE_FIRST_S)
+    assert table.server.round_trip_ms == pytest.approx(250.0, rel=1e-3)
+    assert table.metrics.quantiles("serving/round_trip_ms").count == 2
 
 
 async def silent_until_suspended(table, peer):

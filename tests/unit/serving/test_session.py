@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from aioseed.serving.groups import CarefulReply, KnownGroup
-from aioseed.serving.session import Session
+from aioseed.serving.session import ROUND_TRIPS, Session, median_round_trip_s
 from aioseed.transport.channel import DialOptions, ListenOptions
 from aioseed.transport.memory import MemoryChannel
 from aioseed.wire.messages import Bye, Drain, Ping, decode_control
@@ -63,3 +65,40 @@ async def test_who_gives_its_slots_up_knows_no_groups_and_owes_no_answers() -> N
     session.careful[b""] = CarefulReply(b"", session.slots)
     session.give_up_slots()
     assert not (session.groups or session.careful or session.held.size)
+
+
+def test_a_round_trip_ends_with_the_first_pong_of_the_newest_ping() -> None:
+    session, _ = session_and_peer()
+    assert session.ponged(0, 6.0) is None  # of no ping
+    session.ping(10.0)
+    session.ping(14.0)
+    assert session.ponged(1, 14.5) is None
+    assert math.isnan(session.round_trip_s)
+    assert session.ponged(2, 14.75) == 0.75
+    assert session.ponged(2, 14.0) is None
+    assert session.round_trip_s == 0.75
+
+
+def test_an_actor_is_as_far_as_the_shortest_of_its_last_round_trips() -> None:
+    session, _ = session_and_peer()
+    ways_s = [0.5, 0.25, *[0.75] * (ROUND_TRIPS - 1), 1.0]
+    seen = []
+    for number, way_s in enumerate(ways_s, 1):
+        session.ping(10.0 * number)
+        session.ponged(number, 10.0 * number + way_s)
+        seen.append(session.round_trip_s)
+    assert seen == [0.5, *[0.25] * ROUND_TRIPS, 0.75]
+
+
+def test_of_several_actors_the_environments_count() -> None:
+    def known(environments: int, way_s: float | None) -> Session:
+        session, _ = session_and_peer()
+        session.slots = np.arange(environments)
+        if way_s is not None:
+            session.ping(10.0)
+            session.ponged(1, 10.0 + way_s)
+        return session
+
+    assert math.isnan(median_round_trip_s([]))
+    assert math.isnan(median_round_trip_s([known(8, None), known(0, 0.5)]))
+    assert median_round_trip_s([known(1, 0.25), known(2, 0.25), known(4, 0.75), known(90, None)]) == 0.75
