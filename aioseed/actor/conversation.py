@@ -36,6 +36,7 @@ class Conversation:
         watch: Watch,
         on_event: Callable[[ActorEvent], None],
         on_welcome: Callable[[Welcome], None],
+        on_tick: Callable[[], None],
     ) -> None:
         self._channel = channel
         self._session = session
@@ -43,6 +44,7 @@ class Conversation:
         self._watch = watch
         self._on_event = on_event
         self._on_welcome = on_welcome
+        self._on_tick = on_tick
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[End] = self._loop.create_future()
 
@@ -102,6 +104,7 @@ class Conversation:
         while not self._ended.done():
             await asyncio.sleep(self._watch.tick_s)
             self._guard(self._check)
+            self._on_tick()
 
     def _expect_answer(self) -> Outcome:
         if not self._session.answers:

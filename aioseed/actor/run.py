@@ -16,6 +16,7 @@ from aioseed.actor.config import EnvironmentConfig
 from aioseed.actor.contact import Backoff, Contact
 from aioseed.actor.conversation import Conversation
 from aioseed.actor.crew import Crew
+from aioseed.actor.pace import Pace
 from aioseed.actor.session import ActorEvent, ActorSession, End
 from aioseed.actor.watch import Watch
 from aioseed.actor.worker import Built, Worker
@@ -201,6 +202,7 @@ class _Actor:
         self._acknowledged_rows = 0  # in the run of `_run_id`
         self._sessions = 0
         self._transitions = 0
+        self._pace = Pace()
 
     async def run(self, contact: Contact) -> ActorSummary:
         said: set[str] = set()  # since the last session: what attempts end with may alternate
@@ -256,8 +258,15 @@ class _Actor:
             if welcome.run_id != self._run_id:
                 self._run_id, self._acknowledged_rows = welcome.run_id, 0
 
+        def ticked() -> None:
+            share, transitions = len(session.working) / self._groups, self._transitions + session.acknowledged_rows
+            if session.welcome is not None and (
+                said := self._pace.tick(self._loop.time(), working_share=share, transitions=transitions)
+            ):
+                self._tell(ActorEvent("pace", said))
+
         watch = Watch(self._groups, self._hello.step_deadline_s, self._loop.time())
-        conversation = Conversation(channel, session, self._crew, watch, self._tell, welcomed)
+        conversation = Conversation(channel, session, self._crew, watch, self._tell, welcomed, ticked)
         counted = {"acknowledged_rows": self._acknowledged_rows, "resume_token": self._resume_token}
         hello = self._hello.model_copy(update=counted)
         try:

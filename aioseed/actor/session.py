@@ -54,6 +54,7 @@ class ActorEvent(NamedTuple):
         "revoked",
         "leased",
         "draining",
+        "pace",
         "over",
         "error",
     ]

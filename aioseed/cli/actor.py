@@ -177,7 +177,7 @@ def _run(words: argparse.Namespace) -> int:
             wait_s=settings.actor.wait_s,
             reconnect_s=settings.actor.reconnect_s,
             step_deadline_s=settings.actor.step_deadline_s,
-            on_event=_Teller(),
+            on_event=_Teller(alone=not words.lifeline_stdin),
         )
     )
 
@@ -192,17 +192,23 @@ def _be_nice(nice: int | None) -> None:
 
 
 class _Teller:
-    """Say what happens on standard error, and wake the collector with the first WELCOME."""
+    """Say what happens on standard error, and wake the collector with the first WELCOME.
 
-    def __init__(self) -> None:
+    Args:
+        alone: Whether somebody watches this actor, not the program that started it: then it says how fast it is.
+    """
+
+    def __init__(self, *, alone: bool) -> None:
         self._joined = False
+        self._alone = alone
 
     def __call__(self, event: ActorEvent) -> None:
         if event.kind == "welcomed" and not self._joined:
             self._joined = True
             collector.wake()
-        sys.stderr.write(f"aioseed actor: {event.message}\n")
-        sys.stderr.flush()
+        if self._alone or event.kind != "pace":
+            sys.stderr.write(f"aioseed actor: {event.message}\n")
+            sys.stderr.flush()
 
 
 class _Interrupt:
