@@ -42,12 +42,32 @@ def guarded(name: str, command: Callable[[], int]) -> int:
     try:
         return command()
     except AioseedError as error:
-        sys.stderr.write(f"aioseed {name}: {error}\n")
-        return error.exit_code
+        return _told(name, error)
+    except RuntimeError as error:
+        if str(error) != _NO_THREAD:
+            raise
+        return _told(name, _behind(error))
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
+def _told(name: str, error: AioseedError) -> int:
+    sys.stderr.write(f"aioseed {name}: {error}\n")
+    return error.exit_code
+
+
+def _behind(error: BaseException) -> AioseedError:
+    """Return the error of ours that came before: closing a loop wants a thread too, and fails on top of it."""
+    before = error.__context__
+    while before is not None:
+        if isinstance(before, AioseedError):
+            return before
+        before = before.__context__
+    return AioseedError("no thread can be started: this user, container or job may have no more of them, or no memory")
+
+
+_NO_THREAD = "can't start new thread"
+"""What Python says in a `RuntimeError` of no kind of its own."""
 SAME_S = 0.5
 """Within this time a second signal that is no Ctrl-C is the first one again.
 

@@ -36,6 +36,30 @@ def test_an_interrupt_is_130_and_other_errors_are_left_alone():
         common.guarded("train", broken)
 
 
+class NoThreads(asyncio.SelectorEventLoop):
+    """A loop on a system that starts no thread any more."""
+
+    async def shutdown_default_executor(self, *_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+
+def test_a_limit_on_threads_is_one_sentence_and_hides_none_that_came_first(capsys):
+    async def fails():
+        raise EnvironmentFailed("no process could be started")
+
+    async def ends():
+        return 0
+
+    def run(body):
+        with asyncio.Runner(loop_factory=NoThreads) as runner:
+            return runner.run(body())
+
+    assert common.guarded("train", lambda: run(fails)) == EnvironmentFailed.exit_code
+    assert capsys.readouterr().err == "aioseed train: no process could be started\n"
+    assert common.guarded("train", lambda: run(ends)) == 1
+    assert capsys.readouterr().err.startswith("aioseed train: no thread can be started: this user, container or job ")
+
+
 def test_words_that_are_missing_are_named_without_the_optional_overrides():
     parser = common.Parser(prog="aioseed x")
     parser.add_argument("config", metavar="PRESET")
