@@ -122,6 +122,56 @@ def test_what_is_wrong_is_told_in_one_sentence(data, sentence):
     assert isinstance(caught.value.__cause__, ValidationError)
 
 
+class Empty(Strict):
+    pass
+
+
+class Framed(Strict):
+    edge: Circle
+
+
+class Tree(Strict):
+    branches: tuple[Tree, ...] = ()
+
+
+class Unusual(Strict):
+    counts: dict[str, int] = {}
+    shape: Empty | Circle | Framed = Empty()
+    places: tuple[int, ...] | str = ()
+    tree: Tree = Tree()
+    odd: int = 1
+
+    @field_validator("odd")
+    @classmethod
+    def is_odd(cls, value: int) -> int:
+        if not value % 2:
+            raise AssertionError  # what a bare `assert` raises
+        return value
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "sentence"),
+    [
+        (Training, {"optimizer": "rmsprop", "batch_unrolls": 2}, "the configuration: rmsprop needs 4 batch_unrolls"),
+        (Unusual, {"counts": 3}, "counts is 3: expected keys and values"),
+        (Empty, {"a": 1}, "a is not a known key"),
+        (
+            Unusual,
+            {"shape": {"edge": {"radus": 1}}},
+            'shape.edge.radus is not a known key (did you mean "radius"?)',
+        ),
+        (Unusual, {"shape": {"radius": "r"}}, "shape.radius is 'r': expected a valid number"),
+        (Unusual, {"places": [1, "x"]}, "places.1 is 'x': expected a valid integer"),
+        (Unusual, {"zzz": 1}, "zzz is not a known key (known here: counts, shape, places, tree, odd)"),
+        (Unusual, {"odd": 2}, "odd is 2: expected another value"),
+    ],
+)
+def test_so_are_mistakes_in_models_of_unusual_form(model, data, sentence):
+    with pytest.raises(ConfigError) as caught:
+        validate(model, data)
+    assert str(caught.value) == sentence
+
+
 def test_an_unknown_key_is_told_before_the_missing_one_that_it_stands_for():
     with pytest.raises(ConfigError, match=r'^nam is not a known key \(did you mean "name"\?\); also wrong: name$'):
         validate(Root, {"nam": "x"})

@@ -17,6 +17,7 @@ from aioseed.host.changes import changes_said
         ({"t": []}, {"t": [{"n": 1}]}, "t.0.n is 1 (was not there), t is not there (was [])"),
         ({"a": 1}, {"a": 1, "b": None}, "b is null (was not there)"),
         ({"a": "x" * 80}, {"a": ""}, f'a is "" (was "{"x" * 56}...)'),
+        ({"a": "x" * 58}, {"a": ""}, f'a is "" (was "{"x" * 58}")'),
     ],
 )
 def test_each_key_that_changed_is_named_with_both_values(before, now, said):
@@ -24,10 +25,11 @@ def test_each_key_that_changed_is_named_with_both_values(before, now, said):
     assert sentence == f"configured otherwise than before: {said}"
 
 
-def test_many_changes_are_counted():
-    before, now = ({f"k{i:02}": value for i in range(11)} for value in (0, 1))
+@pytest.mark.parametrize(("changes", "ending"), [(8, ""), (9, ", and 1 more"), (11, ", and 3 more")])
+def test_many_changes_are_counted(changes, ending):
+    before, now = ({f"k{i:02}": value for i in range(changes)} for value in (0, 1))
     said = changes_said(json.dumps(before), json.dumps(now))
-    assert said.count("(was 0)") == 8 and said.endswith("k07 is 1 (was 0), and 3 more")
+    assert said.count("(was 0)") == 8 and said.endswith(f"k07 is 1 (was 0){ending}")
 
 
 def test_nothing_is_said_where_nothing_changed_or_nothing_is_known():

@@ -88,6 +88,7 @@ async def test_all_that_are_expected_are_not_waited_for_longer() -> None:
     desk, batching = open_desk(closes_with=5)
     await bring(desk, batching, 2, 3, 0)
     assert desk.answered == [5]
+    assert desk.looks == [(2, True), (5, True)]
     await bring(desk, batching, 1, 0)
     assert desk.answered == [5, 1]
 
@@ -102,14 +103,16 @@ async def test_what_the_loop_serves_itself_is_answered_in_the_same_turn() -> Non
 async def test_serving_takes_until_the_loop_is_free_again_but_for_sending() -> None:
     desk, batching = open_desk()
     desk.waiting_rows, desk.appending_s, desk.sending_s = 4, 0.25, 8.0
-    batching.poll(0.0)
+    desk.time_s = 2.0
+    batching.poll(2.0)
     assert desk.took_s == [0.25]
-    batching.poll(1.0)
+    batching.poll(20.0)
     assert desk.took_s == [0.25], "nothing was served"
 
 
 async def test_answers_of_another_moment_wait_for_their_turn() -> None:
     desk, batching = open_desk()
+    batching.poll(0.0)
     batch: Any = SimpleNamespace(rows=7, closed_s=-2.0)
     batching.answer_from(batch, b"", 0)
     assert desk.answered == []
@@ -153,3 +156,25 @@ async def test_actions_that_are_held_back_go_out_behind_what_the_loop_was_told_b
     desk.held_back, desk.waiting_rows = False, 3
     batching.poll(0.0)
     assert desk.answered[2:] == [3], "one batch alone is held back"
+
+
+def test_one_timer_is_set_for_the_earliest_moment_at_which_time_alone_closes() -> None:
+    desk, loop, answered = Desk(100), Mock(), Mock()
+    intake: Any = desk
+    desk.batching = batching = Batching(loop, intake, Mock(), lambda: desk.time_s, answered)
+    desk.waiting_rows, desk.due_s = 1, 8.0
+    batching.poll(0.0, arriving=True)
+    assert not loop.call_at.called, "further rows are on their way"
+    batching.poll(0.0)
+    batching.poll(1.0)
+    loop.call_at.assert_called_once_with(8.0, batching._due)
+    timer = loop.call_at.return_value
+    assert not timer.cancel.called
+    desk.due_s = 4.0
+    batching.poll(2.0)
+    timer.cancel.assert_called_once_with()
+    assert loop.call_at.call_args.args == (4.0, batching._due) and not answered.called
+    desk.time_s = 4.0
+    batching._due()
+    assert desk.answered == [1]
+    answered.assert_called_once_with()

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioseed import __version__
-from aioseed.errors import RefusedError
-from aioseed.serving.handshake import Contract, contract_of, judge, refused
+from aioseed.errors import ConfigError, RefusedError
+from aioseed.serving.handshake import Contract, check_fits, contract_of, judge, refused
 from aioseed.specs import ActionSpec, ArraySpec, discrete, multi_discrete, observation_to_json
 from aioseed.types import EnvironmentMetric, EnvironmentSpec
 from aioseed.wire.columns import StepLayout
@@ -131,6 +131,22 @@ def test_specs_whose_messages_exceed_the_cap_are_refused_with_both_sizes() -> No
     assert int(error.theirs) == StepLayout(OBSERVATION, 1).size_bytes(1)
     judge(hello(), CONTRACT, int(error.theirs))
     assert refusal(hello(), max_message_bytes=int(error.theirs) - 1).code == "size"
+
+
+def test_a_run_does_not_start_with_specs_that_no_actor_could_have() -> None:
+    """`check_fits` says before the start what `judge` would say to every actor."""
+    row_bytes = StepLayout(OBSERVATION, 1).size_bytes(1)
+    check_fits(CONTRACT, row_bytes)
+    with pytest.raises(ConfigError) as caught:
+        check_fits(CONTRACT, row_bytes - 1)
+    error = caught.value
+    assert (error.path, error.value, error.expected) == (
+        "transport.max_message_bytes",
+        str(row_bytes - 1),
+        f"at least {row_bytes}",
+    )
+    assert f"{row_bytes:,}" in str(error) and f"{row_bytes - 1:,}" in str(error)
+    assert refusal(hello(), max_message_bytes=row_bytes - 1).code == "size"
 
 
 @pytest.mark.parametrize(

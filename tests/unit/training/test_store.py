@@ -331,6 +331,37 @@ def test_a_state_that_is_no_object_is_not_sound(tmp_path):
             CheckpointStore(path).newest()
 
 
+def test_one_checkpoint_is_read_by_its_name_which_a_copy_keeps(tmp_path):
+    store = CheckpointStore(tmp_path)
+    path = store.save(snapshot(1), 1)
+    assert_is(store.at(path.name), snapshot(1))
+    shutil.copytree(path, tmp_path / "best")
+    with pytest.raises(CheckpointError, match=r"best is called otherwise than a checkpoint: a copy keeps its name$"):
+        store.at("best")
+
+
+def test_what_its_owner_removes_meanwhile_is_no_finding(tmp_path):
+    store = CheckpointStore(tmp_path)
+    older, newer = (store.save(snapshot(step), 1) for step in (1, 2))
+    findings = store.findings()
+    assert next(findings).path == newer
+    shutil.rmtree(older)
+    assert list(findings) == []
+
+
+def test_a_leftover_that_cannot_be_removed_is_named_and_the_others_go(tmp_path, caplog):
+    class Stuck(Files):
+        def remove_tree(self, path):
+            if path.name == "a.tmp":
+                raise PermissionError(errno.EACCES, "not yours")
+            super().remove_tree(path)
+
+    for name in ("a.tmp", "b.tmp"):
+        (tmp_path / name).mkdir()
+    CheckpointStore(tmp_path, files=Stuck()).sweep()
+    assert names(tmp_path) == ["a.tmp"] and "a.tmp could not be removed" in caplog.text
+
+
 def test_findings_name_every_checkpoint_and_what_is_wrong_with_it(tmp_path):
     store = CheckpointStore(tmp_path)
     assert list(CheckpointStore(tmp_path / "none").findings()) == []
