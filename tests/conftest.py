@@ -9,6 +9,7 @@ import importlib.util
 import ipaddress
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # asyncio's debug mode notes ten frames at each future and handle, and looks for the source of each on the disk: a
 # fifteenth of what the tests of whole learners took. One says where.
 asyncio.constants.DEBUG_STACK_DEPTH = 1  # type: ignore[misc]
+
+# A shell starts what it puts into the background without Ctrl-C, and children would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OUR_PACKAGES = (
     "aioseed",

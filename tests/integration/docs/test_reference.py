@@ -12,6 +12,7 @@ import pytest
 
 import aioseed
 from aioseed import errors
+from aioseed.agents.agent import ActInput, Unroll
 from aioseed.errors import AioseedError
 from aioseed.host import events
 from aioseed.serving.rule import Close
@@ -112,6 +113,12 @@ def test_the_python_api_has_every_event_with_its_fields() -> None:
     rows = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in cells(section)}
     known = [kind for kind in vars(events).values() if isinstance(kind, type) and hasattr(kind, "_fields")]
     assert rows == {kind.__name__: fields_of(kind) for kind in known}
+
+
+@pytest.mark.parametrize(("kind", "before"), [(ActInput, "`loss` gets"), (Unroll, "\n## ")])
+def test_the_page_on_agents_has_every_field_that_a_function_gets(kind: type[ActInput | Unroll], before: str) -> None:
+    section = page("howto/own-agent.md").split(f"gets `{kind.__name__}`:")[1].split(before)[0]
+    assert [name for row in cells(section) for name in re.findall(r"`(\w+)`", row[0])] == list(kind._fields)
 
 
 def test_the_python_api_has_every_public_name() -> None:
