@@ -19,7 +19,7 @@ from aioseed.errors import AioseedError
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Event, Finished, Progress, Ready
 from aioseed.host.train import train
-from aioseed.telemetry.verdict import RunShares, explain
+from aioseed.telemetry.verdict import RunShares, cycle_ms, explain
 
 LIMIT_CORES = 2
 WARM_UP_S = 2.0
@@ -75,14 +75,14 @@ class Span(NamedTuple):
         ends_s = [report.wall_s for report in self.reports]
         means = np.average([report.shares for report in self.reports[1:]], axis=0, weights=np.diff(ends_s))
         _, training, inference, blocked, loop, *_ = means.tolist()
-        last, rate = self.ended.shares, self.per_s("env_steps")
+        last = self.ended.shares
         return last._replace(
             training_busy=training,
             inference_busy=inference,
             inference_blocked=blocked,
             loop_busy=loop,
             action_latency_ms=self.median("action_latency_ms"),
-            cycle_ms=1000.0 * last.environments / rate if rate else math.nan,
+            cycle_ms=cycle_ms(last.environments, self.per_s("env_steps")),
         )
 
     def dropped_share(self) -> float:

@@ -16,7 +16,7 @@ from aioseed.host.events import Progress
 from aioseed.host.runtime import Runtime
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.quantiles import Quantiles
-from aioseed.telemetry.verdict import RunShares, explain
+from aioseed.telemetry.verdict import RunShares, cycle_ms, explain
 from aioseed.training.progress import TrainingReport
 
 
@@ -57,6 +57,7 @@ class Statistics:
         ledger, episodes = self._runtime.ledger.snapshot(), self._runtime.episodes
         latency, rows = now.latency.since(before.latency), now.rows.since(before.rows)
         environments = self._runtime.table.leased
+        env_steps_per_s = (now.accepted - before.accepted) / elapsed_s
         shares = RunShares(
             environments,
             (now.training_s - before.training_s) / elapsed_s,
@@ -64,7 +65,7 @@ class Statistics:
             (now.queue.blocked_s - before.queue.blocked_s) / elapsed_s,
             (now.loop_s - before.loop_s) / elapsed_s,
             latency.p50,
-            1000.0 * environments * elapsed_s / accepted if (accepted := now.accepted - before.accepted) else math.nan,
+            cycle_ms(environments, env_steps_per_s),
             round_trip_ms,
         )
         environment = {f"environment/{name}": mean for name, mean in episodes.metric_means.items()}
@@ -76,7 +77,7 @@ class Statistics:
             replay_steps=ledger.replay,
             dropped=dict(ledger.dropped),
             lost_after_checkpoint=ledger.lost_after_checkpoint,
-            env_steps_per_s=(now.accepted - before.accepted) / elapsed_s,
+            env_steps_per_s=env_steps_per_s,
             trained_steps_per_s=(now.trained - before.trained) / elapsed_s,
             return_mean=episodes.return_mean,
             evaluation_return_mean=episodes.evaluation_return_mean,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 BUSY_SHARE = 0.8
@@ -27,6 +28,11 @@ class RunShares(NamedTuple):
     action_latency_ms: float  # median time from a STEP's arrival to its ACTION: how long actors wait
     cycle_ms: float  # mean time from a step of an environment to its next, NaN while there are none
     round_trip_ms: float  # to the actors and back, the median over their environments; NaN while unknown
+
+
+def cycle_ms(environments: int, steps_per_s: float) -> float:
+    """Return the mean time from one step of an environment to its next, NaN where none steps."""
+    return 1000.0 * environments / steps_per_s if steps_per_s else math.nan
 
 
 def explain(shares: RunShares) -> str:

@@ -28,7 +28,7 @@ REQUIREMENTS = (
 )
 INSTALL_TIMEOUT_S = 3600.0
 WARM_UP_REPORTS = 2
-"""Reports of Sample Factory that are left out, once it steps: they look back on the time before."""
+"""Reports of Sample Factory, once it steps, the last of which the measurement begins with."""
 REPORT_EVERY_S = 5.0
 REPORT = re.compile(r"\[(?P<at>[\d-]+ [\d:,]+)\].* Total num frames: (?P<frames>\d+)")
 UNROLL_STEPS = 32
