@@ -12,7 +12,6 @@ from aioseed.experience.layout import UnrollBuffer, allocate_buffer
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.memory import check_memory
 from aioseed.experience.replay.replay import MIN_PRIORITY, SPARE_SHARE, Replay
-from aioseed.experience.replay.saving import Pins
 from aioseed.specs import ArraySpec
 from aioseed.types import UnrollLayout
 
@@ -142,6 +141,14 @@ def test_importance_is_over_the_highest_of_each_optimiser_step_not_of_all_that_o
         np.testing.assert_array_equal(together.importance[part], single.importance)
 
 
+def test_with_an_exponent_of_0_all_priorities_are_alike() -> None:
+    held = replay(priority_exponent=0)
+    held.insert(unrolls(0, 2), np.array([0.3, 0.9]))
+    drawn = held.draw(8)
+    np.testing.assert_array_equal(drawn.importance, np.ones(8))
+    np.testing.assert_array_equal(held.priorities_of(drawn), np.ones(8))
+
+
 def test_even_drawing_knows_no_priorities() -> None:
     held = replay(sampling="uniform")
     held.insert(unrolls(0, 4), np.array([1e6, 1.0, 1.0, 1e-6]))
@@ -149,12 +156,25 @@ def test_even_drawing_knows_no_priorities() -> None:
     assert np.all(np.abs(np.bincount(drawn.numbers) - 2500) < 200) and np.all(drawn.importance == 1)
 
 
-def test_the_share_never_drawn_counts_those_that_went() -> None:
-    held = replay(capacity_unrolls=4)
-    held.insert(unrolls(0, 4), np.array([1.0, 1e-6, 1e-6, 1e-6]))
-    held.draw(50)
+@pytest.mark.parametrize("sampling", ["prioritized", "uniform"])
+def test_the_share_never_drawn_counts_those_that_went(sampling: str) -> None:
+    held = replay(capacity_unrolls=4, sampling=sampling)
+    held.insert(unrolls(0, 4), np.ones(4))
+    held.draw(1)
+    assert held.unseen_share == 0
     held.insert(unrolls(4, 4), np.ones(4))
     assert held.evicted == 4 and held.unseen_share == 0.75
+
+
+@pytest.mark.parametrize("capacity", [1, 10, 100])
+@pytest.mark.parametrize("sampling", ["prioritized", "uniform"])
+def test_what_is_drawn_is_held_and_all_that_is_held_can_be_drawn(capacity: int, sampling: str) -> None:
+    held = replay(capacity_unrolls=capacity, sampling=sampling)
+    for number in range(3 * capacity):
+        held.insert(unrolls(number, 1), None)
+        drawn = set(held.draw(10 * capacity).numbers.tolist())
+        assert drawn <= set(range(held.blocks.oldest, held.blocks.next))
+    assert set(held.draw(20 * capacity).numbers.tolist()) == set(range(held.blocks.oldest, held.blocks.next))
 
 
 def test_drawing_is_a_function_of_the_seed() -> None:
@@ -177,8 +197,9 @@ def test_memory_for_saving_while_unrolls_go_counts_too() -> None:
     assert check_memory(1000, frames, 2**30, SPARE_SHARE).endswith("= 893 MiB")
     with pytest.raises(ConfigError, match=r"too large for replay\.max_bytes, the largest that fits is 1,1\d\d$"):
         check_memory(1200, frames, 2**30, SPARE_SHARE)
-    blocks = Replay(frames, ReplayConfig(capacity_unrolls=3200), 0, Pins()).blocks
-    assert blocks.places == 3200 and blocks.spare_unrolls == 3200 * SPARE_SHARE
+    for is_saved, share in ((True, SPARE_SHARE), (False, 0)):
+        blocks = Replay(frames, ReplayConfig(capacity_unrolls=3200), 0, is_saved=is_saved).blocks
+        assert blocks.places == 3200 and blocks.spare_unrolls == 3200 * share
 
 
 def test_a_minimum_beyond_the_capacity_is_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from aioseed.errors import CheckpointError
 from aioseed.experience.layout import UnrollBuffer, allocate_buffer
 from aioseed.experience.replay.config import ReplayConfig
-from aioseed.experience.replay.replay import Replay
+from aioseed.experience.replay.replay import SPARE_BLOCKS, Replay
 from aioseed.experience.replay.resume import restore_replay, save_replay
 from aioseed.experience.replay.saving import Cuts, Pins
 from aioseed.specs import ArraySpec
@@ -26,7 +26,7 @@ class Saving:
     """A replay, its cuts, and a disk."""
 
     def __init__(self, capacity: int = 64, **options: Any) -> None:
-        self.replay = Replay(LAYOUT, ReplayConfig(capacity_unrolls=capacity, **options), 0, Pins())
+        self.replay = Replay(LAYOUT, ReplayConfig(capacity_unrolls=capacity, **options), 0, is_saved=True)
         self.cuts = Cuts(self.replay.blocks, self.replay.pins)
         self.disk: dict[str, dict[str, np.ndarray]] = {}
         self.written: list[str] = []
@@ -97,6 +97,17 @@ def test_another_priority_exponent_holds_for_what_was_saved_too(saved_with: floa
     np.testing.assert_allclose(other.replay.priorities(), weights)
 
 
+@pytest.mark.parametrize("exponent", [0.9, 0.45])
+def test_after_a_restart_unrolls_without_a_priority_get_the_highest_that_was_ever_seen(exponent: float) -> None:
+    one, other = (Saving(capacity=4, min_unrolls=1, priority_exponent=power) for power in (0.9, exponent))
+    one.replay.insert(numbered(0, 1), np.array([5.0]))
+    one.insert(4)
+    saved = one.save()
+    restore_replay(other.replay, other.cuts, saved.state, saved.arrays, one.disk.__getitem__, "")
+    other.replay.insert(numbered(5, 1), None)
+    np.testing.assert_allclose(other.replay.priorities()[-1], 5**exponent)
+
+
 def test_a_save_appends_what_was_inserted_since_the_one_before() -> None:
     made = Saving()
     made.insert(5)
@@ -132,6 +143,15 @@ def test_a_save_that_failed_is_made_up_for_by_the_next() -> None:
     assert len(made.written) == 4
 
 
+def test_pieces_of_one_block_are_read_one_after_the_other() -> None:
+    made = Saving()
+    made.insert(1)
+    save_replay(made.replay, made.cuts, {}).release(False)
+    made.insert(1)
+    made.save()
+    assert made.written == ["replay-000000000000-1", "replay-000000000001-1"]
+
+
 def test_a_save_that_was_cut_short_needs_a_block_only_while_that_is_read() -> None:
     pins = Pins()
     save = pins.begin({1, 2, 3})
@@ -163,6 +183,15 @@ def test_a_block_that_is_being_saved_is_not_used_again_while_there_is_spare_memo
     assert sorted(int(arrays["identity/0"][0]) for arrays in made.disk.values()) == list(range(32))
 
 
+def test_blocks_that_went_before_a_save_began_do_not_cut_it_short() -> None:
+    made = Saving(capacity=32)
+    made.insert(32 + SPARE_BLOCKS)
+    saved = save_replay(made.replay, made.cuts, {})
+    made.insert(SPARE_BLOCKS)
+    made.write(saved)
+    assert len(made.written) == 32
+
+
 def test_when_spare_memory_runs_out_the_save_is_cut_short_and_the_next_one_is_whole() -> None:
     made = Saving(capacity=32)
     made.insert(32)
@@ -191,9 +220,12 @@ def test_when_spare_memory_runs_out_the_save_is_cut_short_and_the_next_one_is_wh
         lambda state, arrays: state.pop("next"),
         lambda state, arrays: state.update(block_unrolls=7),
         lambda state, arrays: state.update(generator={"bit_generator": "MT19937"}),
+        lambda state, arrays: state.update(generator="dance"),
         lambda state, arrays: state.update(segments=["replay-x-1"]),
         lambda state, arrays: arrays.pop("weights"),
         lambda state, arrays: arrays.update(weights=arrays["weights"][1:]),
+        lambda state, arrays: arrays.update(weights=arrays["weights"][:1]),
+        lambda state, arrays: arrays.update(draws=arrays["draws"][:1]),
     ],
 )
 def test_a_saved_replay_that_does_not_fit_is_refused(harm) -> None:
