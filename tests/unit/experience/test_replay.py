@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aioseed.errors import ConfigError
-from aioseed.experience.layout import UnrollBuffer, allocate_buffer
+from aioseed.experience.layout import UnrollBuffer, allocate_buffer, unroll_bytes
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.memory import check_memory
 from aioseed.experience.replay.replay import MIN_PRIORITY, SPARE_SHARE, Replay
@@ -190,6 +190,15 @@ def test_too_large_a_replay_is_refused_with_what_would_fit() -> None:
                                           r"replay\.max_bytes, the largest that fits is 1,2\d\d$"):  # fmt: skip
         check_memory(100_000, frames, 2**30)
     assert check_memory(1000, frames, 2**30) == "replay: 1,000 unrolls of 120 steps of 84x84 = 816 MiB"
+
+
+def test_three_quarters_of_the_machine_are_the_bound_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = UnrollLayout((ArraySpec("float32", ()), ArraySpec("uint8", (2, 3))), ArraySpec("int32", ()), (), (), 4, 0)
+    monkeypatch.setattr("aioseed.experience.replay.memory.memory_bytes", lambda: 4000 * unroll_bytes(small))
+    assert check_memory(3000, small, None) == "replay: 3,000 unrolls of 4 steps of 1 + 2x3 = 466 KiB"
+    with pytest.raises(ConfigError, match=r"too large for this machine, the largest that fits is 3,000$") as caught:
+        check_memory(3001, small, None)
+    assert caught.value.path == "replay.capacity_unrolls"
 
 
 def test_memory_for_saving_while_unrolls_go_counts_too() -> None:

@@ -65,7 +65,7 @@ def contents(replay: Replay) -> list[bytes]:
     return [array.tobytes() for array in arrays] + [array.tobytes() for array in replay.state().values()]
 
 
-@pytest.mark.parametrize("inserts", [[5], [64, 1], [7, 30, 64, 3]])
+@pytest.mark.parametrize("inserts", [[5], [64, 1], [7, 30, 64, 3], [1] * 64])
 @pytest.mark.parametrize("sampling", ["prioritized", "uniform"])
 def test_what_is_restored_is_what_was_saved_and_goes_on_alike(inserts: list[int], sampling: str) -> None:
     one = Saving(sampling=sampling)
@@ -76,6 +76,7 @@ def test_what_is_restored_is_what_was_saved_and_goes_on_alike(inserts: list[int]
     other = Saving(sampling=sampling)
     restore_replay(other.replay, other.cuts, saved.state, saved.arrays, one.disk.__getitem__, "")
     assert contents(one.replay) == contents(other.replay)
+    assert (one.replay.evicted, one.replay.unseen_share) == (other.replay.evicted, other.replay.unseen_share)
     for both in (one, other):
         both.insert(20)
         drawn = both.replay.draw(50)
@@ -221,7 +222,13 @@ def test_when_spare_memory_runs_out_the_save_is_cut_short_and_the_next_one_is_wh
         lambda state, arrays: state.update(block_unrolls=7),
         lambda state, arrays: state.update(generator={"bit_generator": "MT19937"}),
         lambda state, arrays: state.update(generator="dance"),
+        lambda state, arrays: state.update(priority_exponent="1"),
+        lambda state, arrays: state.update(priority_exponent=-1),
+        lambda state, arrays: state.update(segments=5),
+        lambda state, arrays: state.update(segments=["replay-0"]),
         lambda state, arrays: state.update(segments=["replay-x-1"]),
+        lambda state, arrays: state.update(segments=["replay-0-x"]),
+        lambda state, arrays: arrays.update(highest=np.zeros(0)),
         lambda state, arrays: arrays.pop("weights"),
         lambda state, arrays: arrays.update(weights=arrays["weights"][1:]),
         lambda state, arrays: arrays.update(weights=arrays["weights"][:1]),
@@ -238,12 +245,45 @@ def test_a_saved_replay_that_does_not_fit_is_refused(harm) -> None:
         restore_replay(other.replay, other.cuts, saved.state, saved.arrays, made.disk.__getitem__, "")
 
 
+def test_one_that_does_not_say_its_exponent_has_the_same() -> None:
+    one, other = Saving(), Saving()
+    one.insert(5)
+    saved = one.save()
+    restore_replay(
+        other.replay,
+        other.cuts,
+        {name: value for name, value in saved.state.items() if name != "priority_exponent"},
+        saved.arrays,
+        one.disk.__getitem__,
+        "",
+    )
+    assert contents(one.replay) == contents(other.replay)
+
+
+@pytest.mark.parametrize("inserted", [65, 64])
+def test_more_than_a_smaller_replay_holds_is_refused_even_where_its_blocks_are_as_large(inserted: int) -> None:
+    large, small = Saving(capacity=70), Saving(capacity=64)
+    large.insert(inserted)
+    saved = large.save()
+
+    def restore() -> None:
+        restore_replay(small.replay, small.cuts, saved.state, saved.arrays, large.disk.__getitem__, "")
+
+    if inserted > 64:
+        with pytest.raises(CheckpointError, match=r"of another replay\.capacity_unrolls"):
+            restore()
+    else:
+        restore()
+        assert contents(small.replay) == contents(large.replay)
+
+
 def test_unrolls_of_another_form_are_refused() -> None:
     made = Saving()
     made.insert(2)
     saved = made.save()
     first = next(iter(made.disk.values()))
-    first["rows/0"] = first["rows/0"].astype(np.int64)
-    other = Saving()
-    with pytest.raises(CheckpointError, match="another form"):
-        restore_replay(other.replay, other.cuts, saved.state, saved.arrays, made.disk.__getitem__, "")
+    for harm in (lambda: first.update({"rows/0": first["rows/0"].astype(np.int64)}), lambda: first.pop("rows/0")):
+        harm()
+        other = Saving()
+        with pytest.raises(CheckpointError, match="rows/0 has another form"):
+            restore_replay(other.replay, other.cuts, saved.state, saved.arrays, made.disk.__getitem__, "")
