@@ -95,6 +95,22 @@ def test_a_welcome_hands_every_group_its_slots_in_order() -> None:
     assert all(job.actions is None for _, job in outcome.jobs)
 
 
+def test_a_session_that_goes_on_counts_anew_and_knows_which_groups_work() -> None:
+    session, messages = greeted(groups=2, rows=1)
+    environment, jobs = Echo(), dict(session.receive(welcome([0, 1], [1, 1]).encode()).jobs)
+    for _ in range(2):  # the first row is no transition
+        sent = session.stepped(0, perform(environment, messages[0], jobs[0])).sends[0]
+        jobs = dict(session.receive(act(sent, [3])).jobs)
+    assert session.acknowledged_rows == 1 and session.working == [0, 1]
+    session.stepped(0, perform(environment, messages[0], jobs[0]))
+    further = ActorSession(messages, ACTIONS, session._groups)
+    further.open(Hello(library="test", actor_id="a", environments=2, observation={}, action={}))
+    assert further.acknowledged_rows == 0 and further.working == [1]
+    again = further.receive(welcome([0, 1], [1, 1]).encode()).sends[0]
+    further.receive(act(again, [3]))
+    assert further.acknowledged_rows == 1 and further.working == [0, 1]
+
+
 def test_a_group_may_be_as_large_as_the_learner_takes() -> None:
     session, _ = greeted()
     largest = welcome([0, 1], [1, 1], max_step_rows=2, max_message_bytes=STEPS.size_bytes(2))
