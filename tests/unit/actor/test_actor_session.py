@@ -111,6 +111,20 @@ def test_a_session_that_goes_on_counts_anew_and_knows_which_groups_work() -> Non
     assert further.acknowledged_rows == 1 and further.working == [0, 1]
 
 
+def test_it_is_idle_for_as_long_as_nothing_is_leased_to_any_group() -> None:
+    session, _ = greeted(groups=2, rows=1)
+    said = [
+        welcome([0, 1], [1, 1]),
+        *(Revoke(slots=[slot], epochs=[1]) for slot in (0, 1)),
+        Lease(slots=[1], epochs=[2]),
+    ]
+    idle = []
+    for message in said:
+        session.receive(message.encode())
+        idle.append(session.idle)
+    assert idle == [False, False, True, False]
+
+
 def test_a_group_may_be_as_large_as_the_learner_takes() -> None:
     session, _ = greeted()
     largest = welcome([0, 1], [1, 1], max_step_rows=2, max_message_bytes=STEPS.size_bytes(2))
