@@ -202,7 +202,7 @@ def test_a_finite_update_begins_the_count_anew(kit):
 
 def test_nonfinite_updates_are_told_once_for_those_in_a_row(kit, caplog):
     bad, good = (lambda: kit.poisoned(kit.batch(1, 4))), (lambda: kit.batch(2, 4))
-    run(kit.road(kit.config(max_nonfinite_updates=3), [bad(), bad(), good(), bad(), good()]))
+    run(kit.road(kit.config(max_nonfinite_updates=3), [good(), good(), bad(), bad(), good(), bad(), good()]))
     assert caplog.messages == ["an update was not finite and is skipped: its steps are dropped (nonfinite_update)"] * 2
 
 
