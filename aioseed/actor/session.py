@@ -35,6 +35,7 @@ from aioseed.wire.messages import (
     clip,
     decode_control,
 )
+from aioseed.wire.packing import DEFLATE, Packer
 from aioseed.wire.session import SessionMachine, Side, State
 
 _SLOT = struct.Struct("<I")
@@ -91,11 +92,15 @@ class ActorSession:
         messages: One STEP a group, in the order in which the groups take slots.
         actions: Layout of the answers.
         groups: Those of the session that this one goes on with, or an empty list, which WELCOME fills.
+        packs: Whether STEPs are to be packed, if the learner unpacks them.
     """
 
-    def __init__(self, messages: Sequence[StepMessage], actions: ActionLayout, groups: list[Group]) -> None:
+    def __init__(
+        self, messages: Sequence[StepMessage], actions: ActionLayout, groups: list[Group], *, packs: bool = False
+    ) -> None:
         self._messages = messages
         self._actions = actions
+        self._packs = packs
         self._machine = SessionMachine(Side.ACTOR)
         self._groups = groups
         # slot -> index of the group that has or last had it
@@ -107,6 +112,8 @@ class ActorSession:
         """Messages of the learner that are no PING: those it also sends when it hears nothing of this actor."""
         self.welcome: Welcome | None = None
         """What the learner granted; None before that."""
+        self.step_bytes = 0
+        """Bytes of the STEPs that were sent in this session."""
 
     @property
     def acknowledged_rows(self) -> int:
@@ -211,6 +218,7 @@ class ActorSession:
             slots, epochs = welcome.slots[start : start + count], welcome.epochs[start : start + count]
             start += count
             group = Group(self._messages[index], self._actions, seed)
+            group.packer = self._packer(index)
             self._groups.append(group)
             self._group_of.update(dict.fromkeys(slots, index))
             outcome.jobs.append((index, group.begin(slots, epochs)))
@@ -222,7 +230,8 @@ class ActorSession:
         granted = dict(zip(welcome.slots, welcome.epochs, strict=True))
         words = f"went on in run {clip(welcome.run_id)} with {len(granted)} environments"
         outcome = Outcome(events=[ActorEvent("welcomed", words)])
-        for group in self._groups:
+        for index, group in enumerate(self._groups):
+            group.packer = self._packer(index)
             group.keep(granted)
         for slot, epoch in granted.items():
             if not any(group.holds(slot, epoch) for group in self._groups):
@@ -230,6 +239,10 @@ class ActorSession:
         for index, group in enumerate(self._groups):
             self._collect(outcome, index, group.again())
         return outcome
+
+    def _packer(self, index: int) -> Packer | None:
+        unpacked = self.welcome is not None and DEFLATE in self.welcome.packings
+        return Packer(self._messages[index].layout) if self._packs and unpacked else None
 
     def _check_welcome(self, welcome: Welcome, counts: Sequence[int]) -> None:
         if welcome.protocol != PROTOCOL_VERSION:
@@ -317,6 +330,7 @@ class ActorSession:
         if reaction.sends and self._machine.state is State.ACTIVE:
             self._machine.sent("step")
             outcome.sends.extend(reaction.sends)
+            self.step_bytes += sum(map(len, reaction.sends))
         if reaction.job is not None:
             outcome.jobs.append((group, reaction.job))
         return outcome

@@ -46,6 +46,7 @@ from aioseed.wire.messages import (
     clip,
     decode_control,
 )
+from aioseed.wire.packing import DEFLATE, PACKED_STEP_TYPE
 from aioseed.wire.session import State
 
 log = logging.getLogger("aioseed.serving")
@@ -274,6 +275,7 @@ class Server:
             ping_timeout_s=self._config.ping_timeout_s,
             resume_token=granted.resume_token,
             seed=self._facts.seed,
+            packings=[DEFLATE],
         )
         try:
             session.tell(welcome)
@@ -333,10 +335,11 @@ class Server:
         now_s = session.last_heard_s = self._time()
         kind = payload[0] if payload else -1
         state = session.machine.state
-        if kind == STEP_TYPE and state is State.ACTIVE:
+        if (kind == STEP_TYPE or kind == PACKED_STEP_TYPE) and state is State.ACTIVE:
             if session.suspended:
                 opened.leases.wake(session, now_s)  # and the step, which is of the old epochs, is refused
-            error = opened.intake.take(session, payload, now_s)
+            take = opened.intake.take if kind == STEP_TYPE else opened.intake.take_packed
+            error = take(session, payload, now_s)
             opened.batching.poll_soon()
             if error is None:
                 return True
@@ -344,7 +347,7 @@ class Server:
             self._refuse_rows(session, error, opened.leases)
         elif state is State.CLOSED:
             return False  # it crossed our BYE
-        elif kind == STEP_TYPE:
+        elif kind in (STEP_TYPE, PACKED_STEP_TYPE):
             session.machine.received("step")  # legal while draining, then without an answer
         elif kind == CONTROL_BYTE:
             session.count(now_s)

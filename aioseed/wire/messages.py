@@ -222,6 +222,8 @@ class Welcome(_Leases):
     resume_token: ShortText
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the run; an environment is seeded from (seed, slot, epoch)."""
+    packings: Annotated[list[ShortText], Field(max_length=16)] = []
+    """Ways to pack a STEP that this learner unpacks."""
 
 
 class Refused(Message):
