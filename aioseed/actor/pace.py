@@ -27,27 +27,27 @@ class Pace:
         self._every_s = FIRST_S
         self._before = Done()
         self._samples = 0
-        self._working = 0.0
+        self._stepping = 0.0
 
-    def tick(self, now_s: float, done: Done, *, working_share: float) -> str | None:
+    def tick(self, now_s: float, done: Done, *, stepping_share: float) -> str | None:
         """Return a sentence when it is time for one.
 
         Args:
             now_s: Time.
             done: So far.
-            working_share: Share of the groups that step or reset at this moment.
+            stepping_share: Share of the groups that step or reset at this moment.
         """
         if self._since_s is None:
             self._since_s = now_s
         self._samples += 1
-        self._working += working_share
+        self._stepping += stepping_share
         passed_s = now_s - self._since_s
         if passed_s < self._every_s:
             return None
-        steps, share = done.transitions - self._before.transitions, self._working / self._samples
+        steps, share = done.transitions - self._before.transitions, self._stepping / self._samples
         bytes_a_step = (done.step_bytes - self._before.step_bytes) / max(1, steps)
         self._since_s, self._every_s, self._before = now_s, EVERY_S, done
-        self._samples, self._working = 0, 0.0
+        self._samples, self._stepping = 0, 0.0
         return (
             f"{done.transitions:,} steps, {steps / passed_s:,.0f} a second of {bytes_a_step:,.0f} bytes each; the"
             f" environments step for {share:.0%} of the time and wait for actions for the rest"

@@ -271,9 +271,11 @@ class _Actor:
                 self._run_id, self._acknowledged_rows = welcome.run_id, 0
 
         def ticked() -> None:
+            if session.welcome is None:
+                return
             done = Done(self._transitions + session.acknowledged_rows, self._step_bytes + session.step_bytes)
-            share = len(session.working) / self._groups
-            if session.welcome is not None and (said := self._pace.tick(self._loop.time(), done, working_share=share)):
+            said = self._pace.tick(self._loop.time(), done, stepping_share=session.stepping_share)
+            if said is not None:
                 self._tell(ActorEvent("pace", said))
 
         watch = Watch(self._groups, self._hello.step_deadline_s, self._loop.time())

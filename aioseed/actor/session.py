@@ -112,6 +112,7 @@ class ActorSession:
         """Messages of the learner that are no PING: those it also sends when it hears nothing of this actor."""
         self.welcome: Welcome | None = None
         """What the learner granted; None before that."""
+        self._looks, self._stepping = 0, 0.0  # since the last PONG
         self.step_bytes = 0
         """Bytes of the STEPs that were sent in this session."""
 
@@ -124,6 +125,17 @@ class ActorSession:
     def working(self) -> list[int]:
         """Return the indices of groups whose workers have a job."""
         return [index for index, group in enumerate(self._groups) if group.is_working]
+
+    @property
+    def stepping_share(self) -> float:
+        """Return the share of the groups that step or reset at this moment."""
+        return len(self.working) / len(self._messages)
+
+    def look(self) -> None:
+        """Note, at regular moments, which groups step: the learner is told with each PONG."""
+        if self.welcome is not None:
+            self._looks += 1
+            self._stepping += self.stepping_share
 
     @property
     def idle(self) -> bool:
@@ -182,7 +194,7 @@ class ActorSession:
     def _on_control(self, message: ControlMessage) -> Outcome:
         match message:
             case Ping():
-                return Outcome(sends=[self._say(Pong(number=message.number))])
+                return Outcome(sends=[self._say(self._pong(message.number))])
             case Starting():
                 return Outcome(events=[ActorEvent("starting", "the learner is making ready")])
             case Welcome():
@@ -202,6 +214,11 @@ class ActorSession:
                 return Outcome(end=self._on_bye(message))
             case _:  # PONG; the table lets nothing else come here
                 return Outcome()
+
+    def _pong(self, number: int) -> Pong:
+        share = round(self._stepping / self._looks, 4) if self._looks else None
+        self._looks, self._stepping = 0, 0.0
+        return Pong(number=number, stepping_share=share)
 
     def _on_welcome(self, welcome: Welcome) -> Outcome:
         counts = [message.rows for message in self._messages]

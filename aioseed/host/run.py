@@ -169,7 +169,7 @@ class LiveRun:
             await asyncio.sleep(self._config.telemetry.every_s)
             now_s = asyncio.get_running_loop().time()
             server = self._server
-            progress = statistics.progress(now_s, self._latest, server.sessions, server.round_trip_ms)
+            progress = statistics.progress(now_s, self._latest, server.sessions, server.afar)
             emit(progress)
             await self._record(progress, records, emit)
 

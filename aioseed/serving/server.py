@@ -24,7 +24,7 @@ from aioseed.serving.handshake import Contract, contract_of, judge, refused
 from aioseed.serving.intake import ClosedBatch, Intake, PlacedStep
 from aioseed.serving.leases import ANOTHER_START, Granted, Leases, bad_token
 from aioseed.serving.meters import Meters
-from aioseed.serving.session import Session, median_round_trip_s
+from aioseed.serving.session import Afar, Session, seen_from_here
 from aioseed.serving.slots import SlotTable
 from aioseed.serving.thread import Leased, Released
 from aioseed.telemetry.counters import Metrics
@@ -124,9 +124,9 @@ class Server:
         return self._opened.table.leased if self._opened is not None else 0
 
     @property
-    def round_trip_ms(self) -> float:
-        """Return how far the actors are, the median over their environments; NaN while none is known."""
-        return 1000.0 * median_round_trip_s(self._sessions.values())
+    def afar(self) -> Afar:
+        """Return how far the actors' environments are, and how busy."""
+        return seen_from_here(self._sessions.values())
 
     def open(self, serving: Serving) -> None:
         """Begin to welcome actors: everything is compiled."""
@@ -403,7 +403,7 @@ class Server:
         if isinstance(message, Ping):
             session.tell(Pong(number=message.number))
         elif isinstance(message, Pong):
-            round_trip_s = session.ponged(message.number, self._time())
+            round_trip_s = session.ponged(message, self._time())
             if round_trip_s is not None:
                 self._round_trips_ms.observe(1000.0 * round_trip_s)
         elif isinstance(message, Bye):

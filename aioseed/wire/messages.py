@@ -268,6 +268,8 @@ class Pong(Message):
     kind = "pong"
     type: Literal["pong"] = "pong"
     number: Annotated[int, Field(ge=0, lt=2**53)]
+    stepping_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the time since its last PONG in which an actor's environments stepped; None from who does not know."""
 
 
 class Drain(Message):

@@ -21,7 +21,7 @@ def told(
         transitions = before + int(rate * tick / 4)
         share = shares[tick % len(shares)]
         done = Done(transitions, 41 * transitions)
-        said.append(measured.tick(began_s + tick / 4, done, working_share=share))
+        said.append(measured.tick(began_s + tick / 4, done, stepping_share=share))
     return [sentence for sentence in said if sentence is not None]
 
 

@@ -95,6 +95,27 @@ def test_a_welcome_hands_every_group_its_slots_in_order() -> None:
     assert all(job.actions is None for _, job in outcome.jobs)
 
 
+def test_a_pong_says_how_long_environments_stepped_since_the_last_one() -> None:
+    session, messages = greeted(groups=2, rows=1)
+
+    def asked(number: int) -> float | None:
+        pong = decode_control(session.receive(Ping(number=number).encode()).sends[0])
+        assert isinstance(pong, Pong) and pong.number == number
+        return pong.stepping_share
+
+    session.look()  # before there is anything to step
+    assert asked(1) is None
+    jobs = session.receive(welcome([0, 1], [1, 1]).encode()).jobs
+    session.look()
+    assert asked(2) == 1.0
+    session.look()
+    for group, job in jobs:
+        session.stepped(group, perform(Echo(), messages[group], job))  # type: ignore[arg-type]
+        session.look()
+    assert asked(3) == 0.5  # both, one and none of two groups
+    assert asked(4) is None
+
+
 def test_a_group_may_be_as_large_as_the_learner_takes() -> None:
     session, _ = greeted()
     largest = welcome([0, 1], [1, 1], max_step_rows=2, max_message_bytes=STEPS.size_bytes(2))

@@ -132,6 +132,7 @@ CONTROL: list[tuple[str, str, dict[str, Json]]] = [
     ("revoke", "learner", {"type": "revoke", "slots": [7], "epochs": [3], "reason": "no step for 60 s"}),
     ("ping", "either", {"type": "ping", "number": 1}),
     ("pong", "either", {"type": "pong", "number": 9_007_199_254_740_991}),
+    ("pong, everything", "actor", {"type": "pong", "number": 1, "stepping_share": 0.625}),
     ("drain", "learner", {"type": "drain", "reason": "shutting down"}),
     ("bye", "either", {"type": "bye", "code": "run_over", "reason": "the run has reached its last step"}),
     ("bye, shortest", "either", {"type": "bye", "code": "leaving"}),

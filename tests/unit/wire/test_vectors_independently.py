@@ -37,7 +37,7 @@ KEYS: dict[str, dict[str, object]] = {
     "lease": {"slots": ..., "epochs": ...},
     "revoke": {"slots": ..., "epochs": ..., "reason": ""},
     "ping": {"number": ...},
-    "pong": {"number": ...},
+    "pong": {"number": ..., "stepping_share": None},
     "drain": {"reason": ""},
     "bye": {"code": ..., "reason": ""},
     "error": {"code": ..., "message": "", "rows": []},
