@@ -48,7 +48,7 @@ def between_ms(shares: RunShares) -> float:
 
 def explain(shares: RunShares) -> str:
     """Return the one sentence on what limits the run."""
-    wait = f"{shares.action_latency_ms:.3g} ms"
+    wait = _ms(shares.action_latency_ms)
     if shares.environments == 0:
         return "waiting for actors: no environment is connected"
     backlog = shares.training_busy + shares.inference_blocked > BACKLOG_SHARE
@@ -74,16 +74,20 @@ def explain(shares: RunShares) -> str:
 def _on_the_way(shares: RunShares) -> str | None:
     """Return the sentence on a way to the actors that is what limits, None if it is not."""
     between, half_ms = between_ms(shares), DISTANT_SHARE * shares.cycle_ms
-    cycle = f"of the {shares.cycle_ms:.3g} ms from one step of an environment to its next, "
+    cycle = f"of the {_ms(shares.cycle_ms)} from one step of an environment to its next, "
     elsewhere = between <= half_ms  # false for NaN: who does not say how long it steps is judged by its PONGs alone
     if shares.round_trip_ms > DISTANT_MS and shares.round_trip_ms > half_ms and not elsewhere:
         return (
-            f"distance-bound: {cycle}{shares.round_trip_ms:.3g} ms are the way to the actors and back; more"
+            f"distance-bound: {cycle}{_ms(shares.round_trip_ms)} are the way to the actors and back; more"
             " environments an actor would help"
         )
     if between > LINK_MS and between > half_ms:
         return (
-            f"link-bound: {cycle}{between:.3g} ms are spent between actors and learner, where a short message is there"
-            f" and back in {shares.round_trip_ms:.3g} ms; smaller observations or a faster link would help"
+            f"link-bound: {cycle}{_ms(between)} are spent between actors and learner, where a short message is there"
+            f" and back in {_ms(shares.round_trip_ms)}; smaller observations or a faster link would help"
         )
     return None
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= 100.0 else f"{value:.3g} ms"

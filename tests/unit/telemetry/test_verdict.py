@@ -22,7 +22,7 @@ FAR = (
     "and back; more environments an actor would help"
 )
 FULL = (
-    "link-bound: of the 400 ms from one step of an environment to its next, 299 ms are spent between actors and"
+    "link-bound: of the 1,400 ms from one step of an environment to its next, 1,049 ms are spent between actors and"
     " learner, where a short message is there and back in 30 ms; smaller observations or a faster link would help"
 )
 NEAR = "actor-bound: training is 30 % busy, inference 20 %; more actors would help"
@@ -47,7 +47,7 @@ NEAR = "actor-bound: training is 30 % busy, inference 20 %; more actors would he
         ({"cycle_ms": 40.0, "round_trip_ms": 30.5, "stepping_share": 0.6}, NEAR),  # PONGs wait for something else
         ({"cycle_ms": 40.0, "round_trip_ms": 20.0, "stepping_share": math.nan}, NEAR),
         ({"cycle_ms": 1.5, "round_trip_ms": 1.9, "stepping_share": math.nan}, NEAR),  # so near that something else
-        ({"cycle_ms": 400.0, "round_trip_ms": 30.0, "stepping_share": 0.25}, FULL),
+        ({"cycle_ms": 1400.0, "round_trip_ms": 30.0, "stepping_share": 0.25}, FULL),
         ({"cycle_ms": 400.0, "round_trip_ms": 30.0, "stepping_share": 0.5}, NEAR),
         ({"cycle_ms": 400.0, "round_trip_ms": 30.0, "stepping_share": math.nan}, NEAR),
         ({"cycle_ms": 400.0, "round_trip_ms": 30.0, "stepping_share": 0.25, "action_latency_ms": 150.0}, NEAR),
