@@ -30,7 +30,7 @@ AT_ONCE = 4
 
 
 def hostile(rng: random.Random, welcome: Welcome | None) -> bytes:
-    """Return a frame that no actor sends: noise, bombs, broken JSON, others' steps, or a good one with flipped bytes."""
+    """Return a frame that no actor sends: noise, bombs, broken JSON, others' steps, a good one with flipped bytes."""
     good = StepMessage(STEPS, 1)
     if welcome is not None:
         good.columns.slot[:], good.columns.epoch[:] = welcome.slots, welcome.epochs
