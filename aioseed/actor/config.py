@@ -56,7 +56,7 @@ class ActorConfig(BaseModel):
         Compression,
         Field(
             description="Whether observations are deflated on the way; auto: where the learner is another machine,"
-            " for as long as they shrink by a quarter."
+            " for as long as they shrink to half."
         ),
     ] = "auto"
     nice: Annotated[

@@ -92,11 +92,12 @@ class ActorSession:
         messages: One STEP a group, in the order in which the groups take slots.
         actions: Layout of the answers.
         groups: Those of the session that this one goes on with, or an empty list, which WELCOME fills.
-        packs: Whether STEPs are to be packed, if the learner unpacks them.
+        packs: Share of its size down to which a STEP must come for the next to be packed too, if the learner unpacks
+            them; None to pack none.
     """
 
     def __init__(
-        self, messages: Sequence[StepMessage], actions: ActionLayout, groups: list[Group], *, packs: bool = False
+        self, messages: Sequence[StepMessage], actions: ActionLayout, groups: list[Group], *, packs: float | None = None
     ) -> None:
         self._messages = messages
         self._actions = actions
@@ -258,8 +259,9 @@ class ActorSession:
         return outcome
 
     def _packer(self, index: int) -> Packer | None:
-        unpacked = self.welcome is not None and DEFLATE in self.welcome.packings
-        return Packer(self._messages[index].layout) if self._packs and unpacked else None
+        if self._packs is None or self.welcome is None or DEFLATE not in self.welcome.packings:
+            return None
+        return Packer(self._messages[index].layout, self._packs)
 
     def _check_welcome(self, welcome: Welcome, counts: Sequence[int]) -> None:
         if welcome.protocol != PROTOCOL_VERSION:

@@ -301,6 +301,6 @@ class _Actor:
     def _begin(self) -> None:
         self._heard = 0
         groups: list[Group] = []
-        self._session = ActorSession([self._message], self._actions, groups, packs=True)
+        self._session = ActorSession([self._message], self._actions, groups, packs=0.9)
         self._session.open(self._hello)
         self._session.receive(self._welcome)

@@ -22,20 +22,23 @@ _LEVEL = 3
 """Frames of Atari are a few per cent smaller than at level 1 and cost no more; level 6 takes three times as long."""
 _RAW = -zlib.MAX_WBITS
 """No header and no checksum: the transports have theirs, and the size is known."""
-_WORTH = 0.75
-"""Share of the plain size up to which packing goes on with the next message."""
 _LONGEST_PAUSE = 256
 
 
 class Packer:
-    """Pack the STEPs of one group for as long as that makes them smaller.
+    """Pack the STEPs of one group for as long as it is worth it.
 
     What does not shrink, as real numbers seldom do, is tried again after ever more messages. Thread: the group's
     worker.
+
+    Args:
+        layout: Of the messages.
+        worth: Share of its plain size down to which one must come for the next to be packed at once.
     """
 
-    def __init__(self, layout: StepLayout) -> None:
+    def __init__(self, layout: StepLayout, worth: float) -> None:
         self._layout = layout
+        self._worth = worth
         self._pause = 0
         self._left = 0  # messages of it
 
@@ -45,7 +48,7 @@ class Packer:
             self._left -= 1
             return payload
         packed = pack(self._layout, payload, rows)
-        self._pause = 0 if len(packed) <= _WORTH * len(payload) else min(_LONGEST_PAUSE, max(1, 2 * self._pause))
+        self._pause = 0 if len(packed) <= self._worth * len(payload) else min(_LONGEST_PAUSE, max(1, 2 * self._pause))
         self._left = self._pause
         return packed if len(packed) < len(payload) else payload
 

@@ -37,7 +37,7 @@ def read(payload: bytes, rows: int = 8) -> bytes:
 @given(st.integers(1, 8), st.floats(0.0, 1.0))
 def test_a_packed_step_stands_for_the_step(rows: int, noise: float) -> None:
     plain = step(rows, noise=noise)
-    payload = Packer(IMAGE).pack(plain, rows)
+    payload = Packer(IMAGE, 0.5).pack(plain, rows)
     assert len(payload) <= len(plain)
     assert payload == plain or read(payload) == plain
 
@@ -53,7 +53,7 @@ def test_what_stands_before_the_observations_is_not_packed() -> None:
 
 
 def test_noise_is_tried_again_after_ever_more_messages_and_pictures_at_once_again() -> None:
-    packer, noise = Packer(IMAGE), step(noise=1.0)
+    packer, noise = Packer(IMAGE, 0.9), step(noise=1.0)
     tries = []
     for number in range(1500):
         before = packer._left
@@ -67,9 +67,11 @@ def test_noise_is_tried_again_after_ever_more_messages_and_pictures_at_once_agai
 
 
 def test_what_shrinks_by_little_is_sent_packed_when_it_was_tried() -> None:
-    packer, little = Packer(IMAGE), step(noise=0.9)
-    assert 0.75 * len(little) < len(pack(IMAGE, little, 1)) < len(little)
+    packer, little = Packer(IMAGE, 0.5), step(noise=0.6)
+    assert 0.5 * len(little) < len(pack(IMAGE, little, 1)) < len(little)
     assert [packer.pack(little, 1)[0] for _ in range(4)] == [PACKED_STEP_TYPE, 1, PACKED_STEP_TYPE, 1]
+    packer = Packer(IMAGE, len(pack(IMAGE, little, 1)) / len(little))
+    assert [packer.pack(little, 1)[0] for _ in range(4)] == [PACKED_STEP_TYPE] * 4
 
 
 @pytest.mark.parametrize("yields", [0, 1, 2012 - 1, 2012 + 1, 2**26])
