@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
 import logging.handlers
@@ -16,6 +15,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,8 @@ from urllib.parse import urlsplit
 
 from aioseed.cli.interrupts import INTERRUPTED, children_spared, ending_signals, leave_lost_terminal
 from aioseed.errors import AioseedError, UsageError
+from aioseed.telemetry.files import NamedFile
+from aioseed.telemetry.throttle import Throttle
 
 Result = TypeVar("Result")
 
@@ -43,6 +45,10 @@ def guarded(name: str, command: Callable[[], int]) -> int:
         return command()
     except AioseedError as error:
         return _told(name, error)
+    except FileNotFoundError:
+        if _is_somewhere():
+            raise
+        return _told(name, UsageError(_NOWHERE))
     except RuntimeError as error:
         if str(error) != _NO_THREAD:
             raise
@@ -52,8 +58,21 @@ def guarded(name: str, command: Callable[[], int]) -> int:
 
 
 def _told(name: str, error: AioseedError) -> int:
-    sys.stderr.write(f"aioseed {name}: {error}\n")
+    lost = isinstance(error.__cause__, FileNotFoundError) and not _is_somewhere()
+    sys.stderr.write(f"aioseed {name}: {error}{f'; {_NOWHERE}' if lost else ''}\n")
     return error.exit_code
+
+
+_NOWHERE = "the current directory itself was removed: go to one that is there"
+
+
+def _is_somewhere() -> bool:
+    """Say whether the current directory is there: it may have been removed, or moved to where it has no path."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _behind(error: BaseException) -> AioseedError:
@@ -149,7 +168,7 @@ class RunLog(logging.Handler):
         self._shown: dict[str, list[float]] = {}
         self._root = logging.getLogger("aioseed")
         self._waiting = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
-        self._file: logging.FileHandler | None = None
+        self._file: _LogFile | None = None
 
     def __enter__(self) -> RunLog:
         self._root.setLevel(logging.INFO)
@@ -197,42 +216,58 @@ class RunLog(logging.Handler):
         self._shown[record.msg] = times
 
 
-class _LogFile(logging.FileHandler):
-    """Write a log. A full disk costs lines of it, not the run, and that is shown once."""
+class _LogFile(logging.Handler):
+    """Write a log. A full disk costs lines of it, not the run, and that is shown once.
+
+    Of each kind of line a thousand may come at once, and one a second in the long run; how many are left out is told.
+    Fifty actors that a supervisor starts again each second would else write a gigabyte a day. What local actors print
+    is whole: the last of it may tell where an environment brought its process down.
+    """
+
+    LINES_AT_ONCE = 1000
+    EVERY_S = 1.0
 
     def __init__(self, path: Path, show: Callable[[str], None]) -> None:
-        super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=True)
+        super().__init__()
+        self._file = NamedFile(path)
         self._show = show
         self._shown = False
+        self._throttle = Throttle(self.EVERY_S, self.LINES_AT_ONCE)
         try:
-            self.stream = self._open()
+            self._file.open()
         except OSError as error:
             self._tell(error)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record; a file that could not be opened is tried again."""
+        printed = record.name == "aioseed.actors"
+        count = 1 if printed else self._throttle.ask(f"{record.name} {record.msg}", time.monotonic())
+        if count is None:
+            return
+        records = [record] if count == 1 else [_left_out(record, count - 1), record]
         try:
-            super().emit(record)
-        except OSError:
+            lines = "".join(f"{self.format(each)}\n" for each in records)
+            self._file.append(lines.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            self._tell(error)
+        except Exception:  # a record whose words do not fit its arguments
             self.handleError(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging calls it so
-        """Show the first failure to write."""
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            super().handleError(record)
-        else:
-            self._tell(error)
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
 
     def _tell(self, error: OSError) -> None:
         if not self._shown:
             self._shown = True
-            self._show(f"the log {self.baseFilename} cannot be written: {error.strerror}")
+            self._show(f"the log {self._file.path} cannot be written: {error.strerror}")
 
-    def close(self) -> None:
-        """Close the file; what a full disk did not take is lost."""
-        with contextlib.suppress(OSError):
-            super().close()
+
+def _left_out(record: logging.LogRecord, count: int) -> logging.LogRecord:
+    """Return the line that stands for `count` before `record` that were not written."""
+    told = {"name": record.name, "levelname": record.levelname, "levelno": record.levelno}
+    return logging.makeLogRecord({**told, "msg": "%d lines like the next are left out", "args": (count,)})
 
 
 def print_json(values: dict[str, object]) -> None:

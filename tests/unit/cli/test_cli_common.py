@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import os
 import shlex
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from aioseed.cli import common
 from aioseed.errors import ConfigError, EnvironmentFailed, UsageError
+from aioseed.training.rundir import RunDirectory
 
 
 @pytest.mark.parametrize(("error", "code"), [(ConfigError("no"), 2), (EnvironmentFailed("no"), 5)])
@@ -22,6 +24,35 @@ def test_an_error_of_ours_is_one_sentence_and_an_exit_code(capsys, error, code):
 
     assert common.guarded("train", fail) == code
     assert capsys.readouterr().err == "aioseed train: no\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere nobody removes a current directory")
+def test_a_current_directory_that_was_removed_is_said_where_something_is_missing(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+
+    def named() -> int:
+        with RunDirectory.open(Path("runs/a")):
+            return 0
+
+    def another() -> int:
+        raise ConfigError("no")
+
+    assert common.guarded("train", named) == 0  # the directory is there
+    os.chdir(gone)
+    gone.rmdir()
+    assert [common.guarded("train", each) for each in (named, lambda: len(os.getcwd()), another)] == [2, 2, 2]
+    nowhere = "the current directory itself was removed: go to one that is there"
+    missing = "the run directory runs/a cannot be used: No such file or directory (runs)"
+    assert capsys.readouterr().err.splitlines() == [
+        f"aioseed train: {missing}; {nowhere}",
+        f"aioseed train: {nowhere}",
+        "aioseed train: no",
+    ]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        common.guarded("train", lambda: len(os.listdir("nothing")))
 
 
 def test_an_interrupt_is_130_and_other_errors_are_left_alone():
@@ -153,10 +184,45 @@ def test_a_log_that_cannot_be_opened_costs_its_lines_until_it_can_and_not_the_ru
 
 
 def test_a_log_is_there_before_its_first_line_so_that_it_moves_with_its_directory(log, tmp_path):
-    log.write_to(tmp_path / "learner.log")
-    (tmp_path / "learner.log").rename(tmp_path / "moved.log")
+    (tmp_path / "run").mkdir()
+    log.write_to(tmp_path / "run" / "learner.log")
+    (tmp_path / "run").rename(tmp_path / "moved")
     logging.getLogger("aioseed.learner").info("after")
-    assert (tmp_path / "moved.log").read_text().endswith("INFO aioseed.learner: after\n")
+    assert (tmp_path / "moved" / "learner.log").read_text().endswith("INFO aioseed.learner: after\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows moves no open file")
+def test_a_log_that_is_rotated_away_is_begun_anew(log, tmp_path):
+    log.write_to(tmp_path / "learner.log")
+    logging.getLogger("aioseed.learner").info("before")
+    (tmp_path / "learner.log").rename(tmp_path / "learner.log.1")
+    logging.getLogger("aioseed.learner").info("after")
+    assert (tmp_path / "learner.log.1").read_text().endswith("aioseed.learner: before\n")
+    assert (tmp_path / "learner.log").read_text().endswith("aioseed.learner: after\n")
+
+
+def test_a_flood_of_one_kind_fills_no_disk_and_what_is_left_out_is_counted(log, tmp_path, monkeypatch):
+    now_s = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    log.write_to(tmp_path / "learner.log")
+    serving = logging.getLogger("aioseed.serving")
+    for number in range(5000):
+        serving.info("actor %d joined", number)
+        logging.getLogger("aioseed.actors").info("actor %d: what it prints", number)
+    serving.info("something else")
+    now_s += 2.0
+    for number in range(3):
+        serving.info("actor %d joined", number)
+    written = [line.partition(": ")[2] for line in (tmp_path / "learner.log").read_text().splitlines()]
+    lines = [line for line in written if "prints" not in line]
+    assert len(written) == len(lines) + 5000
+    assert lines[:1000] == [f"actor {number} joined" for number in range(1000)]
+    assert lines[1000:] == [
+        "something else",
+        "4000 lines like the next are left out",
+        "actor 0 joined",
+        "actor 1 joined",
+    ]
 
 
 def test_a_path_that_is_not_utf8_is_spelt_out_in_the_log(tmp_path, capsys):
