@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,9 +22,8 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from aioseed.cli.interrupts import INTERRUPTED, children_spared, ending_signals, leave_lost_terminal
+from aioseed.cli.logfile import LogFile
 from aioseed.errors import AioseedError, UsageError
-from aioseed.telemetry.files import NamedFile
-from aioseed.telemetry.throttle import Throttle
 
 Result = TypeVar("Result")
 
@@ -168,7 +166,7 @@ class RunLog(logging.Handler):
         self._shown: dict[str, list[float]] = {}
         self._root = logging.getLogger("aioseed")
         self._waiting = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
-        self._file: _LogFile | None = None
+        self._file: LogFile | None = None
 
     def __enter__(self) -> RunLog:
         self._root.setLevel(logging.INFO)
@@ -194,8 +192,7 @@ class RunLog(logging.Handler):
 
     def write_to(self, path: Path) -> None:
         """Write what was logged so far, and all that follows, to the file at `path`."""
-        self._file = _LogFile(path, self._show)
-        self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._file = LogFile(path, self._show)
         self._waiting.setTarget(self._file)
         self._waiting.flush()
         self._root.removeHandler(self._waiting)
@@ -214,60 +211,6 @@ class RunLog(logging.Handler):
             else:
                 self._held.append(record.getMessage())
         self._shown[record.msg] = times
-
-
-class _LogFile(logging.Handler):
-    """Write a log. A full disk costs lines of it, not the run, and that is shown once.
-
-    Of each kind of line a thousand may come at once, and one a second in the long run; how many are left out is told.
-    Fifty actors that a supervisor starts again each second would else write a gigabyte a day. What local actors print
-    is whole: the last of it may tell where an environment brought its process down.
-    """
-
-    LINES_AT_ONCE = 1000
-    EVERY_S = 1.0
-
-    def __init__(self, path: Path, show: Callable[[str], None]) -> None:
-        super().__init__()
-        self._file = NamedFile(path)
-        self._show = show
-        self._shown = False
-        self._throttle = Throttle(self.EVERY_S, self.LINES_AT_ONCE)
-        try:
-            self._file.open()
-        except OSError as error:
-            self._tell(error)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; a file that could not be opened is tried again."""
-        printed = record.name == "aioseed.actors"
-        count = 1 if printed else self._throttle.ask(f"{record.name} {record.msg}", time.monotonic())
-        if count is None:
-            return
-        records = [record] if count == 1 else [_left_out(record, count - 1), record]
-        try:
-            lines = "".join(f"{self.format(each)}\n" for each in records)
-            self._file.append(lines.encode("utf-8", "backslashreplace"))
-        except OSError as error:
-            self._tell(error)
-        except Exception:  # a record whose words do not fit its arguments
-            self.handleError(record)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-        super().close()
-
-    def _tell(self, error: OSError) -> None:
-        if not self._shown:
-            self._shown = True
-            self._show(f"the log {self._file.path} cannot be written: {error.strerror}")
-
-
-def _left_out(record: logging.LogRecord, count: int) -> logging.LogRecord:
-    """Return the line that stands for `count` before `record` that were not written."""
-    told = {"name": record.name, "levelname": record.levelname, "levelno": record.levelno}
-    return logging.makeLogRecord({**told, "msg": "%d lines like the next are left out", "args": (count,)})
 
 
 def print_json(values: dict[str, object]) -> None:

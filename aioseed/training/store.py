@@ -144,13 +144,14 @@ class CheckpointStore:
             CheckpointError: It could not be written (a full disk, say) or does not verify. Nothing of it is left, the
                 earlier ones are untouched, and a later attempt uses other names.
         """
-        final = self._free_path(snapshot.step)
-        unfinished = final.with_name(final.name + ".tmp")
+        final = self._directory / f"{snapshot.step:012d}"
         try:
             self._check()
-        except RunDirectoryError as error:
-            message = f"checkpoint {final.name} could not be saved: {error}"
+            final = self._free_path(snapshot.step)
+        except (RunDirectoryError, OSError) as error:
+            message = f"checkpoint {final.name} could not be saved: {_words(error)}"
             raise CheckpointError(message, path=str(final)) from error
+        unfinished = final.with_name(final.name + ".tmp")
         try:
             self._write(snapshot, generation, unfinished, final)
             self._verify(final)
@@ -159,8 +160,7 @@ class CheckpointStore:
             raise
         except (OSError, Unsound, safetensors.SafetensorError, ValueError, TypeError) as error:
             self._abandon(unfinished, final)
-            said = error.strerror if isinstance(error, OSError) and error.strerror else error
-            message = f"checkpoint {final.name} could not be saved: {said}"
+            message = f"checkpoint {final.name} could not be saved: {_words(error)}"
             raise CheckpointError(message, path=str(final)) from error
         self._retain()
         self._segments = {name: known for name, known in self._segments.items() if known[0].exists()}
@@ -199,8 +199,7 @@ class CheckpointStore:
         try:
             return self._newest_first()
         except OSError as error:
-            reason = error.strerror or error
-            message = f"{self._directory} cannot be listed: {reason}; is it yours, and is its disk there?"
+            message = f"{self._directory} cannot be listed: {_words(error)}; is it yours, and is its disk there?"
             raise CheckpointError(message, path=str(self._directory)) from error
 
     def at(self, name: str) -> Checkpoint:
@@ -217,8 +216,7 @@ class CheckpointStore:
         try:
             return self._read(path)
         except (OSError, Unsound) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise CheckpointError(f"{path} is no sound checkpoint: {reason}", path=str(path)) from error
+            raise CheckpointError(f"{path} is no sound checkpoint: {_words(error)}", path=str(path)) from error
 
     def findings(self) -> Iterator[Finding]:
         """Read every checkpoint, newest first, and say what each is worth. Changes nothing, needs no ownership.
@@ -386,6 +384,11 @@ def _generation(path: Path) -> int | None:
         return _manifest(path).generation
     except (OSError, Unsound):
         return None
+
+
+def _words(error: Exception) -> str:
+    """Return the system's words, without the numbers that Python puts around them, or the error's own."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _numbers(path: Path) -> tuple[int, int]:

@@ -161,78 +161,16 @@ def log(shown):
         yield opened
 
 
-def test_the_log_waits_for_the_run_directory_and_has_everything(log, tmp_path):
-    logging.getLogger("aioseed.learner").info("before")
-    log.write_to(tmp_path / "learner.log")
-    logging.getLogger("aioseed.actors").warning("after")
+def test_the_log_waits_for_the_run_directory_and_has_everything(shown, tmp_path):
+    with common.RunLog(shown.append) as log:
+        logging.getLogger("aioseed.learner").info("before")
+        log.write_to(tmp_path / "learner.log")
+        logging.getLogger("aioseed.actors").warning("after")
     lines = (tmp_path / "learner.log").read_text().splitlines()
     assert [line.split(" ", 2)[2] for line in lines] == [
         "INFO aioseed.learner: before",
         "WARNING aioseed.actors: after",
     ]
-
-
-def test_a_log_that_cannot_be_opened_costs_its_lines_until_it_can_and_not_the_run(log, shown, tmp_path):
-    path = tmp_path / "learner.log"
-    path.mkdir()
-    log.write_to(path)
-    logging.getLogger("aioseed.learner").info("again")
-    assert shown == [f"the log {path} cannot be written: Is a directory"]
-    path.rmdir()
-    logging.getLogger("aioseed.learner").info("after")
-    assert path.read_text().endswith("INFO aioseed.learner: after\n")
-
-
-def test_a_log_is_there_before_its_first_line_so_that_it_moves_with_its_directory(log, tmp_path):
-    (tmp_path / "run").mkdir()
-    log.write_to(tmp_path / "run" / "learner.log")
-    (tmp_path / "run").rename(tmp_path / "moved")
-    logging.getLogger("aioseed.learner").info("after")
-    assert (tmp_path / "moved" / "learner.log").read_text().endswith("INFO aioseed.learner: after\n")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="Windows moves no open file")
-def test_a_log_that_is_rotated_away_is_begun_anew(log, tmp_path):
-    log.write_to(tmp_path / "learner.log")
-    logging.getLogger("aioseed.learner").info("before")
-    (tmp_path / "learner.log").rename(tmp_path / "learner.log.1")
-    logging.getLogger("aioseed.learner").info("after")
-    assert (tmp_path / "learner.log.1").read_text().endswith("aioseed.learner: before\n")
-    assert (tmp_path / "learner.log").read_text().endswith("aioseed.learner: after\n")
-
-
-def test_a_flood_of_one_kind_fills_no_disk_and_what_is_left_out_is_counted(log, tmp_path, monkeypatch):
-    now_s = 100.0
-    monkeypatch.setattr("time.monotonic", lambda: now_s)
-    log.write_to(tmp_path / "learner.log")
-    serving = logging.getLogger("aioseed.serving")
-    for number in range(5000):
-        serving.info("actor %d joined", number)
-        logging.getLogger("aioseed.actors").info("actor %d: what it prints", number)
-    serving.info("something else")
-    now_s += 2.0
-    for number in range(3):
-        serving.info("actor %d joined", number)
-    written = [line.partition(": ")[2] for line in (tmp_path / "learner.log").read_text().splitlines()]
-    lines = [line for line in written if "prints" not in line]
-    assert len(written) == len(lines) + 5000
-    assert lines[:1000] == [f"actor {number} joined" for number in range(1000)]
-    assert lines[1000:] == [
-        "something else",
-        "4000 lines like the next are left out",
-        "actor 0 joined",
-        "actor 1 joined",
-    ]
-
-
-def test_a_path_that_is_not_utf8_is_spelt_out_in_the_log(tmp_path, capsys):
-    file = common._LogFile(tmp_path / "learner.log", print)
-    file.handle(
-        logging.makeLogRecord({"msg": "saved %s", "args": (Path("h\udce9"),)})
-    )  # no logger: pytest listens there
-    file.close()
-    assert (tmp_path / "learner.log").read_text() == "saved h\\udce9\n"
-    assert capsys.readouterr().err == ""
 
 
 def test_a_run_that_never_begins_writes_and_shows_nothing(shown, capsys, tmp_path):

@@ -153,6 +153,20 @@ def test_a_failing_disk_is_reported_and_leaves_nothing_behind(tmp_path, faulty_f
         assert_is(store.newest(), snapshot(1))
 
 
+def test_a_disk_that_does_not_answer_at_all_is_reported_in_the_systems_words(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path)
+
+    def fails(path, **options):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.exists", fails)
+        with pytest.raises(CheckpointError, match=r"^checkpoint 000000000001 could not be saved: Input/output error$"):
+            store.save(snapshot(1), 1)
+    store.save(snapshot(1), 1)
+    assert names(tmp_path) == ["000000000001"]
+
+
 def test_a_disk_that_changes_what_it_is_given_is_noticed_at_once(tmp_path):
     class Forgetful(Files):
         def write(self, path, data):
