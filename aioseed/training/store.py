@@ -155,6 +155,7 @@ class CheckpointStore:
         try:
             self._write(snapshot, generation, unfinished, final)
             self._verify(final)
+            self._abandoned.discard(final)  # an earlier attempt, which had left nothing there
         except CheckpointError:
             self._abandon(unfinished, final)
             raise
@@ -279,11 +280,11 @@ class CheckpointStore:
         """Remove a save that failed. What a failed fsync was about is never trusted again, here or after a restart."""
         with contextlib.suppress(OSError):
             self._files.remove_tree(unfinished)
-        if final.exists():
-            self._abandoned.add(final)
-            with contextlib.suppress(OSError):
+        self._abandoned.add(final)  # as long as nobody can tell whether it is there
+        with contextlib.suppress(OSError):
+            if final.exists():
                 self._remove(final)
-                self._abandoned.discard(final)
+            self._abandoned.discard(final)
 
     def _read(self, path: Path) -> Checkpoint:
         """Return the checkpoint at `path`. What is parsed are the very bytes that were verified."""
@@ -364,7 +365,7 @@ class CheckpointStore:
         """Return a name for a checkpoint of `step` that none has yet: a resumed run may come by the same step again."""
         path = self._directory / f"{step:012d}"
         attempt = 0
-        while path.exists():
+        while path.exists() or path.with_name(path.name + ".tmp").exists():  # of a save that failed and could not go
             attempt += 1
             path = self._directory / f"{step:012d}.{attempt}"
         return path
