@@ -104,7 +104,7 @@ def test_what_a_failed_save_could_not_remove_keeps_no_later_one_from_its_step(tm
     store = CheckpointStore(tmp_path, files=files)
     files.works = False
     for _ in range(2):
-        with pytest.raises(CheckpointError, match="could not be saved: Read-only file system$"):
+        with pytest.raises(CheckpointError, match=r"could not be saved: Read-only file system$"):
             store.save(snapshot(1), 1)
     files.works = True
     assert store.save(snapshot(1), 1).name == "000000000001.2"
@@ -126,7 +126,7 @@ def test_a_save_of_which_nobody_could_tell_whether_it_was_there_is_made_good_by_
 
     files = Failing()
     store = CheckpointStore(tmp_path, files=files)
-    with monkeypatch.context() as files.hidden, pytest.raises(CheckpointError, match="the disk says no$"):
+    with monkeypatch.context() as files.hidden, pytest.raises(CheckpointError, match=r"the disk says no$"):
         store.save(snapshot(1), 1)
     files.works = True
     for step in (1, 2):
