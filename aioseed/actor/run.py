@@ -249,7 +249,13 @@ class _Actor:
                 raise self._crew.failure
 
     async def _attempt(self, contact: Contact) -> End:
-        token = await self._read_token()
+        try:
+            token = await self._read_token()
+        except UsageError as error:
+            # Its file may be about to be renewed: whoever was welcomed with what it held before looks again.
+            if not contact.welcomed_once:
+                raise
+            return End("retry", error, may_resume=True)
         patience_s = min(5.0, max(ANSWER_S, contact.remaining_s(self._loop.time())))
         try:
             options = self._options._replace(token=token, connect_timeout_s=patience_s)
