@@ -215,8 +215,16 @@ class ActionLayout(ColumnLayout):
         Raises:
             ProtocolError: There is one.
         """
-        if self._choices is not None and (actions.view(np.uint32) >= self._choices).any():
-            raise ProtocolError("action_rows", "an ACTION makes a choice that the action space does not have")
+        if self._choices is None:
+            return
+        beyond = actions.view(np.uint32) >= self._choices
+        if beyond.any():
+            chosen, sizes = actions[beyond][0], np.broadcast_to(self._choices, actions.shape)[beyond]
+            raise ProtocolError(
+                "action_rows",
+                f"an ACTION makes the choice {chosen}, and the action space has 0 to {sizes[0] - 1}: "
+                "it is the agent's act that chooses",
+            )
 
 
 class ActionRows(NamedTuple):

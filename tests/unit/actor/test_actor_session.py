@@ -177,7 +177,7 @@ def test_a_choice_that_the_action_space_does_not_have_reaches_no_environment(cho
         session.receive(Revoke(slots=[0], epochs=[1]).encode())
     step, *_ = session.stepped(0, perform(Echo(), messages[0], job)).sends  # type: ignore[arg-type]
     legal = [999, 0][:rows]
-    with pytest.raises(ProtocolError, match="that the action space does not have") as caught:
+    with pytest.raises(ProtocolError, match=f"makes the choice {choice}, and the action space has 0 to 999") as caught:
         session.receive(act(step, [*legal[:-1], choice]))
     assert caught.value.code == "action_rows" and caught.value.fatal
     [(_, job)] = session.receive(act(step, legal)).jobs

@@ -305,9 +305,16 @@ def test_a_scalar_action_has_one_axis() -> None:
 def test_choices_are_checked_each_against_its_own_count_and_real_numbers_are_not() -> None:
     layout = ActionLayout(multi_discrete((3, 4)))
     layout.check(np.array([[2, 3], [0, 0]], "<i4"))
-    for wrong in ([3, 0], [0, 4], [-1, 0], [0, -1]):
-        with pytest.raises(ProtocolError, match="does not have"):
+    for wrong, said in (
+        ([3, 0], "3, .* 0 to 2"),
+        ([0, 4], "4, .* 0 to 3"),
+        ([-1, 0], "-1, .* 0 to 2"),
+        ([0, -1], "-1,"),
+    ):
+        with pytest.raises(ProtocolError, match=f"an ACTION makes the choice {said}"):
             layout.check(np.array([[0, 0], wrong], "<i4"))
+    with pytest.raises(ProtocolError, match="the choice 2, and the action space has 0 to 1: it is the agent's act"):
+        ActionLayout(discrete(2)).check(np.array([0, 2], "<i4"))
     box = ActionSpec("box", ArraySpec("float32", (1,)), low=(-1.0,), high=(1.0,))
     ActionLayout(box).check(np.array([[1.0000001], [-2.0]], "<f4"))
 
