@@ -84,9 +84,9 @@ def perform(environment: BatchEnvironment, message: StepMessage, job: Job) -> Wo
 
 
 class _Outstanding(NamedTuple):
-    identity: bytes  # of a STEP of all rows, else empty
+    identity: bytes  # of a STEP of all rows as the worker made it, else empty
     sent: np.ndarray  # bool[E], the rows of the STEP
-    transitions: int  # rows of it that are not first
+    transitions: int  # rows that are not first, where there is an identity; else they are counted with the answer
 
 
 class Group:
@@ -164,7 +164,9 @@ class Group:
             # One that was packed for a learner of before, which another has followed, goes as it is.
             readable = self.packer is not None or work.payload[0] != PACKED_STEP_TYPE
             payload = work.payload if readable else self._message.tobytes()
-            return self._send(payload, self._all, work.transitions)
+            identity = payload[HEADER.size : self._message.layout.identity_bytes(self._message.rows)]
+            self._outstanding = _Outstanding(identity, self._all, work.transitions)
+            return Reaction(sends=(payload,))
         claim = self._claim()
         reaction = self._send_leased()
         return reaction._replace(sends=(*reaction.sends, *claim))
@@ -189,11 +191,13 @@ class Group:
     def revoke(self, slot: int, epoch: int) -> Reaction:
         """Give up a row; an older or unknown epoch changes nothing."""
         row = self._row_of.get(slot)
-        if row is not None and self._leases.get(row) == (slot, epoch):
+        if row is None:
+            return NOTHING
+        if self._leases.get(row) == (slot, epoch):
             del self._leases[row]
             self._claims[row] = slot, epoch
             return NOTHING
-        if row is None or self._epochs.get(slot) != epoch:
+        if self._epochs.get(slot) != epoch:
             return NOTHING
         self._vacate(slot)
         if self._working:
@@ -279,19 +283,13 @@ class Group:
         reset = Reset(rows, np.array(slots, np.uint32), np.array(epochs, np.uint64), seeds)
         return Job(actions, reset, self.packer)
 
-    def _send(self, payload: bytes, sent: np.ndarray, transitions: int) -> Reaction:
-        end = self._message.layout.identity_bytes(self._message.rows)
-        identity = payload[HEADER.size : end] if sent is self._all else b""
-        self._outstanding = _Outstanding(identity, sent, transitions)
-        return Reaction(sends=(payload,))
-
     def _send_leased(self) -> Reaction:
         """Send the rows that are leased: leases begin with a job alone, so that a STEP that waits has them all."""
         rows = self._leased.copy()
         if not rows.any():
             return self._settle()
-        transitions = int(rows.sum()) - int(np.count_nonzero(self._message.columns.flags[rows] & FIRST))
-        return self._send(self._message.subset(rows), rows, transitions)
+        self._outstanding = _Outstanding(b"", rows, 0)
+        return Reaction(sends=(self._message.subset(rows),))
 
     def _claim(self) -> tuple[bytes, ...]:
         """Return a STEP of the rows that were revoked during the job, or with a lease that waited for its end.
@@ -310,11 +308,10 @@ class Group:
 
     def _settle(self) -> Reaction:
         """Forget an outstanding STEP of which no row is left, and begin leases when nothing else is under way."""
-        if self._outstanding is not None:
-            if self._leased.any():
-                return NOTHING
-            self._outstanding = None
-        return Reaction(job=self._job(None)) if self._leases and not self._working else NOTHING
+        if self._working or self._leased.any():
+            return NOTHING
+        self._outstanding = None
+        return Reaction(job=self._job(None)) if self._leases else NOTHING
 
     def _vacate(self, slot: int) -> None:
         del self._epochs[slot]

@@ -19,7 +19,7 @@ from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.limiter import SamplesPerInsert
 from aioseed.experience.replay.memory import check_memory
 from aioseed.experience.replay.replay import SPARE_SHARE, Replay
-from aioseed.experience.replay.saving import Pins, number_of
+from aioseed.experience.replay.saving import number_of
 from aioseed.experience.replay.source import ReplaySource
 from aioseed.host.acting import BuiltAgent
 from aioseed.host.config import RunConfig
@@ -94,7 +94,7 @@ def build_experience(
     replay = ReplaySource(
         stored,
         assembler,
-        Replay(stored, chosen, config.seed, Pins() if saves else None, copier),
+        Replay(stored, chosen, config.seed, copier, is_saved=saves),
         limiter,
         ledger,
         metrics,

@@ -70,6 +70,14 @@ class CarefulReply(NamedTuple):
 
     identity: bytes
     slots: np.ndarray  # int64[n]
+    sequence: np.ndarray  # uint32[n]
+
+    def only(self, rows: np.ndarray) -> CarefulReply:
+        """Return the answer to some of the rows, bool[n]."""
+        epochs = np.frombuffer(self.identity, np.uint64, len(rows))[rows]
+        slots, sequence = self.slots[rows], self.sequence[rows]
+        columns = epochs.tobytes(), slots.astype(np.uint32).tobytes(), sequence.tobytes()
+        return CarefulReply(b"".join(column + bytes(-len(column) % 8) for column in columns), slots, sequence)
 
 
 class Respondent(Protocol):

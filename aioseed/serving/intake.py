@@ -328,7 +328,7 @@ class Intake:
     def _repeat(self, session: Respondent, identity: bytes, views: StepColumns, now_s: float) -> None:
         """Answer a STEP with rows that came before."""
         session.count_vain(now_s)
-        self._reply(session, CarefulReply(identity, views.slot.astype(np.int64)))
+        self._reply(session, CarefulReply(identity, views.slot.astype(np.int64), views.sequence.copy()))
 
     def _place(self, group: KnownGroup, payload: Payload, now_s: float) -> None:
         rows, start = group.rows, self._count
@@ -378,17 +378,17 @@ class Intake:
         return group
 
     def _answer_careful(self) -> None:
-        """Send the answers that were held back and are complete.
+        """Send the answers that were held back and are complete, without the rows that have gone on meanwhile.
 
         Not only those of the sessions in the batch: a row of a session that broke off is answered to the one that has
         taken its place.
         """
-        self.sync()
         for session in [*self._careful.values()]:
             waiting, session.careful = session.careful, {}
             del self._careful[session.number]
             for reply in waiting.values():
-                self._reply(session, reply)
+                asked = self.table.last_sequence[reply.slots] == reply.sequence
+                self._reply(session, reply if asked.all() else reply.only(asked))
 
     def _reply(self, session: Respondent, reply: CarefulReply) -> None:
         """Send an answer, or hold it back until every slot has its action: one, however often it is asked for.

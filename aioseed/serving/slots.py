@@ -108,11 +108,9 @@ class SlotTable:
 
         unknown = slots >= self.capacity
         known = np.where(unknown, 0, slots)
-        foreign = unknown | (self.owner[known] != owner)
-        refuse(foreign & ~unknown & (rows.epoch < self.epoch[known]), ErrorCode.STALE_EPOCH)
-        refuse(foreign, ErrorCode.NOT_LEASED)
-        refuse(rows.epoch < self.epoch[known], ErrorCode.STALE_EPOCH)
-        refuse(rows.epoch != self.epoch[known], ErrorCode.NOT_LEASED)
+        epoch = self.epoch[known]
+        refuse(~unknown & (rows.epoch < epoch), ErrorCode.STALE_EPOCH)
+        refuse(unknown | (self.owner[known] != owner) | (rows.epoch != epoch), ErrorCode.NOT_LEASED)
         first_seen = np.zeros(slots.size, bool)
         first_seen[np.unique(slots, return_index=True)[1]] = True
         refuse(~first_seen, ErrorCode.DUPLICATE_SLOT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aioseed.errors import ConfigError
@@ -48,12 +48,16 @@ def test_debts_are_exact_however_long_a_run_is(ratio, insert, sample, choices) -
     assert isinstance(limiter.sampled, int), "a checkpoint holds it"
 
 
-@given(before=st.none() | ratios, after=ratios, inserted=st.integers(0, 100_000), minimum=numbers)
-def test_a_run_that_goes_on_under_another_ratio_has_nothing_to_catch_up(before, after, inserted, minimum) -> None:
-    sampled = int((before or 17.0) * max(inserted - minimum, 0))
+@example(before=None, after=0.1, inserted=60, minimum_before=10, minimum=70)
+@given(before=st.none() | ratios, after=ratios, inserted=st.integers(0, 100_000),
+       minimum_before=numbers, minimum=numbers)  # fmt: skip
+def test_a_run_that_goes_on_under_another_ratio_or_minimum_has_nothing_to_catch_up(
+    before, after, inserted, minimum_before, minimum
+) -> None:
+    sampled = int((before or 17.0) * max(inserted - minimum_before, 0))
     limiter = SamplesPerInsert(after, min_unrolls=minimum, insert_unrolls=16, sample_unrolls=64)
     limiter.resume(inserted, sampled)
-    assert limiter.sampled == sampled or before != after, "what is in order is kept"
+    assert limiter.sampled == sampled or (before, minimum_before) != (after, minimum), "what is in order is kept"
     turns = 0
     while not (limiter.inserted >= minimum and limiter.may_sample()):
         limiter.insert()
@@ -68,7 +72,7 @@ def test_a_run_that_goes_on_under_another_ratio_has_nothing_to_catch_up(before, 
 
 @pytest.mark.parametrize(
     ("ratio", "inserted", "sampled", "expected"),
-    [(1.0, 1, 0, 0), (1.0, 5, 90, 3), (1.0, 20, 0, 12), (1.0, 20, 16, 16), (None, 20, 90, 90)],
+    [(1.0, 1, 0, 0), (1.0, 1, 90, 3), (1.0, 5, 90, 3), (1.0, 20, 0, 12), (1.0, 20, 16, 16), (None, 20, 90, 90)],
 )
 def test_saved_counts_are_kept_but_for_what_is_beyond_the_slack(ratio, inserted, sampled, expected) -> None:
     limiter = SamplesPerInsert(ratio, min_unrolls=5, insert_unrolls=2, sample_unrolls=4)

@@ -173,8 +173,8 @@ class Blocks:
         """Let the first unroll be number `number`, the first of a block (replay that goes on from a checkpoint)."""
         self.oldest = self.next = number
 
-    def restore(self, count: int, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Take over the next `count` unrolls, none beyond the open block, and return their numbers.
+    def restore(self, count: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over the next `count` unrolls, none beyond the open block.
 
         Args:
             count: As given to `arrays`.
@@ -192,9 +192,7 @@ class Blocks:
                 raise ValueError(f"{name} has another form")
         for name, array in mine.items():
             array[...] = arrays[name]
-        numbers = np.arange(self.next, self.next + count)
         self.next += count
-        return numbers
 
 
 class _Records(NamedTuple):

@@ -66,12 +66,12 @@ class SamplesPerInsert:
     def resume(self, inserted: int, sampled: int) -> None:
         """Go on from saved counts.
 
-        Under another ratio the debt would be that of the whole run: then so many count as sampled that it is within
-        the slack, and neither side has to catch up.
+        Under another ratio or another minimum the debt would be that of the whole run: then so many count as sampled
+        that it is within the slack, and neither side has to catch up.
         """
         self.inserted, self.sampled = inserted, sampled
-        if self._ratio is not None and inserted >= self._min:
-            due = self._ratio * (inserted - self._min)
+        if self._ratio is not None:
+            due = self._ratio * max(inserted - self._min, 0)
             self.sampled = min(max(sampled, -((self._slack - due) // _SCALE)), (due + self._slack) // _SCALE)
 
     def may_insert(self) -> bool:

@@ -48,8 +48,9 @@ class Replay:
         layout: UnrollLayout,
         config: ReplayConfig,
         seed: int,
-        pins: Pins | None = None,
         copier: Copier | None = None,
+        *,
+        is_saved: bool = False,
     ) -> None:
         """Begin empty.
 
@@ -57,10 +58,10 @@ class Replay:
             layout: Shape of the unrolls.
             config: The section `replay`.
             seed: Of the drawing.
-            pins: Says which blocks a checkpoint still needs when they go; None where replay is never saved.
             copier: Shares large copies out.
+            is_saved: Have memory for blocks that go while a checkpoint still needs them.
         """
-        self.blocks = Blocks(layout, config.capacity_unrolls, SPARE_BLOCKS if pins else 0, copier)
+        self.blocks = Blocks(layout, config.capacity_unrolls, SPARE_BLOCKS if is_saved else 0, copier)
         self.generator = np.random.Generator(np.random.PCG64(seed))
         self.evicted = 0
         self.evicted_unseen = 0  # of these, never drawn
@@ -72,7 +73,7 @@ class Replay:
         self._tree.highest = _FIRST_WEIGHT
         self._draws = np.zeros(self.blocks.places, np.int64)
         self._gone: list[int] = []  # physical blocks that may not be used again yet
-        self.pins = pins or Pins()
+        self.pins = Pins()
 
     def __len__(self) -> int:
         return self.blocks.size
@@ -186,7 +187,7 @@ class Replay:
         places = self._places()
         if weights.shape != places.shape or draws.shape != places.shape:
             raise ValueError(f"{len(weights)} weights were saved for {len(places)} unrolls")
-        if exponent and exponent != self.priority_exponent:
+        if exponent:
             power = self.priority_exponent / exponent
             weights, highest = weights**power, highest**power
         self._tree.set(places, weights)

@@ -24,9 +24,7 @@ class SumTree:
     """Hold non-negative float64 weights. Thread: one."""
 
     def __init__(self, size: int) -> None:
-        """Make room for `size` weights, all 0."""
-        if size < 1:
-            raise ValueError(f"a tree needs room for at least one weight, not {size}")
+        """Make room for `size` weights, at least one, all 0."""
         self.highest = 0.0  # of all weights that were ever set
         self._levels: list[np.ndarray] = []  # leaves first, as rows of FAN_OUT children
         nodes = size

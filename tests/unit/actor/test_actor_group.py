@@ -42,7 +42,7 @@ def waiting_group() -> tuple[Heard, StepMessage, Group]:
     group = Group(message, ActionLayout(env.spec.action), lambda slot, epoch: 1)
     group.stepped(perform(env, message, group.begin([0, 1], [1, 1])))
     group.revoke(1, 1)
-    assert group.lease(1, 2) == NOTHING and group.holds(1, 2)
+    assert group.lease(1, 2) == NOTHING and group.holds(1, 2) and group.leased_rows == 2
     return env, message, group
 
 
@@ -62,6 +62,8 @@ def test_a_lease_that_is_taken_back_before_it_began_never_begins() -> None:
 
 def test_a_lease_that_had_not_begun_is_given_up_where_the_next_session_has_it_no_more() -> None:
     _, message, group = waiting_group()
+    group.keep({0: 1, 1: 2})
+    assert group.holds(1, 2) and group.leased_rows == 2
     group.keep({0: 1})
     assert not group.holds(1, 2) and group.leased_rows == 1
     job = group.answered(answer_of(message), 1).job
@@ -80,10 +82,41 @@ def test_a_slot_that_is_leased_anew_while_it_has_a_lease_begins_once() -> None:
 
 
 def test_an_error_about_another_step_than_the_one_that_waits_changes_nothing() -> None:
-    _, _, group = waiting_group()
-    for epoch, sequence in ((1, 7), (0, 0)):
-        row = RefusedRow(slot=0, epoch=epoch, sequence=sequence, code="stale_epoch")
+    _, message, group = waiting_group()
+    for slot, epoch, sequence in ((0, 1, 7), (0, 0, 0), (9, 1, 0)):
+        row = RefusedRow(slot=slot, epoch=epoch, sequence=sequence, code="stale_epoch")
         assert group.refused([row]) == NOTHING and group.holds(0, 1)
+    group.answered(answer_of(message), 1)
+    row = RefusedRow(slot=0, epoch=1, sequence=0, code="stale_epoch")
+    assert group.refused([row]) == NOTHING and group.holds(0, 1), "none waits any more"
+
+
+@pytest.mark.parametrize(("slot", "epoch"), [(0, 0), (0, 2), (9, 1)])
+def test_a_lease_that_is_no_more_or_never_was_is_taken_back_without_an_effect(slot: int, epoch: int) -> None:
+    _, _, group = waiting_group()
+    assert group.revoke(slot, epoch) == NOTHING
+    assert group.holds(0, 1) and group.holds(1, 2) and group.leased_rows == 2
+
+
+def test_every_row_gets_its_own_action_and_rows_in_another_order_are_refused() -> None:
+    env = Heard()
+    box = ActionSpec("box", ArraySpec("float32", (3,)), low=(0.0,) * 3, high=(9.0,) * 3)
+    layout, message = ActionLayout(box), StepMessage(StepLayout(env.spec.observation, 0), 2)
+    group = Group(message, layout, lambda slot, epoch: 1)
+    group.stepped(perform(env, message, group.begin([4, 7], [1, 1])))
+    chosen = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+    def answer() -> bytes:
+        return layout.encode(2, message.tobytes()[HEADER.size : message.layout.identity_bytes(2)], chosen.tobytes())
+
+    right = answer()
+    message.columns.slot[:] = [7, 4]
+    wrong = answer()
+    message.columns.slot[:] = [4, 7]
+    with pytest.raises(ProtocolError, match="does not answer the rows"):
+        group.answered(wrong, 2)
+    job = group.answered(right, 2).job
+    assert job is not None and job.actions is not None and job.actions.tolist() == chosen.tolist()
 
 
 def test_an_answer_to_a_part_of_a_step_is_of_its_sequence_numbers_and_counts_its_transitions() -> None:

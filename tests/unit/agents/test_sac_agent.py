@@ -56,6 +56,24 @@ def test_a_network_that_ignores_the_action_is_refused_in_one_sentence(layers) ->
         agent.build(SacConfig(), SPEC, blind)
 
 
+def test_at_first_the_mode_is_about_the_middle_of_the_box() -> None:
+    acted = subject("mlp")
+    rows = acted.rows(np.random.default_rng(0), np.zeros(32, np.uint8))
+    answer, _ = acted.act(rows, acted.fresh_state(), greedy=True)
+    np.testing.assert_allclose(answer.action, np.tile([0, 1.75], (32, 1)), atol=0.1)
+
+
+def test_a_critic_says_one_number_of_an_action_and_the_policy_does_not_see_it() -> None:
+    asked = {}
+
+    def recorded(observation, action, heads) -> Network:
+        asked.update({name: (head.size, head.takes_action) for name, head in heads.items()})
+        return NETWORKS["mlp"](observation, action, heads)
+
+    agent.build(SacConfig(), SPEC, recorded)
+    assert asked == {"critic": (1, True), "policy": (4, False)}
+
+
 def remembering(observation, action, heads) -> Network:
     """Make a network that compiles fast: it adds half of the observation before to the one now."""
     ((name, head),) = heads.items()

@@ -97,6 +97,22 @@ def test_greedy_takes_the_mode_and_sampling_follows_the_uniforms_of_each_step() 
             np.testing.assert_array_equal(leaf, np.where(some, its, other))
 
 
+@pytest.mark.parametrize("name", ["mlp", "tree"])
+def test_at_first_all_actions_are_about_equally_likely(name: str) -> None:
+    acted = subject(name)
+    answer, _ = acted.act(acted.rows(np.random.default_rng(0), np.zeros(32, np.uint8)), acted.fresh_state())
+    even = -np.log(acted.spec.action.sizes).sum()
+    np.testing.assert_allclose(answer.extras["behaviour_log_prob"], even, atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["box", "box, clipped"])
+def test_at_first_the_mode_is_about_the_middle_of_a_box(name: str) -> None:
+    acted = subject(name)
+    rows = acted.rows(np.random.default_rng(0), np.zeros(32, np.uint8))
+    answer, _ = acted.act(rows, acted.fresh_state(), greedy=True)
+    np.testing.assert_allclose(answer.action, np.tile([0, 1.75], (32, 1)), atol=0.1)
+
+
 def test_rewards_are_scaled_first_and_clipped_then() -> None:
     rewards = jnp.array([-30.0, 3.0, 30.0])
     np.testing.assert_allclose(scaled_reward(VtraceConfig(reward_scale=0.1), rewards), [-3, 0.3, 3], rtol=1e-6)

@@ -79,7 +79,7 @@ def test_unrolls_of_pictures_are_the_rows_that_came(threads: int) -> None:
 @pytest.mark.parametrize("threads", [0, 3])
 def test_replay_of_pictures_gives_back_what_it_took(threads: int) -> None:
     (source, *_) = collected(None, [list(range(SLOTS))] * LAYOUT.rows)
-    replay = Replay(LAYOUT, ReplayConfig(capacity_unrolls=BLOCKS * SLOTS, min_unrolls=1), 0, None, Copier(threads))
+    replay = Replay(LAYOUT, ReplayConfig(capacity_unrolls=BLOCKS * SLOTS, min_unrolls=1), 0, Copier(threads))
     assert replay.blocks._record.itemsize > _CACHED_BYTES
     replay.insert(source, None)
     numbers = np.array([6, 0, 3, 3])

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from aioseed.errors import ConfigError
-from aioseed.experience.layout import UnrollBuffer, allocate_buffer
+from aioseed.experience.layout import UnrollBuffer, allocate_buffer, unroll_bytes
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.memory import check_memory
 from aioseed.experience.replay.replay import MAX_PRIORITY, MIN_PRIORITY, SPARE_SHARE, Replay
-from aioseed.experience.replay.saving import Pins
 from aioseed.specs import ArraySpec
 from aioseed.types import UnrollLayout
 
@@ -142,6 +141,14 @@ def test_importance_is_over_the_highest_of_each_optimiser_step_not_of_all_that_o
         np.testing.assert_array_equal(together.importance[part], single.importance)
 
 
+def test_with_an_exponent_of_0_all_priorities_are_alike() -> None:
+    held = replay(priority_exponent=0)
+    held.insert(unrolls(0, 2), np.array([0.3, 0.9]))
+    drawn = held.draw(8)
+    np.testing.assert_array_equal(drawn.importance, np.ones(8))
+    np.testing.assert_array_equal(held.priorities_of(drawn), np.ones(8))
+
+
 def test_even_drawing_knows_no_priorities() -> None:
     held = replay(sampling="uniform")
     held.insert(unrolls(0, 4), np.array([1e6, 1.0, 1.0, 1e-6]))
@@ -149,12 +156,25 @@ def test_even_drawing_knows_no_priorities() -> None:
     assert np.all(np.abs(np.bincount(drawn.numbers) - 2500) < 200) and np.all(drawn.importance == 1)
 
 
-def test_the_share_never_drawn_counts_those_that_went() -> None:
-    held = replay(capacity_unrolls=4)
-    held.insert(unrolls(0, 4), np.array([1.0, 1e-6, 1e-6, 1e-6]))
-    held.draw(50)
+@pytest.mark.parametrize("sampling", ["prioritized", "uniform"])
+def test_the_share_never_drawn_counts_those_that_went(sampling: str) -> None:
+    held = replay(capacity_unrolls=4, sampling=sampling)
+    held.insert(unrolls(0, 4), np.ones(4))
+    held.draw(1)
+    assert held.unseen_share == 0
     held.insert(unrolls(4, 4), np.ones(4))
     assert held.evicted == 4 and held.unseen_share == 0.75
+
+
+@pytest.mark.parametrize("capacity", [1, 10, 100])
+@pytest.mark.parametrize("sampling", ["prioritized", "uniform"])
+def test_what_is_drawn_is_held_and_all_that_is_held_can_be_drawn(capacity: int, sampling: str) -> None:
+    held = replay(capacity_unrolls=capacity, sampling=sampling)
+    for number in range(3 * capacity):
+        held.insert(unrolls(number, 1), None)
+        drawn = set(held.draw(10 * capacity).numbers.tolist())
+        assert drawn <= set(range(held.blocks.oldest, held.blocks.next))
+    assert set(held.draw(20 * capacity).numbers.tolist()) == set(range(held.blocks.oldest, held.blocks.next))
 
 
 def test_drawing_is_a_function_of_the_seed() -> None:
@@ -172,13 +192,23 @@ def test_too_large_a_replay_is_refused_with_what_would_fit() -> None:
     assert check_memory(1000, frames, 2**30) == "replay: 1,000 unrolls of 120 steps of 84x84 = 816 MiB"
 
 
+def test_three_quarters_of_the_machine_are_the_bound_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = UnrollLayout((ArraySpec("float32", ()), ArraySpec("uint8", (2, 3))), ArraySpec("int32", ()), (), (), 4, 0)
+    monkeypatch.setattr("aioseed.experience.replay.memory.memory_bytes", lambda: 4000 * unroll_bytes(small))
+    assert check_memory(3000, small, None) == "replay: 3,000 unrolls of 4 steps of 1 + 2x3 = 466 KiB"
+    with pytest.raises(ConfigError, match=r"too large for this machine, the largest that fits is 3,000$") as caught:
+        check_memory(3001, small, None)
+    assert caught.value.path == "replay.capacity_unrolls"
+
+
 def test_memory_for_saving_while_unrolls_go_counts_too() -> None:
     frames = UnrollLayout((ArraySpec("uint8", (84, 84)),), ArraySpec("int32", ()), (), (), 80, 40)
     assert check_memory(1000, frames, 2**30, SPARE_SHARE).endswith("= 893 MiB")
     with pytest.raises(ConfigError, match=r"too large for replay\.max_bytes, the largest that fits is 1,1\d\d$"):
         check_memory(1200, frames, 2**30, SPARE_SHARE)
-    blocks = Replay(frames, ReplayConfig(capacity_unrolls=3200), 0, Pins()).blocks
-    assert blocks.places == 3200 and blocks.spare_unrolls == 3200 * SPARE_SHARE
+    for is_saved, share in ((True, SPARE_SHARE), (False, 0)):
+        blocks = Replay(frames, ReplayConfig(capacity_unrolls=3200), 0, is_saved=is_saved).blocks
+        assert blocks.places == 3200 and blocks.spare_unrolls == 3200 * share
 
 
 def test_a_minimum_beyond_the_capacity_is_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from aioseed.errors import CheckpointError
 from aioseed.experience.layout import UnrollBuffer, allocate_buffer
 from aioseed.experience.replay.config import ReplayConfig
-from aioseed.experience.replay.replay import Replay
+from aioseed.experience.replay.replay import SPARE_BLOCKS, Replay
 from aioseed.experience.replay.resume import restore_replay, save_replay
 from aioseed.experience.replay.saving import Cuts, Pins
 from aioseed.specs import ArraySpec
@@ -26,7 +26,7 @@ class Saving:
     """A replay, its cuts, and a disk."""
 
     def __init__(self, capacity: int = 64, **options: Any) -> None:
-        self.replay = Replay(LAYOUT, ReplayConfig(capacity_unrolls=capacity, **options), 0, Pins())
+        self.replay = Replay(LAYOUT, ReplayConfig(capacity_unrolls=capacity, **options), 0, is_saved=True)
         self.cuts = Cuts(self.replay.blocks, self.replay.pins)
         self.disk: dict[str, dict[str, np.ndarray]] = {}
         self.written: list[str] = []
@@ -65,7 +65,7 @@ def contents(replay: Replay) -> list[bytes]:
     return [array.tobytes() for array in arrays] + [array.tobytes() for array in replay.state().values()]
 
 
-@pytest.mark.parametrize("inserts", [[5], [64, 1], [7, 30, 64, 3]])
+@pytest.mark.parametrize("inserts", [[5], [64, 1], [7, 30, 64, 3], [1] * 64])
 @pytest.mark.parametrize("sampling", ["prioritized", "uniform"])
 def test_what_is_restored_is_what_was_saved_and_goes_on_alike(inserts: list[int], sampling: str) -> None:
     one = Saving(sampling=sampling)
@@ -76,6 +76,7 @@ def test_what_is_restored_is_what_was_saved_and_goes_on_alike(inserts: list[int]
     other = Saving(sampling=sampling)
     restore_replay(other.replay, other.cuts, saved.state, saved.arrays, one.disk.__getitem__, "")
     assert contents(one.replay) == contents(other.replay)
+    assert (one.replay.evicted, one.replay.unseen_share) == (other.replay.evicted, other.replay.unseen_share)
     for both in (one, other):
         both.insert(20)
         drawn = both.replay.draw(50)
@@ -95,6 +96,17 @@ def test_another_priority_exponent_holds_for_what_was_saved_too(saved_with: floa
     restore_replay(other.replay, other.cuts, saved.state, saved.arrays, one.disk.__getitem__, "")
     weights = np.ones(20) if expected is None else np.linspace(0.1, 2, 20) ** expected
     np.testing.assert_allclose(other.replay.priorities(), weights)
+
+
+@pytest.mark.parametrize("exponent", [0.9, 0.45])
+def test_after_a_restart_unrolls_without_a_priority_get_the_highest_that_was_ever_seen(exponent: float) -> None:
+    one, other = (Saving(capacity=4, min_unrolls=1, priority_exponent=power) for power in (0.9, exponent))
+    one.replay.insert(numbered(0, 1), np.array([5.0]))
+    one.insert(4)
+    saved = one.save()
+    restore_replay(other.replay, other.cuts, saved.state, saved.arrays, one.disk.__getitem__, "")
+    other.replay.insert(numbered(5, 1), None)
+    np.testing.assert_allclose(other.replay.priorities()[-1], 5**exponent)
 
 
 def test_a_save_appends_what_was_inserted_since_the_one_before() -> None:
@@ -132,6 +144,15 @@ def test_a_save_that_failed_is_made_up_for_by_the_next() -> None:
     assert len(made.written) == 4
 
 
+def test_pieces_of_one_block_are_read_one_after_the_other() -> None:
+    made = Saving()
+    made.insert(1)
+    save_replay(made.replay, made.cuts, {}).release(False)
+    made.insert(1)
+    made.save()
+    assert made.written == ["replay-000000000000-1", "replay-000000000001-1"]
+
+
 def test_a_save_that_was_cut_short_needs_a_block_only_while_that_is_read() -> None:
     pins = Pins()
     save = pins.begin({1, 2, 3})
@@ -163,6 +184,15 @@ def test_a_block_that_is_being_saved_is_not_used_again_while_there_is_spare_memo
     assert sorted(int(arrays["identity/0"][0]) for arrays in made.disk.values()) == list(range(32))
 
 
+def test_blocks_that_went_before_a_save_began_do_not_cut_it_short() -> None:
+    made = Saving(capacity=32)
+    made.insert(32 + SPARE_BLOCKS)
+    saved = save_replay(made.replay, made.cuts, {})
+    made.insert(SPARE_BLOCKS)
+    made.write(saved)
+    assert len(made.written) == 32
+
+
 def test_when_spare_memory_runs_out_the_save_is_cut_short_and_the_next_one_is_whole() -> None:
     made = Saving(capacity=32)
     made.insert(32)
@@ -191,9 +221,18 @@ def test_when_spare_memory_runs_out_the_save_is_cut_short_and_the_next_one_is_wh
         lambda state, arrays: state.pop("next"),
         lambda state, arrays: state.update(block_unrolls=7),
         lambda state, arrays: state.update(generator={"bit_generator": "MT19937"}),
+        lambda state, arrays: state.update(generator="dance"),
+        lambda state, arrays: state.update(priority_exponent="1"),
+        lambda state, arrays: state.update(priority_exponent=-1),
+        lambda state, arrays: state.update(segments=5),
+        lambda state, arrays: state.update(segments=["replay-0"]),
         lambda state, arrays: state.update(segments=["replay-x-1"]),
+        lambda state, arrays: state.update(segments=["replay-0-x"]),
+        lambda state, arrays: arrays.update(highest=np.zeros(0)),
         lambda state, arrays: arrays.pop("weights"),
         lambda state, arrays: arrays.update(weights=arrays["weights"][1:]),
+        lambda state, arrays: arrays.update(weights=arrays["weights"][:1]),
+        lambda state, arrays: arrays.update(draws=arrays["draws"][:1]),
     ],
 )
 def test_a_saved_replay_that_does_not_fit_is_refused(harm) -> None:
@@ -206,12 +245,45 @@ def test_a_saved_replay_that_does_not_fit_is_refused(harm) -> None:
         restore_replay(other.replay, other.cuts, saved.state, saved.arrays, made.disk.__getitem__, "")
 
 
+def test_one_that_does_not_say_its_exponent_has_the_same() -> None:
+    one, other = Saving(), Saving()
+    one.insert(5)
+    saved = one.save()
+    restore_replay(
+        other.replay,
+        other.cuts,
+        {name: value for name, value in saved.state.items() if name != "priority_exponent"},
+        saved.arrays,
+        one.disk.__getitem__,
+        "",
+    )
+    assert contents(one.replay) == contents(other.replay)
+
+
+@pytest.mark.parametrize("inserted", [65, 64])
+def test_more_than_a_smaller_replay_holds_is_refused_even_where_its_blocks_are_as_large(inserted: int) -> None:
+    large, small = Saving(capacity=70), Saving(capacity=64)
+    large.insert(inserted)
+    saved = large.save()
+
+    def restore() -> None:
+        restore_replay(small.replay, small.cuts, saved.state, saved.arrays, large.disk.__getitem__, "")
+
+    if inserted > 64:
+        with pytest.raises(CheckpointError, match=r"of another replay\.capacity_unrolls"):
+            restore()
+    else:
+        restore()
+        assert contents(small.replay) == contents(large.replay)
+
+
 def test_unrolls_of_another_form_are_refused() -> None:
     made = Saving()
     made.insert(2)
     saved = made.save()
     first = next(iter(made.disk.values()))
-    first["rows/0"] = first["rows/0"].astype(np.int64)
-    other = Saving()
-    with pytest.raises(CheckpointError, match="another form"):
-        restore_replay(other.replay, other.cuts, saved.state, saved.arrays, made.disk.__getitem__, "")
+    for harm in (lambda: first.update({"rows/0": first["rows/0"].astype(np.int64)}), lambda: first.pop("rows/0")):
+        harm()
+        other = Saving()
+        with pytest.raises(CheckpointError, match="rows/0 has another form"):
+            restore_replay(other.replay, other.cuts, saved.state, saved.arrays, made.disk.__getitem__, "")

@@ -14,6 +14,7 @@ from aioseed.experience.replay.limiter import SamplesPerInsert
 from aioseed.experience.replay.replay import MIN_PRIORITY, Replay
 from aioseed.experience.replay.source import ReplaySource
 from aioseed.telemetry.counters import Metrics
+from aioseed.telemetry.ledger import Account
 from aioseed.types import FIRST
 
 
@@ -122,6 +123,16 @@ def test_the_books_balance_and_what_is_forgotten_is_consumed(line) -> None:
     assert made.held == 6 * 3 and state.consumed == 26 * 3 - made.held
 
 
+def test_the_audit_finds_what_the_ledger_was_not_told(line) -> None:
+    made = line()
+    made.steps(0, 4)
+    made.source.give_back(made.source.take(0.0))
+    made.source.audit()
+    made.feeder.ledger.consume(1, Account.REPLAY)
+    with pytest.raises(AioseedError, match="account replay"):
+        made.source.audit()
+
+
 def test_what_was_inserted_counts_as_trained_once(line) -> None:
     made = line()
     made.steps(0, 4)
@@ -147,7 +158,7 @@ def test_new_priorities_go_to_what_was_learned_from_and_the_lowest_to_a_skipped_
     batch = type(batch)(batch.columns, batch.identity, 4, None, np.array(entries))
     made.source.settle(batch, np.array(finite), np.array([4.0, 4.0, 9.0, 9.0]))
     np.testing.assert_allclose(made.source.replay.priorities(), weights)
-    made.source.settle(batch, None, None)
+    assert made.source.settle(batch, None, None) == (0, 0)
     np.testing.assert_allclose(made.source.replay.priorities(), weights, err_msg="one that broke off says nothing")
 
 
@@ -211,6 +222,10 @@ def test_it_is_ready_where_unrolls_wait_or_can_be_drawn(line) -> None:
     made.source.give_back(made.source.take(0.0))
     ready.append(made.source.ready)
     assert ready == [0, 1, 0]
+    free = line(ratio=None)
+    free.steps(0, 4)
+    free.source.give_back(free.source.take(0.0))
+    assert free.feeder.assembler.ready == 0 and free.source.ready == 1
 
 
 def test_a_batch_is_lent_once(line) -> None:
@@ -227,12 +242,14 @@ def test_a_batch_is_lent_once(line) -> None:
 
 
 def test_it_says_what_is_worth_watching(line) -> None:
-    made = line(ratio=None)
-    made.steps(0, 4)
+    made = line(ratio=None, capacity=4)
+    made.steps(0, 16)
     made.source.give_back(made.source.take(0.0))
     values = made.metrics.snapshot()
-    assert values["replay/size_unrolls"] == 2 and values["replay/sampled_age_unrolls/count"] == 4
-    assert {"replay/samples_per_insert", "replay/never_sampled_share", "replay/sampled_priority/p50"} <= set(values)
+    assert values["replay/size_unrolls"] == 4 and values["replay/sampled_age_unrolls/count"] == 4
+    assert 0.9 <= values["replay/sampled_age_unrolls/p99"] <= 4.4, "of ten that were inserted the newest four are held"
+    assert values["replay/samples_per_insert"] == 4 / (10 - 2) and values["replay/never_sampled_share"] == 1
+    assert values["replay/sampled_priority/p99"] == pytest.approx(1, rel=0.1)
 
 
 def test_first_priorities_come_from_the_function_of_the_agent(feeder) -> None:

@@ -107,8 +107,26 @@ async def test_one_token_opens_so_many_channels_and_a_closed_one_makes_room(open
     await first.close()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    await (await dial(ONE)).send(b"x")
-    assert metrics.counter("transport/too_many_connections").value == 1
+    _fourth, fifth = await dial(ONE), await dial(ONE)
+    async with asyncio.timeout(30):
+        with pytest.raises(ChannelClosed, match="too many connections"):
+            await fifth.receive()
+    assert metrics.counter("transport/too_many_connections").value == 2, "the fourth came in"
+
+
+async def test_channels_without_a_token_are_not_counted_and_nothing_is_kept_of_those_that_ended():
+    async def greet(channel: Channel) -> None:
+        await channel.send(b"hello")
+        await channel.receive()
+
+    for keys, token, count in ((None, None, 3), (Keyring.of(ONE), ONE, 1)):
+        door, network = Door(keys, None, None, 1, Metrics()), MemoryTransport()
+        options = ListenOptions(keys, report=door.report)
+        listener = await network.listen("memory://here", door.guarded(greet), options)
+        channels = [await network.dial("memory://here", DialOptions(token)) for _ in range(count)]
+        assert [await channel.receive() for channel in channels] == [b"hello"] * count
+        await listener.close(0.1)
+        assert not door._channels
 
 
 @pytest.mark.virtual_time

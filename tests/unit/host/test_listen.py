@@ -55,6 +55,21 @@ async def test_a_loopback_listener_leaves_a_random_token_that_only_its_user_can_
         if os.name == "posix":
             assert stat.S_IMODE(token_path(url).stat().st_mode) == 0o600
     assert len(listeners.token.reveal()) > 40 and listeners.token != made().token
+    assert [task.get_name() for task in listeners.watches] == ["aioseed-tokens"]
+
+
+@pytest.mark.parametrize(
+    ("url", "by_file", "watched"), [(LOCAL, True, True), (LOCAL, False, False), ("wss://127.0.0.1:0", False, True)]
+)
+async def test_a_token_that_is_given_is_asked_for_and_none_is_left(made, tmp_path, url, by_file, watched):
+    """What may change while the learner runs is watched: a file of tokens, a certificate."""
+    file, tls = tmp_path / "tokens", {"self_signed": url.startswith("wss")}
+    await asyncio.to_thread(write_token, file, Secret("canary"))
+    ours = made(token_file=file, tls=tls) if by_file else made(Secret("canary"), tls=tls)
+    await ours.open([url], handle, ())
+    assert ours.token.reveal() == "canary" and not token_path(ours.urls[0]).exists()
+    assert [task.get_name() for task in ours.watches] == ["aioseed-door"] * watched
+    await ours.close(0.1)
 
 
 def homeless() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -183,6 +184,15 @@ def test_what_is_no_run_is_said_so(tmp_path, small):
             load_run(tmp_path / "run" / inside)
     with pytest.raises(CheckpointError, match="never completed a save"):
         load_run(tmp_path / "run")
+
+
+def test_a_copy_of_a_checkpoint_alone_is_enough_and_one_that_is_not_there_is_named(saved, tmp_path):
+    checkpoint = saved() / "checkpoints" / "000000000003"
+    copied = shutil.copytree(checkpoint, tmp_path / "elsewhere" / checkpoint.name)
+    assert (load_run(copied).version, load_run(copied).run_dir) == (3, copied)
+    missing = checkpoint.with_name("000000000009")
+    with pytest.raises(CheckpointError, match=f"^{missing} is no sound checkpoint: No such file"):
+        load_run(missing)
 
 
 @pytest.mark.parametrize(

@@ -74,3 +74,11 @@ def test_the_noise_is_that_of_jax_random_with_the_words_folded_in(count: int) ->
         return jax.random.uniform(jax.random.fold_in(mine, sequence), (count,), jnp.float32)
 
     np.testing.assert_array_equal(uniforms(key, slot, epoch, sequence, count), jax.vmap(row)(slot, epoch, sequence))
+
+
+def test_words_of_other_shapes_are_refused_and_not_spread_over_the_rows() -> None:
+    slot, epoch, sequence = words(range(3), [7] * 3, range(3))
+    with pytest.raises(ValueError, match="slot must have 1 axes"):
+        slot_uniforms(jax.random.key(1), slot[:, None], epoch[:, None], sequence[:, None], 1)
+    with pytest.raises(ValueError, match="epoch_low must be 3 long"):
+        slot_uniforms(jax.random.key(1), slot, epoch[:1], sequence, 1)

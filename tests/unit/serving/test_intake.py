@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioseed.errors import ProtocolError
-from aioseed.serving.groups import MAX_GROUPS
 from aioseed.serving.rule import Close
 from aioseed.wire.messages import MAX_ERROR_ROWS
 
@@ -66,6 +65,35 @@ def test_an_idle_device_waits_as_long_as_a_batch_takes() -> None:
     assert bench.intake.due_at_s() == pytest.approx(9.9)  # with a batch in flight
     bench.serve(1.1)
     assert bench.intake.due_at_s() == pytest.approx(1.4)
+    assert bench.intake.poll(1.39) is Close.NO
+    assert bench.intake.poll(bench.intake.due_at_s() or 0.0) is Close.PATIENCE
+
+
+def test_how_long_a_batch_takes_is_a_mean_that_one_slow_batch_hardly_moves() -> None:
+    bench = Bench(deadline_s=9.0)
+    peer, slots = bench.join(1, 2)
+    bench.intake.take(peer, bench.step(slots[:1], 0), 0.0)
+    bench.intake.served(0.5)
+    assert bench.intake.due_at_s() == pytest.approx(0.5)
+    bench.intake.served(4.5)
+    assert 0.5 < (bench.intake.due_at_s() or 0.0) < 1.0
+    for _ in range(100):
+        bench.intake.served(4.5)
+    assert bench.intake.due_at_s() == pytest.approx(4.5, rel=0.01)
+
+
+def test_columns_are_known_to_take_the_memory_of_the_largest_batch_that_was_in_them() -> None:
+    bench = Bench()
+    peer, slots = bench.join(1, 4)
+    largest: dict[int, int] = {}
+    for sequence, count in enumerate([4, 2, 1]):
+        bench.intake.take(peer, bench.step(slots[:count], sequence), 0.0)
+        bench.intake.close(Close.FULL, 0.0)
+        rows = bench.batches[0].rows
+        largest[id(rows)] = max(largest.get(id(rows), 0), count)
+        assert rows.resident_rows == largest[id(rows)]
+        bench.serve()
+    assert len(largest) < 3, "columns are used again"
 
 
 def test_nothing_is_due_while_as_many_batches_as_may_be_are_in_flight() -> None:
@@ -81,11 +109,12 @@ def test_nothing_is_due_while_as_many_batches_as_may_be_are_in_flight() -> None:
 
 
 @given(st.floats(0.0, 1e5), st.floats(1e-3, 10.0))
-def test_a_batch_closes_when_it_is_due(opened_s: float, deadline_s: float) -> None:
+def test_a_batch_closes_when_it_is_due_and_no_sooner(opened_s: float, deadline_s: float) -> None:
     bench = Bench(deadline_s=deadline_s)
     peer, slots = bench.join(1, 1)
     bench.join(2, 1)
     bench.intake.take(peer, bench.step(slots, 0), opened_s)
+    assert bench.intake.poll(opened_s + 0.9 * deadline_s) is Close.NO
     assert bench.intake.poll(bench.intake.due_at_s() or 0.0) is Close.DEADLINE
 
 
@@ -115,7 +144,9 @@ def test_half_of_those_that_answered_lately_is_enough_and_makes_nobody_late() ->
         bench.intake.take(two, bench.step(theirs, sequence), 1.0)
     bench.intake.poll(1.0)
     bench.serve(1.0)
-    bench.intake.take(one, bench.step(ours[:3], 3), 1.0)  # of six that answered each of the last two closes
+    bench.intake.take(one, bench.step(ours[:2], 3), 1.0)  # of six that answered each of the last two closes
+    assert bench.intake.poll(1.0) is Close.NO
+    bench.intake.take(one, bench.step(ours[2:3], 3), 1.0)
     assert bench.intake.poll(1.0) is Close.ENOUGH
     assert bench.table.late_count == 0
 
@@ -129,88 +160,6 @@ def test_a_batch_that_is_due_sooner_than_a_timer_goes_off_closes_with_the_next_m
     assert bench.intake.poll(1.0003) is Close.NO
     bench.intake.take(two, bench.step(theirs[1:], 1), 1.0005)
     assert bench.intake.poll(1.0005) is Close.PATIENCE
-
-
-def test_a_repeat_is_answered_with_the_stored_action_and_applied_once() -> None:
-    bench = Bench()
-    peer, slots = bench.join(1, 2)
-    step = bench.step(slots, 0)
-    bench.intake.take(peer, step, 0.0)
-    bench.intake.poll(0.0)
-    assert bench.serve() == 2
-    assert bench.intake.take(peer, step, 0.0) is None
-    assert bench.intake.waiting_rows == 0
-    assert taken(peer) == [([0, 1], [0, 0], [0, 1])] * 2
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_repeat_while_the_first_copy_is_under_way_is_answered_with_it(number: int) -> None:
-    """Of the first step, at which each row is looked at, and of one of a group that is known."""
-    bench = Bench()
-    peer, slots = bench.join(1, 2)
-    for earlier in range(number):
-        bench.intake.take(peer, bench.step(slots, earlier), 0.0)
-        bench.intake.poll(0.0)
-        bench.serve()
-    answers = len(taken(peer))
-    step = bench.step(slots, number)
-    bench.intake.take(peer, step, 0.0)
-    assert bench.intake.take(peer, step, 0.0) is None
-    assert bench.intake.waiting_rows == 2
-    bench.intake.poll(0.0)
-    assert bench.intake.take(peer, step, 0.0) is None
-    bench.serve()
-    found = taken(peer)[answers:]
-    assert found[0][:2] == ([0, 1], [number, number])
-    assert found == found[:1] * 2, "the step, and once whoever asked again"
-    assert not bench.intake._careful  # else it would keep sessions that are over
-
-
-def test_a_repeat_of_a_lease_that_ends_meanwhile_is_not_answered() -> None:
-    bench = Bench()
-    peer, slots = bench.join(1, 1)
-    for _ in range(2):
-        bench.intake.take(peer, bench.step(slots, 0), 0.0)
-    bench.intake.forget(peer, slots.astype(np.int64), 0.0)
-    bench.serve()
-    assert len(peer.answers) == 1
-
-
-def test_a_step_that_is_repeated_without_end_is_answered_once_and_counted() -> None:
-    bench = Bench()
-    peer, slots = bench.join(1, 1)
-    for _ in range(1000):
-        assert bench.intake.take(peer, bench.step(slots, 0), 0.0) is None
-    assert (len(peer.careful), peer.counted) == (1, 999)
-    bench.intake.poll(2.0)
-    bench.serve()
-    assert taken(peer) == [([0], [0], [0])] * 2, "the step and its repeats"
-
-
-def test_more_different_repeats_than_an_actor_has_groups_are_a_protocol_error() -> None:
-    bench = Bench(capacity=1024, max_rows=1024)
-    peer, slots = bench.join(1, MAX_GROUPS + 1)
-    bench.intake.take(peer, bench.step(slots, 0), 0.0)
-    for slot in slots[:-1]:
-        bench.intake.take(peer, bench.step(slots[slot : slot + 1], 0), 0.0)
-    with pytest.raises(ProtocolError, match="repeats"):
-        bench.intake.take(peer, bench.step(slots[-1:], 0), 0.0)
-
-
-def test_both_legal_kinds_may_stand_in_one_step() -> None:
-    bench = Bench()
-    peer, slots = bench.join(1, 2)
-    bench.intake.take(peer, bench.step(slots, 0), 0.0)
-    bench.intake.poll(0.0)
-    bench.serve()
-    bench.intake.take(peer, bench.step(slots[:1], 1), 0.0)
-    bench.intake.close(Close.ENOUGH, 0.0)
-    bench.serve()
-    assert bench.intake.take(peer, bench.step(slots, [1, 1]), 0.0) is None
-    assert bench.intake.waiting_rows == 1
-    bench.intake.close(Close.ENOUGH, 0.0)
-    bench.serve()
-    assert taken(peer)[-1] == ([0, 1], [1, 1], [1, 2])
 
 
 def test_one_refused_row_refuses_the_message_and_nothing_is_applied() -> None:
@@ -258,6 +207,15 @@ def test_a_lease_that_ends_lets_its_waiting_rows_go_first() -> None:
     assert {row.code for row in error.rows} == {"not_leased"}
 
 
+def test_a_lease_that_ends_without_waiting_rows_closes_no_batch() -> None:
+    bench = Bench()
+    (one, ours), (two, theirs), (three, last) = bench.join(1, 2), bench.join(2, 2), bench.join(3, 2)
+    bench.intake.forget(one, ours.astype(np.int64), 0.0)
+    bench.intake.take(two, bench.step(theirs, 0), 0.0)
+    bench.intake.forget(three, last.astype(np.int64), 0.0)
+    assert not bench.batches and bench.intake.waiting_rows == 2
+
+
 def test_more_rows_than_a_batch_holds_are_a_protocol_error() -> None:
     bench = Bench(max_rows=2)
     peer, slots = bench.join(1, 3)
@@ -273,6 +231,7 @@ def test_lockstep_rows_lie_in_the_order_of_slots_whatever_the_order_of_arrival()
     for sequence in range(3):
         bench.intake.take(two, bench.step(theirs, sequence), 5.0)
         assert bench.intake.poll(9.0) is Close.NO
+        assert bench.intake.due_at_s() is None, "no time closes it"
         bench.intake.take(one, bench.step(ours, sequence), 0.0)
         assert bench.intake.poll(9.0) is Close.ALL
         assert bench.batches[0].rows.columns.slot[:4].tolist() == [0, 1, 2, 3]
@@ -282,13 +241,14 @@ def test_lockstep_rows_lie_in_the_order_of_slots_whatever_the_order_of_arrival()
     assert taken(two)[-1] == ([2, 3], [2, 2], [4, 5])
 
 
-def test_in_lockstep_a_lease_that_ends_takes_its_waiting_rows_along() -> None:
+@pytest.mark.parametrize("gone", [0, 1])
+def test_in_lockstep_a_lease_that_ends_takes_its_waiting_rows_along(gone: int) -> None:
     bench = Bench(lockstep_rows=4)
-    one, ours = bench.join(1, 2)
-    two, theirs = bench.join(2, 2)
-    bench.intake.take(two, bench.step(theirs, 0), 0.0)
-    bench.intake.take(one, bench.step(ours, 0), 0.0)
-    bench.intake.forget(two, theirs.astype(np.int64), 0.0)
+    peers = bench.join(1, 2), bench.join(2, 2)
+    for peer, slots in reversed(peers):
+        bench.intake.take(peer, bench.step(slots, 0), 0.0)
+    peer, slots = peers[gone]
+    bench.intake.forget(peer, slots.astype(np.int64), 0.0)
     assert bench.intake.waiting_rows == 2
     assert not bench.batches
     assert bench.intake.poll(0.0) is Close.NO
@@ -319,7 +279,7 @@ def test_in_lockstep_rows_that_take_the_place_of_forgotten_ones_are_known_to_the
     assert bench.table.in_batch[:4].all()
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.sets(st.integers(0, 3), min_size=1)), max_size=40), st.randoms())
+@given(st.lists(st.tuples(st.integers(0, 3), st.sets(st.integers(0, 3), min_size=1)), max_size=40), st.randoms())
 def test_every_step_is_applied_once_in_order_whatever_subsets_are_sent(
     script: list[tuple[int, set[int]]], random: object
 ) -> None:
@@ -340,17 +300,15 @@ def test_every_step_is_applied_once_in_order_whatever_subsets_are_sent(
             which = np.array([slot for slot in which if sent[slot] >= 0], int)
             if which.size:
                 assert bench.intake.take(peer, bench.step(slots[which], [sent[s] for s in which]), 0.0) is None
-        elif bench.intake.waiting_rows:
+        elif kind == 2 and bench.intake.waiting_rows:
             bench.intake.close(Close.ENOUGH, 0.0)
-        while bench.batches:
-            columns = bench.batches[0].rows.columns
-            for slot, sequence in zip(
-                columns.slot[: bench.batches[0].count].tolist(),
-                columns.sequence[: bench.batches[0].count].tolist(),
-                strict=True,
-            ):
+        elif kind == 3 and bench.batches:
+            columns, count = bench.batches[0].rows.columns, bench.batches[0].count
+            for slot, sequence in zip(columns.slot[:count].tolist(), columns.sequence[:count].tolist(), strict=True):
                 applied[slot].append(sequence)
                 answered[slot] = sequence
             bench.serve()
     for slot, sequences in applied.items():
         assert sequences == list(range(len(sequences))), slot
+    for answer in taken(peer):
+        assert [slot + sequence for slot, sequence in zip(*answer[:2], strict=True)] == answer[2]

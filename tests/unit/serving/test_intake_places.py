@@ -57,6 +57,11 @@ def test_a_batch_is_as_old_as_the_step_that_was_read_to_its_place() -> None:
     assert step is not None and bench.intake.due_at_s() is None  # it is not there yet
     bench.intake.take_placed(step, 7.0)
     assert bench.intake.waiting_rows == 2 and bench.intake.due_at_s() == pytest.approx(7.0 + TIMER_S)
+    peer, slots = peers[1]
+    step = bench.intake.place(peer, len(payload := bench.step(slots, 1)), memoryview(payload))
+    assert step is not None
+    bench.intake.take_placed(step, 8.0)
+    assert bench.intake.waiting_rows == 4 and bench.intake.due_at_s() == pytest.approx(7.0 + TIMER_S)
 
 
 def test_only_what_is_sure_to_be_taken_gets_a_place() -> None:
@@ -103,9 +108,12 @@ def test_in_lockstep_nothing_gets_a_place() -> None:
     assert not sent_to_its_place(bench, peer, bench.step(slots, 1))
 
 
-def test_observations_that_are_a_small_part_of_a_message_get_no_place() -> None:
-    small = ArraySpec("uint8", (COPIED_BYTES // 2,))
-    bench = Bench(steps=StepLayout({"a": small, "b": small, "z": ArraySpec("uint8", (COPIED_BYTES // 2 + 1,))}, 0))
+SMALL = ArraySpec("uint8", (COPIED_BYTES // 2,))
+
+
+@pytest.mark.parametrize("last", [SMALL, ArraySpec("uint8", (COPIED_BYTES // 2 + 1,))])
+def test_observations_that_are_a_small_part_of_a_message_get_no_place(last: ArraySpec) -> None:
+    bench = Bench(steps=StepLayout({"a": SMALL, "b": SMALL, "z": last}, 0))
     peer, slots = bench.join(1, 2)
     bench.intake.take(peer, bench.step(slots, 0), 0.0)
     bench.intake.poll(0.0)

@@ -62,7 +62,7 @@ async def test_who_gives_its_slots_up_knows_no_groups_and_owes_no_answers() -> N
     session.slots = np.array([0])
     head = bytes(STEPS.identity_bytes(1))
     session.groups[b"...."] = KnownGroup(session, head, session.slots, STEPS, ACTIONS)
-    session.careful[b""] = CarefulReply(b"", session.slots)
+    session.careful[b""] = CarefulReply(b"", session.slots, np.zeros(1, np.uint32))
     session.give_up_slots()
     assert not (session.groups or session.careful or session.held.size)
 

@@ -99,10 +99,12 @@ def test_a_repeat_is_legal_while_the_first_copy_is_under_way_and_a_new_step_is_n
     ("slot", "epoch_offset", "owner", "code"),
     [
         (0, -1, 1, ErrorCode.STALE_EPOCH),
+        (0, -1, 2, ErrorCode.STALE_EPOCH),
         (0, 1, 1, ErrorCode.NOT_LEASED),
         (0, 0, 2, ErrorCode.NOT_LEASED),
         (7, 0, 1, ErrorCode.NOT_LEASED),
         (8, 0, 1, ErrorCode.NOT_LEASED),
+        (8, -1, 1, ErrorCode.NOT_LEASED),
         (2**32 - 1, 0, 1, ErrorCode.NOT_LEASED),
     ],
 )
@@ -111,11 +113,12 @@ def test_what_was_not_leased_is_refused(slot: int, epoch_offset: int, owner: int
     assert codes(table, owner, rows([slot], [epochs[0] + epoch_offset], [0])) == [code]
 
 
-def test_after_a_release_the_old_epoch_is_stale_once_the_slot_is_leased_again() -> None:
+@pytest.mark.parametrize("owner", [1, 2])
+def test_after_a_release_the_old_epoch_is_stale_once_the_slot_is_leased_again(owner: int) -> None:
     table, epochs = leased()
     table.release(np.array([0]))
     assert codes(table, 1, rows([0], epochs[:1], [0])) == [ErrorCode.NOT_LEASED]
-    table.renew(np.array([0]), 1, 0.0)
+    table.renew(np.array([0]), owner, 0.0)
     assert codes(table, 1, rows([0], epochs[:1], [0])) == [ErrorCode.STALE_EPOCH]
 
 

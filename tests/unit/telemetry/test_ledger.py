@@ -93,6 +93,15 @@ def test_a_saved_replay_of_more_than_the_ledger_held_is_refused():
         Ledger.from_json(ledger.to_json(), replay=6)
 
 
+def test_a_restart_that_costs_nothing_is_no_reason():
+    ledger = Ledger()
+    ledger.accept(5)
+    ledger.finish(5)
+    ledger.begin_training(5)
+    ledger.remember(5)
+    assert Ledger.from_json(ledger.to_json(), replay=5).snapshot().dropped == {}
+
+
 def test_what_restarts_cost_adds_up():
     ledger = Ledger()
     for _ in range(2):

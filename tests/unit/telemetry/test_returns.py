@@ -113,6 +113,21 @@ def test_the_training_figure_is_the_mean_of_the_newest_episodes_without_those_of
     assert tracker.append(rows([3], [TERMINATED], [100]), 1).evaluation.tolist() == [True]
     assert (tracker.return_mean, tracker.window_count, tracker.episodes) == (3, 3, 4)
     assert tracker.evaluation_return_mean == 100
+    play(tracker, 3, [FIRST, TERMINATED], [0, 50])
+    assert tracker.evaluation_return_mean == 75
+
+
+def test_the_longest_episode_that_goes_on_is_that_of_the_slots_asked_for():
+    tracker = EpisodeTracker(4)
+    play(tracker, 0, [FIRST, 0, 0, 0, TERMINATED], [0] * 5)
+    play(tracker, 1, [FIRST, 0, 0], [0] * 3)
+    play(tracker, 2, [FIRST, 0], [0] * 2)
+    masks = [[slot in chosen for slot in range(5)] for chosen in ({0, 1, 2}, {0, 2}, {0}, set())]
+    assert [tracker.longest_steps(np.array(mask)) for mask in masks] == [2, 1, 0, 0]
+
+
+def test_a_flag_of_a_later_version_ends_nothing():
+    assert play(EpisodeTracker(4), 0, [FIRST, 8, TERMINATED | 8], [0, 1, 2]) == [(3, 2)]
 
 
 def test_an_episode_that_an_old_lease_left_unfinished_is_none():

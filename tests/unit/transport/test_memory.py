@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from aioseed.errors import ChannelClosed, ConnectError, ListenError
+from aioseed.errors import ChannelClosed, ConnectError, ListenError, UsageError
 from aioseed.transport import Channel, DialOptions, ListenOptions, MemoryTransport
 from aioseed.transport.queue import HIGH_WATER_BYTES
 
@@ -78,6 +78,37 @@ async def test_memory_of_a_slow_reader_is_bounded_for_a_patient_sender() -> None
     held.set()
     await sending
     await channel.close()
+    await listener.close()
+
+
+async def test_who_sends_more_than_a_slow_reader_may_leave_is_told_at_once_and_both_ends_are_cut() -> None:
+    transport = MemoryTransport()
+    told: list[str] = []
+
+    async def talk(channel: Channel) -> None:
+        try:
+            channel.send_nowait(bytes(2000))
+        except ChannelClosed as closed:
+            told.append(closed.reason)
+
+    listener = await transport.listen("memory://here", talk, ListenOptions(send_buffer_bytes=1000))
+    channel = await transport.dial(listener.url, DialOptions())
+    assert len(await channel.receive()) == 2000
+    with pytest.raises(ChannelClosed, match="reads too slowly") as caught:
+        await channel.receive()
+    assert not caught.value.clean and told == ["the peer reads too slowly"]
+    await listener.close()
+
+
+@pytest.mark.parametrize("url", ["websocket://here", "memory://", "memory:here", "memory://here/there"])
+async def test_an_address_of_another_kind_is_refused(url: str) -> None:
+    transport = MemoryTransport()
+    with pytest.raises(ListenError, match="a URL like memory://name is needed"):
+        await transport.listen(url, ignore, ListenOptions())
+    with pytest.raises(UsageError, match="a URL like memory://name is needed"):
+        await transport.dial(url, DialOptions())
+    listener = await transport.listen("memory://here/", ignore, ListenOptions())
+    assert listener.url == "memory://here"
     await listener.close()
 
 

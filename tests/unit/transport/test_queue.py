@@ -7,6 +7,7 @@ import pytest
 from aioseed.errors import ChannelClosed
 from aioseed.transport.channel import Place
 from aioseed.transport.queue import HIGH_WATER_BYTES, MESSAGE_OVERHEAD_BYTES, MessageQueue, again, cut_reason
+from aioseed.types import Payload
 
 CLEAN = ChannelClosed("over", clean=True)
 BROKEN = ChannelClosed("broken", clean=False)
@@ -128,6 +129,33 @@ async def test_who_takes_each_is_asked_for_places_once_nothing_waits_and_hears_w
     assert taken == [b"1", b"first", b"nextt", b"last!"]
 
 
+async def test_who_takes_one_message_is_not_asked_for_a_place() -> None:
+    queue = MessageQueue()
+    taking = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    assert queue.place(9, memoryview(bytearray(9))) is None
+    queue.put(b"whole")
+    assert await taking == b"whole"
+
+
+async def test_what_a_taker_of_each_raises_comes_out_of_it_and_not_out_of_put() -> None:
+    queue = MessageQueue()
+
+    def take(message: Payload) -> bool:
+        if message == b"bad":
+            raise ValueError("as told")
+        return True
+
+    queue.put(b"good")
+    taking = asyncio.create_task(queue.take_each(take))
+    await asyncio.sleep(0)
+    queue.put(b"bad")
+    queue.put(b"next")
+    with pytest.raises(ValueError, match="as told"):
+        await taking
+    assert await queue.take() == b"next"
+
+
 async def test_what_a_filled_place_raises_comes_out_of_take_each() -> None:
     queue = MessageQueue()
 
@@ -203,9 +231,13 @@ def test_copy_of_an_end_says_the_same() -> None:
 async def test_a_queue_says_when_it_is_full_and_when_it_has_room_again() -> None:
     told: list[str] = []
     queue = MessageQueue(lambda: told.append("full"), lambda: told.append("room"))
+    queue.put(b"small")
+    assert told == []
     queue.put(bytes(HIGH_WATER_BYTES))
     assert told == ["full"]
     queue.put(b"small")
+    await queue.take()
+    assert told == ["full", "full"]
     await queue.take()
     assert told == ["full", "full", "room"]
 
