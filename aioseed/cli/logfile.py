@@ -22,7 +22,7 @@ class LogFile(logging.Handler):
 
     A full disk costs lines, not the run, and that is shown once for each time. Of each kind of line a thousand may
     come at once, and one a second in the long run; how many are left out is told. Fifty actors that a supervisor starts
-    again each second would else write a gigabyte a day.
+    again each second would else write half a gigabyte a day.
     """
 
     LINES_AT_ONCE = 1000

@@ -109,12 +109,12 @@ class Door:
         certificate, noted_s, loop = b"", 0.0, asyncio.get_running_loop()
         while True:
             if self._tls is not None:
-                await self._refresh(self._tls.refresh, "certificate")
+                await self._refresh(self._tls.refresh, "certificate was")
                 if self._tls.material.certificate is not certificate or loop.time() - noted_s >= NOTE_S:
                     certificate, noted_s = self._tls.material.certificate, loop.time()
                     await self._note_expiry(certificate)
             if self._token_file is not None:
-                await self._refresh(self._read_keys, "tokens")
+                await self._refresh(self._read_keys, "tokens were")
             await self._send_away()
             await asyncio.sleep(LOOK_S)
 
@@ -122,7 +122,7 @@ class Door:
         try:
             if await asyncio.to_thread(look):
                 self._metrics.counter("transport/reloads").add()
-                log.info("the %s were read again", what)
+                log.info("the %s read again", what)
         except UsageError as error:
             self._metrics.counter("transport/reloads_failed").add()
             log.warning("what was there before stays: %s", error)
