@@ -41,7 +41,6 @@ class SlotTable:
     def __init__(self, capacity: int, generation: int) -> None:
         self.capacity = capacity
         self.generation = generation
-        self.scratch = capacity  # padded rows point here
         self.owner = np.full(capacity, NOBODY, np.int64)
         self.epoch = np.full(capacity, np.uint64(generation) << np.uint64(32), np.uint64)
         self.last_sequence = np.full(capacity, _NEVER, np.int64)

@@ -104,18 +104,6 @@ class Quantiles:
         middle = self._low * 10 ** ((bucket - 0.5) / self._per_decade)
         return float(min(max(middle, self._minimum), self._maximum))
 
-    def merge(self, other: Quantiles) -> None:
-        """Add all that `other` has observed.
-
-        Raises:
-            ValueError: The two have different buckets.
-        """
-        self._check_same_buckets(other)
-        self._counts += other._counts
-        self._minimum = min(self._minimum, other._minimum)
-        self._maximum = max(self._maximum, other._maximum)
-        self._sum += other._sum
-
     def copy(self) -> Quantiles:
         """Return an independent copy."""
         twin = Quantiles.__new__(Quantiles)
@@ -129,12 +117,9 @@ class Quantiles:
         Raises:
             ValueError: The two have different buckets.
         """
-        self._check_same_buckets(earlier)
+        if (self._low, self._per_decade, self._last) != (earlier._low, earlier._per_decade, earlier._last):
+            raise ValueError("quantiles with different buckets cannot be combined")
         window = self.copy()
         window._counts -= earlier._counts
         window._sum -= earlier._sum
         return window
-
-    def _check_same_buckets(self, other: Quantiles) -> None:
-        if (self._low, self._per_decade, self._last) != (other._low, other._per_decade, other._last):
-            raise ValueError("quantiles with different buckets cannot be combined")

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aioseed.agents.transformed import Published, transformed
+from aioseed.agents.agent import LearnerState, Unroll
+from aioseed.agents.transformed import Entered, Published, TransformedExtra, transformed
 from aioseed.agents.vtrace import VtraceConfig
 from aioseed.agents.vtrace.agent import build
 from aioseed.nets.frame_stack import frame_stack
@@ -30,6 +31,28 @@ def make():
 
 def test_an_agent_behind_transforms_keeps_the_contract():
     check_agent(make(), SPEC)
+
+
+def test_functions_of_the_agent_get_its_own_part_and_what_they_return_goes_back_there():
+    inner = build(VtraceConfig(), SPEC, partial(mlp, hidden=(8,)))
+    assert transformed(inner, chain(SPEC.observation, [])).priorities is None
+    agent = transformed(
+        inner._replace(
+            after_update=lambda state, step: LearnerState((state.params, step), (state.extra, step)),
+            observe=lambda state, unroll: LearnerState(state.params, (state.extra, unroll.initial_state)),
+            published=lambda state: (state.params, state.extra),
+            priorities=lambda unroll: unroll.initial_state,
+        ),
+        chain(SPEC.observation, []),
+    )
+    learner = LearnerState("params", TransformedExtra((), "extra"))
+    unroll = Unroll(*[()] * len(Unroll._fields))._replace(
+        flags=np.zeros((3, 2), np.uint8), initial_state=Entered((), "state")
+    )
+    assert agent.after_update(learner, 5) == LearnerState(("params", 5), TransformedExtra((), ("extra", 5)))
+    assert agent.observe(learner, unroll) == LearnerState("params", TransformedExtra((), ("extra", "state")))
+    assert agent.published(learner) == Published((), ("params", "extra"))
+    assert agent.priorities is not None and agent.priorities(unroll) == "state"
 
 
 def test_statistics_are_published_and_move_with_what_was_seen():

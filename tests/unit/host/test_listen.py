@@ -54,6 +54,7 @@ async def test_a_loopback_listener_leaves_a_random_token_that_only_its_user_can_
         assert await asyncio.to_thread(read_token, token_path(url)) == listeners.token
         if os.name == "posix":
             assert stat.S_IMODE(token_path(url).stat().st_mode) == 0o600
+            assert stat.S_IMODE(token_path(url).parent.stat().st_mode) == 0o700
     assert len(listeners.token.reveal()) > 40 and listeners.token != made().token
     assert [task.get_name() for task in listeners.watches] == ["aioseed-tokens"]
 
@@ -175,6 +176,14 @@ async def test_tls_without_a_token_is_refused_too_unless_a_token_is_made_with_th
     tls = {"certificate": issued.certificate, "key": issued.key}
     with pytest.raises(ListenError, match=r"lacks a token \(--token-file\)"):
         await made(tls=tls).open(["wss://0.0.0.0:0"], handle, ())
+
+
+async def test_only_a_certificate_that_was_made_here_is_shown_by_its_fingerprint(made, authority):
+    issued = await asyncio.to_thread(authority.issue, "127.0.0.1")
+    listeners = made(Secret("x"), tls={"certificate": issued.certificate, "key": issued.key})
+    await listeners.open(["wss://127.0.0.1:0"], handle, ())
+    assert listeners.fingerprint is None
+    await listeners.close(0.1)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,15 @@ def test_a_lease_beyond_capacity_changes_nothing() -> None:
     assert table.leased == 3
 
 
+def test_a_lease_of_certain_slots_is_of_these_or_none() -> None:
+    table = SlotTable(8, 1)
+    slots = table.lease(1, 2, 0.0, first_slot=4)
+    assert slots is not None and slots.tolist() == [4, 5]
+    assert table.lease(2, 2, 0.0, first_slot=3) is None and table.lease(2, 2, 0.0, first_slot=5) is None
+    slots = table.lease(2, 2, 0.0, first_slot=6)
+    assert slots is not None and slots.tolist() == [6, 7]
+
+
 def test_epochs_grow_with_each_lease_and_carry_the_generation() -> None:
     table, epochs = leased()
     assert epochs == [(3 << 32) + 1] * 4
@@ -71,9 +80,9 @@ def test_the_first_row_of_an_epoch_has_sequence_0_and_is_first() -> None:
 
 def test_last_plus_one_applies_last_repeats_anything_else_is_refused() -> None:
     table, epochs = leased()
-    table.enter(np.array([0, 1, 2, 3]), np.array([5, 5, 5, 5]))
+    table.enter(np.array([0, 1, 2, 3]), np.array([1000] * 4))
     table.answer(np.array([0, 1, 2, 3]), np.array(epochs, np.uint64), -1, 0.0)
-    sorted_rows = table.sort(1, rows([0, 1, 2, 3], epochs, [6, 5, 4, 7]))
+    sorted_rows = table.sort(1, rows([0, 1, 2, 3], epochs, [1001, 1000, 999, 1002]))
     assert sorted_rows.apply.tolist() == [0]
     assert sorted_rows.repeat.tolist() == [1]
     assert [code for _, code in sorted_rows.refused] == [ErrorCode.SEQUENCE_GAP] * 2
@@ -187,8 +196,9 @@ def test_overdue_slots_are_those_whose_environment_steps_for_too_long() -> None:
 def test_an_answer_to_an_ended_lease_does_not_touch_the_new_one() -> None:
     table, epochs = leased()
     table.enter(np.array([0]), np.array([0]))
+    changes = table.changes
     table.release(np.array([0]))
     table.renew(np.array([0]), 9, 0.0)
     table.enter(np.array([0]), np.array([0]))
-    table.answer(np.array([0]), np.array(epochs[:1], np.uint64), -1, 1.0)
+    table.answer(np.array([0]), np.array(epochs[:1], np.uint64), changes, 1.0)
     assert table.in_batch[0]

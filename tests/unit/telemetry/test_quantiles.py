@@ -29,6 +29,9 @@ def test_one_by_one_and_many_at_once_count_alike(values):
     many.observe_many(values)
     assert (single._counts == many._counts).all()
     assert single.count == len(values)
+    extremes = [[histogram.quantile(share) for share in (0, 1)] for histogram in (single, many)]
+    np.testing.assert_array_equal(*extremes)
+    assert single.mean == pytest.approx(many.mean, nan_ok=True)
 
 
 def test_what_is_out_of_range_is_reported_as_the_extreme_that_was_seen():
@@ -43,16 +46,6 @@ def test_nothing_observed_has_no_quantile():
     assert math.isnan(histogram.p50)
     assert math.isnan(histogram.p99)
     assert math.isnan(histogram.mean)
-
-
-def test_merging_is_observing_both():
-    one, two, both = (Quantiles(low=0.1, high=100.0) for _ in range(3))
-    one.observe_many([1.0, 2.0])
-    two.observe_many([50.0, 0.01, 3.0])
-    both.observe_many([1.0, 2.0, 50.0, 0.01, 3.0])
-    one.merge(two)
-    assert (one._counts == both._counts).all()
-    assert (one.quantile(0), one.quantile(1), one.mean) == (0.01, both.quantile(1), both.mean)
 
 
 def test_the_window_since_a_copy_holds_only_what_came_after():
@@ -75,5 +68,11 @@ def test_nan_is_refused_and_nothing_is_counted(observe):
 
 
 def test_different_buckets_do_not_mix():
-    with pytest.raises(ValueError):
-        Quantiles(low=0.1, high=100.0).merge(Quantiles(low=0.2, high=100.0))
+    with pytest.raises(ValueError, match="different buckets"):
+        Quantiles(low=0.1, high=100.0).since(Quantiles(low=0.2, high=200.0))
+
+
+@pytest.mark.parametrize("share", [-0.01, 1.01, math.nan])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match="a quantile lies in"):
+        Quantiles(low=0.1, high=100.0).quantile(share)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from aioseed.telemetry.verdict import RunShares, explain
+from aioseed.telemetry.verdict import RunShares, cycle_ms, explain
 
 CALM = RunShares(
     environments=64,
@@ -69,3 +69,7 @@ NEAR = "actor-bound: training is 30 % busy, inference 20 %; more actors would he
 )
 def test_the_sentence_names_what_is_full(change, sentence):
     assert explain(CALM._replace(**change)) == sentence
+
+
+def test_a_cycle_is_what_an_environment_takes_from_step_to_step():
+    assert cycle_ms(4, 100.0) == 40.0 and math.isnan(cycle_ms(4, 0.0))

@@ -284,6 +284,15 @@ def test_policy_lag_is_versions_between_acting_and_the_very_step(kit):
     assert road.reports[0].policy_lag_max == 4.0
 
 
+def test_of_a_large_call_rows_of_all_columns_are_looked_at_each_with_its_own_step(kit):
+    road, columns = kit.road(kit.config(updates_per_call=128), [], program=kit.program(kit.config())), np.arange(512)
+    batch = kit.batch(1, 512)
+    batch.columns.policy_version[...] = columns // 4
+    assert set(road.loop._policy_lag(batch).tolist()) == {0}
+    batch.columns.policy_version[...] = columns // 4 - columns
+    assert len(set(road.loop._policy_lag(batch).tolist())) > 200
+
+
 def test_policy_lag_holds_where_versions_exceed_32_bits(kit):
     batch = kit.batch(1, 4)
     batch.columns.policy_version[:2], batch.columns.policy_version[2:] = 2**31 - 2, -(2**31)
@@ -312,6 +321,14 @@ def test_time_is_split_into_busy_idle_while_ready_and_waiting(kit):
         pass
     spent = road.loop.summary()
     assert (spent.busy_s, spent.idle_ready_s, spent.waiting_s) == (20.0, 2.25, 1.25)
+    late = kit.batch(3, 4)
+    road.source.waiting.append(late)
+    for move in (road.ledger.accept, road.ledger.finish):
+        move(int(late.identity.transitions.sum()))
+    road.loop.step(0.0)
+    told, report = road.metrics.snapshot(), road.reports[-1]
+    shown = [told[f"training/{name}"] for name in ("busy_s", "idle_ready_s", "waiting_s", "updates")]
+    assert shown == [report.busy_s, report.idle_ready_s, report.waiting_s, 3] == [30.0, 3.25, 1.25, 3]
 
 
 def test_what_went_by_before_the_loop_ran_is_not_its_waiting(kit):
