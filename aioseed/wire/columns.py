@@ -175,6 +175,9 @@ class StepLayout(ColumnLayout):
         return StepColumns(slot, epoch, sequence, flags, reward, metrics, tuple(leaves))
 
 
+_CHOSEN = "it is the agent's act that chooses"
+
+
 class ActionLayout(ColumnLayout):
     """Lay out ACTION messages for an action spec."""
 
@@ -210,20 +213,22 @@ class ActionLayout(ColumnLayout):
     def check(self, actions: np.ndarray) -> None:
         """Refuse choices that the space does not have; environments in C++ look up memory by them.
 
-        Real numbers are let pass: environments cut them to their bounds, which an honest learner may exceed.
+        Real numbers are let pass: environments cut them to their bounds, which an honest learner may exceed. But for
+        NaN, for which the environment would be blamed: what it returns then, or that it raises, is no fault of its own.
 
         Raises:
             ProtocolError: There is one.
         """
         if self._choices is None:
+            if np.isnan(actions).any():
+                raise ProtocolError("action_rows", f"an ACTION holds a number that is NaN: {_CHOSEN}")
             return
         beyond = actions.view(np.uint32) >= self._choices
         if beyond.any():
             chosen, sizes = actions[beyond][0], np.broadcast_to(self._choices, actions.shape)[beyond]
             raise ProtocolError(
                 "action_rows",
-                f"an ACTION makes the choice {chosen}, and the action space has 0 to {sizes[0] - 1}: "
-                "it is the agent's act that chooses",
+                f"an ACTION makes the choice {chosen}, and the action space has 0 to {sizes[0] - 1}: {_CHOSEN}",
             )
 
 
