@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioseed.actor.group import perform
+from aioseed.actor.seeds import environment_seed
 from aioseed.actor.session import ActorSession, End, Outcome
 from aioseed.errors import ProtocolError, RefusedError
 from aioseed.specs import ArraySpec, discrete
@@ -77,9 +78,10 @@ def act(payload: bytes, actions: Sequence[int]) -> bytes:
 
 def test_nothing_but_a_greeting_is_legal_before_the_welcome() -> None:
     session, _ = greeted()
-    assert session.receive(Starting().encode()).events[0].kind == "starting"
+    assert session.receive(Starting().encode()).events[0].kind == "starting" and session.answers == 1
     assert not session.idle  # a learner that compiles has not forgotten this actor
     assert decode_control(session.receive(Ping(number=4).encode()).sends[0]) == Pong(number=4)
+    assert session.answers == 1, "it also comes from one who hears nothing of this actor"
     for message in (Lease(slots=[0], epochs=[1]), Revoke(slots=[0], epochs=[1]), Drain()):
         with pytest.raises(ProtocolError, match="not legal"):
             session.receive(message.encode())
@@ -87,12 +89,45 @@ def test_nothing_but_a_greeting_is_legal_before_the_welcome() -> None:
 
 def test_a_welcome_hands_every_group_its_slots_in_order() -> None:
     session, _ = greeted(groups=2, rows=2)
-    outcome = session.receive(welcome([5, 6, 7, 8], [1, 2, 3, 4]).encode())
+    outcome = session.receive(welcome([5, 6, 7, 8], [1, 2, 3, 4], seed=9).encode())
     assert [group for group, _ in outcome.jobs] == [0, 1]
     resets = [job.reset for _, job in outcome.jobs]
     assert [reset.slots.tolist() for reset in resets if reset] == [[5, 6], [7, 8]]
     assert [reset.epochs.tolist() for reset in resets if reset] == [[1, 2], [3, 4]]
     assert all(job.actions is None for _, job in outcome.jobs)
+    seeds = [reset.seeds for reset in resets if reset]
+    assert seeds == [[environment_seed(9, 5, 1), environment_seed(9, 6, 2)],
+                     [environment_seed(9, 7, 3), environment_seed(9, 8, 4)]]  # fmt: skip
+
+
+def test_a_session_that_goes_on_counts_anew_and_knows_which_groups_work() -> None:
+    session, messages = greeted(groups=2, rows=1)
+    environment, jobs = Echo(), dict(session.receive(welcome([0, 1], [1, 1]).encode()).jobs)
+    for _ in range(2):  # the first row is no transition
+        sent = session.stepped(0, perform(environment, messages[0], jobs[0])).sends[0]
+        jobs = dict(session.receive(act(sent, [3])).jobs)
+    assert session.acknowledged_rows == 1 and session.working == [0, 1]
+    session.stepped(0, perform(environment, messages[0], jobs[0]))
+    further = ActorSession(messages, ACTIONS, session._groups)
+    further.open(Hello(library="test", actor_id="a", environments=2, observation={}, action={}))
+    assert further.acknowledged_rows == 0 and further.working == [1]
+    again = further.receive(welcome([0, 1], [1, 1]).encode()).sends[0]
+    further.receive(act(again, [3]))
+    assert further.acknowledged_rows == 1 and further.working == [0, 1]
+
+
+def test_it_is_idle_for_as_long_as_nothing_is_leased_to_any_group() -> None:
+    session, _ = greeted(groups=2, rows=1)
+    said = [
+        welcome([0, 1], [1, 1]),
+        *(Revoke(slots=[slot], epochs=[1]) for slot in (0, 1)),
+        Lease(slots=[1], epochs=[2]),
+    ]
+    idle = []
+    for message in said:
+        session.receive(message.encode())
+        idle.append(session.idle)
+    assert idle == [False, False, True, False]
 
 
 def test_a_pong_says_how_long_environments_stepped_since_the_last_one() -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aioseed.agents.agent import LearnerState, Unroll
+from aioseed.agents.agent import ActInput, LearnerState, Unroll
 from aioseed.agents.transformed import Entered, Published, TransformedExtra, transformed
 from aioseed.agents.vtrace import VtraceConfig
 from aioseed.agents.vtrace.agent import build
@@ -18,7 +18,7 @@ from aioseed.nets.mlp import mlp
 from aioseed.nets.transforms import chain
 from aioseed.specs import ArraySpec, discrete
 from aioseed.testing.agent_kit import AgentUnderTest, check_agent
-from aioseed.types import EnvironmentSpec
+from aioseed.types import FIRST, TERMINATED, EnvironmentSpec
 
 SPEC = EnvironmentSpec(ArraySpec("float32", (3,)), discrete(3))
 CHAIN = chain(SPEC.observation, [normalize, partial(frame_stack, n=2)])
@@ -53,6 +53,38 @@ def test_functions_of_the_agent_get_its_own_part_and_what_they_return_goes_back_
     assert agent.observe(learner, unroll) == LearnerState("params", TransformedExtra((), ("extra", "state")))
     assert agent.published(learner) == Published((), ("params", "extra"))
     assert agent.priorities is not None and agent.priorities(unroll) == "state"
+
+
+def test_acting_learning_and_statistics_see_frames_of_their_own_episode():
+    """The network's part is played by functions that return what they see."""
+    inner = build(VtraceConfig(), SPEC, partial(mlp, hidden=(8,)))._replace(
+        act=lambda params, key, state, rows, greedy: (rows.observation, state),
+        loss=lambda params, extra, unroll, keys: unroll.observation,
+    )
+    frames = np.random.default_rng(0).normal(3, 2, (5, 2, 3)).astype(np.float32)
+    flags = np.array([[FIRST, FIRST], [0, 0], [0, FIRST], [TERMINATED, 0], [FIRST, 0]], np.uint8)
+    before = np.where(flags[..., None] == FIRST, frames, np.roll(frames, 1, axis=0))
+    stacks = np.concatenate([before, frames], axis=-1)
+
+    transform = chain(SPEC.observation, [partial(frame_stack, n=2)])
+    agent = transformed(inner, transform)
+    state = Entered(jax.tree.map(lambda leaf: np.stack([leaf] * 2), transform.initial_state()), ())
+    rows = ActInput(*[None] * len(ActInput._fields))
+    unroll = Unroll(*[()] * len(Unroll._fields))._replace(observation=frames, flags=flags, initial_state=state)
+    learned_from = jax.jit(agent.loss)((), TransformedExtra(transform.init(), ()), unroll, None)
+    np.testing.assert_array_equal(learned_from, stacks)
+    act = jax.jit(agent.act, static_argnums=4)
+    for frame, flag, stack in zip(frames, flags, stacks, strict=True):
+        now = rows._replace(observation=frame, flags=flag)
+        seen, state = act(Published(transform.init(), ()), None, state, now, False)
+        np.testing.assert_array_equal(seen, stack)
+
+    both = chain(SPEC.observation, [partial(frame_stack, n=2), normalize])
+    entered = Entered(jax.tree.map(lambda leaf: np.stack([leaf] * 2), both.initial_state()), ())
+    learner = LearnerState((), TransformedExtra(both.init(), ()))
+    learned = jax.jit(transformed(inner, both).observe)(learner, unroll._replace(initial_state=entered))
+    _, (moments,) = learned.extra.transform
+    np.testing.assert_allclose(moments.mean, stacks[:-1].reshape(-1, 6).mean(0), rtol=1e-4)
 
 
 def test_statistics_are_published_and_move_with_what_was_seen():

@@ -204,6 +204,12 @@ def test_a_chain_feeds_each_transform_with_what_the_one_before_gave():
     np.testing.assert_allclose(params[1][0].mean, [(10 + 10 + 20) / 3, (10 + 20 + 40) / 3], rtol=1e-6)
 
 
+def test_a_transform_that_learns_nothing_gives_its_params_back():
+    transform, rows = scale(FRAME), jnp.zeros((3, 1), bool)
+    params = transform.init()
+    assert transform.observe(params, transform.initial_state(), jnp.zeros((3, 1, 2, 1)), rows, rows) == params
+
+
 def test_leaves_are_chosen_by_name():
     spec = {"image": ArraySpec("uint8", (1,)), "speed": ArraySpec("float32", ())}
     transform = frame_stack(spec, n=2, only=("image",))
