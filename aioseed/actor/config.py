@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+
+Compression: TypeAlias = Literal["auto", "deflate", "none"]
 
 
 class EnvironmentConfig(BaseModel):
@@ -50,6 +52,13 @@ class ActorConfig(BaseModel):
     reconnect_s: Annotated[
         float, Field(ge=0, description="Seconds to keep dialling a learner that was lost after a welcome.")
     ] = 600.0
+    compression: Annotated[
+        Compression,
+        Field(
+            description="Whether observations are deflated on the way; auto: where the learner is another machine,"
+            " for as long as they shrink to half."
+        ),
+    ] = "auto"
     nice: Annotated[
         int | None, Field(ge=-20, le=19, description="Niceness of an actor process, where the system has one.")
     ] = None

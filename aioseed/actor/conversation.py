@@ -103,6 +103,7 @@ class Conversation:
     async def _tick(self) -> None:
         while not self._ended.done():
             await asyncio.sleep(self._watch.tick_s)
+            self._session.look()
             self._guard(self._check)
             self._on_tick()
 

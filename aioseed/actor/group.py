@@ -24,6 +24,7 @@ from aioseed.errors import ProtocolError
 from aioseed.types import FIRST, BatchEnvironment
 from aioseed.wire.columns import HEADER, ActionLayout, ActionRows, StepMessage
 from aioseed.wire.messages import RefusedRow
+from aioseed.wire.packing import PACKED_STEP_TYPE, Packer
 
 
 class Reset(NamedTuple):
@@ -40,12 +41,13 @@ class Job(NamedTuple):
 
     actions: np.ndarray | None  # [E, *action shape]
     reset: Reset | None
+    packer: Packer | None = None  # packs the STEP, where the learner unpacks it
 
 
 class Work(NamedTuple):
     """Report what a worker did."""
 
-    payload: bytes  # the STEP of all rows
+    payload: bytes  # the STEP of all rows, perhaps packed
     transitions: int  # rows of it that are not first
 
 
@@ -75,8 +77,10 @@ def perform(environment: BatchEnvironment, message: StepMessage, job: Job) -> Wo
         columns.slot[rows] = job.reset.slots
         columns.epoch[rows] = job.reset.epochs
         columns.sequence[rows] = 0
-    first = np.count_nonzero(columns.flags & FIRST)
-    return Work(message.tobytes(), message.rows - int(first))
+    first, payload = np.count_nonzero(columns.flags & FIRST), message.tobytes()
+    if job.packer is not None:
+        payload = job.packer.pack(payload, message.rows)
+    return Work(payload, message.rows - int(first))
 
 
 class _Outstanding(NamedTuple):
@@ -109,6 +113,8 @@ class Group:
         self._outstanding: _Outstanding | None = None
         self.acknowledged_rows = 0
         """Transitions that were answered so far."""
+        self.packer: Packer | None = None
+        """Packs STEPs from the next job on; None where this session's learner reads no packed ones."""
 
     @property
     def slots(self) -> list[int]:
@@ -155,9 +161,12 @@ class Group:
         """Note that the worker is done and return the STEP to send, or a further job."""
         self._working = False
         if self._vacant == 0:
-            identity = work.payload[HEADER.size : self._message.layout.identity_bytes(self._message.rows)]
+            # One that was packed for a learner of before, which another has followed, goes as it is.
+            readable = self.packer is not None or work.payload[0] != PACKED_STEP_TYPE
+            payload = work.payload if readable else self._message.tobytes()
+            identity = payload[HEADER.size : self._message.layout.identity_bytes(self._message.rows)]
             self._outstanding = _Outstanding(identity, self._all, work.transitions)
-            return Reaction(sends=(work.payload,))
+            return Reaction(sends=(payload,))
         claim = self._claim()
         reaction = self._send_leased()
         return reaction._replace(sends=(*reaction.sends, *claim))
@@ -261,7 +270,7 @@ class Group:
     def _job(self, actions: np.ndarray | None) -> Job:
         self._outstanding, self._working = None, True
         if not self._leases:
-            return Job(actions, None)
+            return Job(actions, None, self.packer)
         begun = sorted(self._leases.items())
         self._leases = {}
         for row, (slot, epoch) in begun:
@@ -271,7 +280,8 @@ class Group:
         slots, epochs = [slot for _, (slot, _) in begun], [epoch for _, (_, epoch) in begun]
         seeds = [self._seed(slot, epoch) for slot, epoch in zip(slots, epochs, strict=True)]
         rows = np.array([row for row, _ in begun], np.intp)
-        return Job(actions, Reset(rows, np.array(slots, np.uint32), np.array(epochs, np.uint64), seeds))
+        reset = Reset(rows, np.array(slots, np.uint32), np.array(epochs, np.uint64), seeds)
+        return Job(actions, reset, self.packer)
 
     def _send_leased(self) -> Reaction:
         """Send the rows that are leased: leases begin with a job alone, so that a STEP that waits has them all."""

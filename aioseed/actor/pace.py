@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 FIRST_S = 10.0
 EVERY_S = 60.0
 """A terminal that says nothing for an hour could be that of an actor that hangs; a line a minute fills no log."""
+
+
+class Done(NamedTuple):
+    """Count what an actor did so far, over all sessions."""
+
+    transitions: int = 0  # that were answered
+    step_bytes: int = 0  # of the STEPs that were sent
 
 
 class Pace:
@@ -16,29 +25,30 @@ class Pace:
     def __init__(self) -> None:
         self._since_s: float | None = None
         self._every_s = FIRST_S
-        self._before = 0
+        self._before = Done()
         self._samples = 0
-        self._working = 0.0
+        self._stepping = 0.0
 
-    def tick(self, now_s: float, *, working_share: float, transitions: int) -> str | None:
+    def tick(self, now_s: float, done: Done, *, stepping_share: float) -> str | None:
         """Return a sentence when it is time for one.
 
         Args:
             now_s: Time.
-            working_share: Share of the groups that step or reset at this moment.
-            transitions: How many were answered so far, over all sessions.
+            done: So far.
+            stepping_share: Share of the groups that step or reset at this moment.
         """
         if self._since_s is None:
             self._since_s = now_s
         self._samples += 1
-        self._working += working_share
+        self._stepping += stepping_share
         passed_s = now_s - self._since_s
         if passed_s < self._every_s:
             return None
-        rate, share = (transitions - self._before) / passed_s, self._working / self._samples
-        self._since_s, self._every_s, self._before = now_s, EVERY_S, transitions
-        self._samples, self._working = 0, 0.0
+        steps, share = done.transitions - self._before.transitions, self._stepping / self._samples
+        bytes_a_step = (done.step_bytes - self._before.step_bytes) / max(1, steps)
+        self._since_s, self._every_s, self._before = now_s, EVERY_S, done
+        self._samples, self._stepping = 0, 0.0
         return (
-            f"{transitions:,} steps, {rate:,.0f} a second; the environments step for {share:.0%} of the time"
-            " and wait for actions for the rest"
+            f"{done.transitions:,} steps, {steps / passed_s:,.0f} a second of {bytes_a_step:,.0f} bytes each; the"
+            f" environments step for {share:.0%} of the time and wait for actions for the rest"
         ).replace("%", " %")

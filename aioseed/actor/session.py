@@ -35,6 +35,7 @@ from aioseed.wire.messages import (
     clip,
     decode_control,
 )
+from aioseed.wire.packing import DEFLATE, Packer
 from aioseed.wire.session import SessionMachine, Side, State
 
 _SLOT = struct.Struct("<I")
@@ -91,11 +92,16 @@ class ActorSession:
         messages: One STEP a group, in the order in which the groups take slots.
         actions: Layout of the answers.
         groups: Those of the session that this one goes on with, or an empty list, which WELCOME fills.
+        packs: Share of its size down to which a STEP must come for the next to be packed too, if the learner unpacks
+            them; None to pack none.
     """
 
-    def __init__(self, messages: Sequence[StepMessage], actions: ActionLayout, groups: list[Group]) -> None:
+    def __init__(
+        self, messages: Sequence[StepMessage], actions: ActionLayout, groups: list[Group], *, packs: float | None = None
+    ) -> None:
         self._messages = messages
         self._actions = actions
+        self._packs = packs
         self._machine = SessionMachine(Side.ACTOR)
         self._groups = groups
         # slot -> index of the group that has or last had it
@@ -107,6 +113,9 @@ class ActorSession:
         """Messages of the learner that are no PING: those it also sends when it hears nothing of this actor."""
         self.welcome: Welcome | None = None
         """What the learner granted; None before that."""
+        self._looks, self._stepping = 0, 0.0  # since the last PONG
+        self.step_bytes = 0
+        """Bytes of the STEPs that were sent in this session."""
 
     @property
     def acknowledged_rows(self) -> int:
@@ -117,6 +126,17 @@ class ActorSession:
     def working(self) -> list[int]:
         """Return the indices of groups whose workers have a job."""
         return [index for index, group in enumerate(self._groups) if group.is_working]
+
+    @property
+    def stepping_share(self) -> float:
+        """Return the share of the groups that step or reset at this moment."""
+        return len(self.working) / len(self._messages)
+
+    def look(self) -> None:
+        """Note, at regular moments, which groups step: the learner is told with each PONG."""
+        if self.welcome is not None:
+            self._looks += 1
+            self._stepping += self.stepping_share
 
     @property
     def idle(self) -> bool:
@@ -175,7 +195,7 @@ class ActorSession:
     def _on_control(self, message: ControlMessage) -> Outcome:
         match message:
             case Ping():
-                return Outcome(sends=[self._say(Pong(number=message.number))])
+                return Outcome(sends=[self._say(self._pong(message.number))])
             case Starting():
                 return Outcome(events=[ActorEvent("starting", "the learner is making ready")])
             case Welcome():
@@ -196,6 +216,11 @@ class ActorSession:
             case _:  # PONG; the table lets nothing else come here
                 return Outcome()
 
+    def _pong(self, number: int) -> Pong:
+        share = round(self._stepping / self._looks, 4) if self._looks else None
+        self._looks, self._stepping = 0, 0.0
+        return Pong(number=number, stepping_share=share)
+
     def _on_welcome(self, welcome: Welcome) -> Outcome:
         counts = [message.rows for message in self._messages]
         self._check_welcome(welcome, counts)
@@ -211,6 +236,7 @@ class ActorSession:
             slots, epochs = welcome.slots[start : start + count], welcome.epochs[start : start + count]
             start += count
             group = Group(self._messages[index], self._actions, seed)
+            group.packer = self._packer(index)
             self._groups.append(group)
             self._group_of.update(dict.fromkeys(slots, index))
             outcome.jobs.append((index, group.begin(slots, epochs)))
@@ -222,7 +248,8 @@ class ActorSession:
         granted = dict(zip(welcome.slots, welcome.epochs, strict=True))
         words = f"went on in run {clip(welcome.run_id)} with {len(granted)} environments"
         outcome = Outcome(events=[ActorEvent("welcomed", words)])
-        for group in self._groups:
+        for index, group in enumerate(self._groups):
+            group.packer = self._packer(index)
             group.keep(granted)
         for slot, epoch in granted.items():
             if not any(group.holds(slot, epoch) for group in self._groups):
@@ -230,6 +257,11 @@ class ActorSession:
         for index, group in enumerate(self._groups):
             self._collect(outcome, index, group.again())
         return outcome
+
+    def _packer(self, index: int) -> Packer | None:
+        if self._packs is None or self.welcome is None or DEFLATE not in self.welcome.packings:
+            return None
+        return Packer(self._messages[index].layout, self._packs)
 
     def _check_welcome(self, welcome: Welcome, counts: Sequence[int]) -> None:
         if welcome.protocol != PROTOCOL_VERSION:
@@ -317,6 +349,7 @@ class ActorSession:
         if reaction.sends and self._machine.state is State.ACTIVE:
             self._machine.sent("step")
             outcome.sends.extend(reaction.sends)
+            self.step_bytes += sum(map(len, reaction.sends))
         if reaction.job is not None:
             outcome.jobs.append((group, reaction.job))
         return outcome

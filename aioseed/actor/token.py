@@ -129,7 +129,7 @@ def _read_private(path: Path) -> str:
     except UnicodeDecodeError:
         raise UsageError(f"the token file {path} cannot be read: it is not UTF-8") from None
     except OSError as error:
-        raise UsageError(f"the token file {path} cannot be read: {error}") from error
+        raise UsageError(f"the token file {path} cannot be read: {error.strerror or error}") from error
 
 
 def _caches() -> Path:

@@ -123,6 +123,7 @@ class SimulatedActor:
             wait_s=1e6,
             reconnect_s=1e6,
             step_deadline_s=20.0,
+            compression="deflate" if self._index % 2 else "none",
             on_event=self._note,
             make_worker=worker,
             jitter=jitter.random,

@@ -27,6 +27,7 @@ from aioseed.serving.rule import Limits
 from aioseed.serving.slots import SlotTable
 from aioseed.specs import ArraySpec, Json, discrete, observation_to_json
 from aioseed.types import FIRST, EnvironmentMetric, EnvironmentSpec
+from aioseed.wire import packing
 from aioseed.wire.columns import ACTION_TYPE, STEP_TYPE, ActionLayout, StepLayout, StepMessage, step_views
 from aioseed.wire.messages import (
     CONTROL_BYTE,
@@ -46,6 +47,7 @@ from aioseed.wire.messages import (
     Welcome,
     decode_control,
 )
+from aioseed.wire.packing import PACKED_STEP_TYPE
 
 SPEC = EnvironmentSpec(
     {"image": ArraySpec("uint8", (3, 2)), "rest": (ArraySpec("float32", ()), ArraySpec("int16", (2,)))}, discrete(5)
@@ -86,7 +88,7 @@ def fuzz(seed: int, inputs: int) -> Fuzzed:
     """
     rng = random.Random(seed)  # noqa: S311
     corpus = _corpus()
-    steps = [payload for payload in corpus if payload[0] == STEP_TYPE]
+    steps = [payload for payload in corpus if payload[0] in (STEP_TYPE, PACKED_STEP_TYPE)]
     readers: tuple[tuple[str, Callable[[bytes], object], list[bytes]], ...] = (
         ("codec", _Codec().read, corpus),
         ("handshake", _greet, [_hello().encode()]),
@@ -181,6 +183,7 @@ def _welcome() -> Welcome:
     return Welcome(
         library="fuzz", run_id="fuzz", slots=list(range(SLOTS)), epochs=[2**32 + 1] * SLOTS, max_step_rows=MAX_ROWS,
         max_message_bytes=2**20, step_deadline_s=60.0, ping_interval_s=5.0, ping_timeout_s=5.0, resume_token="1.x",  # noqa: S106
+        packings=[packing.DEFLATE],
     )  # fmt: skip
 
 
@@ -202,12 +205,13 @@ def _corpus() -> list[bytes]:
         Drain(reason="enough"), Bye(code="shutdown"), Error(code="malformed", rows=[row]),
     ]  # fmt: skip
     stepped = [_step(steps, rows, sequence) for rows in (1, 2, SLOTS) for sequence in range(4)]
+    packed = [packing.pack(steps, payload, steps.rows(payload)) for payload in stepped]
     answers = [
         actions.encode(rows, payload[8 : steps.identity_bytes(rows)], bytes(4 * rows))
         for payload in stepped
         for rows in [steps.rows(payload)]
     ]
-    return [*(message.encode() for message in messages), _hello().encode(), *stepped, *answers]
+    return [*(message.encode() for message in messages), _hello().encode(), *stepped, *packed, *answers]
 
 
 class _Codec:
@@ -220,6 +224,8 @@ class _Codec:
         kind = payload[0] if payload else -1
         if kind == STEP_TYPE:
             step_views(self._steps, payload)
+        elif kind == PACKED_STEP_TYPE:
+            packing.unpack(self._steps, payload, packing.packed_rows(self._steps, payload, MAX_ROWS))
         elif kind == ACTION_TYPE:
             self._actions.decode(payload)
         else:
@@ -264,7 +270,8 @@ class _Learner:
 
     def read(self, payload: bytes) -> None:
         self._now_s += 0.5
-        self._intake.take(self._peer, payload, self._now_s)
+        take = self._intake.take_packed if payload[:1] == bytes([PACKED_STEP_TYPE]) else self._intake.take
+        take(self._peer, payload, self._now_s)
         self._intake.poll(self._now_s)
 
     def _serve(self, batch: ClosedBatch) -> None:
@@ -294,6 +301,6 @@ class _Actor:
     def _begin(self) -> None:
         self._heard = 0
         groups: list[Group] = []
-        self._session = ActorSession([self._message], self._actions, groups)
+        self._session = ActorSession([self._message], self._actions, groups, packs=0.9)
         self._session.open(self._hello)
         self._session.receive(self._welcome)

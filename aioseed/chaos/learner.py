@@ -39,6 +39,7 @@ from aioseed.testing.tracer import TracerConfig, mix, tracer_agent
 from aioseed.training.config import CheckpointConfig, TrainingConfig
 from aioseed.training.device import Placement
 from aioseed.training.executor import InlineExecutor
+from aioseed.training.inspection import Inspection
 from aioseed.training.loop import TrainingLoop, TrainingPorts
 from aioseed.training.optimizer import make_optimizer
 from aioseed.training.progress import Progress, TrainingSummary
@@ -340,7 +341,9 @@ class SimulatedLearner:
         assert self._taken is not None
         self.unrolls.check(self._taken)
         check_borders(columns.flags)
-        return state, UpdateOutput(Figures((), np.zeros(0, np.float32)), np.ones(1, bool), ())  # type: ignore[arg-type]
+        figures = Figures((), np.zeros(0, np.float32))  # type: ignore[arg-type]
+        inspection = Inspection(("total", "count"), (), (), np.zeros((1, 2), np.uint8))  # type: ignore[arg-type]
+        return state, UpdateOutput(figures, np.ones(1, bool), (), inspection)  # type: ignore[arg-type]
 
     async def _train(self) -> None:
         while True:

@@ -76,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--wait-s", type=float, metavar="S", help="wait so long for the first welcome (10)")
     parser.add_argument("--reconnect-s", type=float, metavar="S", help="look so long for a lost learner (600)")
     parser.add_argument("--step-deadline-s", type=float, metavar="S", help="a longer step is hung (60)")
+    words = "deflate observations on the way (default: auto, where the learner is another machine)"
+    parser.add_argument("--compression", choices=("auto", "deflate", "none"), help=words)
     parser.add_argument("--actor-id", help="name in logs (default: made from host and process)")
     parser.add_argument("--actor-index", type=int, metavar="I", help="place among actors; orders slots in lockstep")
     parser.add_argument("--nice", type=int, metavar="N", help="niceness of this process, where there is such a thing")
@@ -91,7 +93,8 @@ def _settings(words: argparse.Namespace, said: bytes = b"") -> Settings:
         data = presets.read(words.preset)
     else:
         data = {"environment": {"name": words.env}}
-    flags = {name: getattr(words, name) for name in ("wait_s", "reconnect_s", "step_deadline_s", "nice", "groups")}
+    names = ("wait_s", "reconnect_s", "step_deadline_s", "compression", "nice", "groups")
+    flags = {name: getattr(words, name) for name in names}
     overrides = [f"actor.{name}={value}" for name, value in flags.items() if value is not None]
     if words.vectorized:
         overrides.append("environment.options.vectorized=true")
@@ -177,6 +180,7 @@ def _run(words: argparse.Namespace) -> int:
             wait_s=settings.actor.wait_s,
             reconnect_s=settings.actor.reconnect_s,
             step_deadline_s=settings.actor.step_deadline_s,
+            compression=settings.actor.compression,
             on_event=_Teller(alone=not words.lifeline_stdin),
         )
     )

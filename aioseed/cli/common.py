@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
 import logging.handlers
@@ -23,6 +22,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from aioseed.cli.interrupts import INTERRUPTED, children_spared, ending_signals, leave_lost_terminal
+from aioseed.cli.logfile import LogFile
 from aioseed.errors import AioseedError, UsageError
 
 Result = TypeVar("Result")
@@ -43,6 +43,10 @@ def guarded(name: str, command: Callable[[], int]) -> int:
         return command()
     except AioseedError as error:
         return _told(name, error)
+    except FileNotFoundError:
+        if _is_somewhere():
+            raise
+        return _told(name, UsageError(_NOWHERE))
     except RuntimeError as error:
         if str(error) != _NO_THREAD:
             raise
@@ -52,8 +56,21 @@ def guarded(name: str, command: Callable[[], int]) -> int:
 
 
 def _told(name: str, error: AioseedError) -> int:
-    sys.stderr.write(f"aioseed {name}: {error}\n")
+    lost = isinstance(error.__cause__, FileNotFoundError) and not _is_somewhere()
+    sys.stderr.write(f"aioseed {name}: {error}{f'; {_NOWHERE}' if lost else ''}\n")
     return error.exit_code
+
+
+_NOWHERE = "the current directory itself was removed: go to one that is there"
+
+
+def _is_somewhere() -> bool:
+    """Say whether the current directory is there: it may have been removed, or moved to where it has no path."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _behind(error: BaseException) -> AioseedError:
@@ -149,7 +166,7 @@ class RunLog(logging.Handler):
         self._shown: dict[str, list[float]] = {}
         self._root = logging.getLogger("aioseed")
         self._waiting = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
-        self._file: logging.FileHandler | None = None
+        self._file: LogFile | None = None
 
     def __enter__(self) -> RunLog:
         self._root.setLevel(logging.INFO)
@@ -175,8 +192,7 @@ class RunLog(logging.Handler):
 
     def write_to(self, path: Path) -> None:
         """Write what was logged so far, and all that follows, to the file at `path`."""
-        self._file = _LogFile(path, self._show)
-        self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._file = LogFile(path, self._show)
         self._waiting.setTarget(self._file)
         self._waiting.flush()
         self._root.removeHandler(self._waiting)
@@ -195,44 +211,6 @@ class RunLog(logging.Handler):
             else:
                 self._held.append(record.getMessage())
         self._shown[record.msg] = times
-
-
-class _LogFile(logging.FileHandler):
-    """Write a log. A full disk costs lines of it, not the run, and that is shown once."""
-
-    def __init__(self, path: Path, show: Callable[[str], None]) -> None:
-        super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=True)
-        self._show = show
-        self._shown = False
-        try:
-            self.stream = self._open()
-        except OSError as error:
-            self._tell(error)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; a file that could not be opened is tried again."""
-        try:
-            super().emit(record)
-        except OSError:
-            self.handleError(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging calls it so
-        """Show the first failure to write."""
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            super().handleError(record)
-        else:
-            self._tell(error)
-
-    def _tell(self, error: OSError) -> None:
-        if not self._shown:
-            self._shown = True
-            self._show(f"the log {self.baseFilename} cannot be written: {error.strerror}")
-
-    def close(self) -> None:
-        """Close the file; what a full disk did not take is lost."""
-        with contextlib.suppress(OSError):
-            super().close()
 
 
 def print_json(values: dict[str, object]) -> None:

@@ -5,6 +5,7 @@ Nothing is changed. A learner may be at work on the directory meanwhile.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -100,8 +101,16 @@ def _directory(run_dir: Path) -> Iterator[Found]:
         yield Found("note", ".", f"others than its owner may enter it ({mode:04o})", f"run: chmod 700 {run_dir}")
     for name in (".", CHECKPOINTS):
         if (run_dir / name).is_dir() and not os.access(run_dir / name, os.W_OK | os.X_OK):
+            if _is_read_only(run_dir / name):
+                text = "is mounted read-only: a learner here could not save"
+                yield Found("trouble", name, text, "mount it for writing, or look where it trains")
+                continue
             text = "cannot be written by this user: a learner of this user could not save"
             yield Found("trouble", name, text, "give it to whoever trains (chown, chmod u+rwx), or look as that user")
+
+
+def _is_read_only(path: Path) -> bool:
+    return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _configuration(run_dir: Path) -> Iterator[Found]:
@@ -143,7 +152,11 @@ def _owner(run_dir: Path) -> Iterator[Found]:
     try:
         owner = owner_of(run_dir)
     except OSError as error:
-        yield Found("trouble", ".", f"whether a learner owns it cannot be seen: {error.strerror}", "look as its owner")
+        text = f"whether a learner owns it cannot be seen: {error.strerror}"
+        if error.errno == errno.EROFS:  # which is told
+            yield Found("note", ".", text)
+        else:
+            yield Found("trouble", ".", text, "look as its owner")
         return
     said = "no learner is at work on it" if owner is None else f"a learner is at work on it: {owner or 'unnamed'}"
     yield Found("sound", ".", said)

@@ -16,6 +16,7 @@ from aioseed.actor.token import read_keys
 from aioseed.errors import AioseedError, UsageError
 from aioseed.host.certificate import WARN_DAYS, days_left
 from aioseed.telemetry.counters import Metrics
+from aioseed.telemetry.throttle import Throttle
 from aioseed.transport.channel import Channel, Handler
 from aioseed.transport.keyring import Keyring
 from aioseed.transport.server_tls import ServerTls
@@ -28,7 +29,6 @@ NOTE_S = 86_400.0
 """Seconds between two looks at how long a certificate that stays the same still lasts."""
 GOODBYE_S = 0.5
 """Longest wait for a peer whose token was taken back to close its channel; then it is cut."""
-SAY_EVERY_S = 1.0
 
 _WORDS = {
     "bad_token": "a wrong token or none",
@@ -45,24 +45,6 @@ _WORDS = {
     "rate_limited": "too many bytes a second; it is read more slowly",
     "slow_reader": "it does not read what it is sent",
 }
-
-
-class Throttle:
-    """Say of each kind of news whether it may be told now, at most once a second."""
-
-    def __init__(self, every_s: float = SAY_EVERY_S) -> None:
-        self._every_s = every_s
-        self._last_s: dict[str, float] = {}
-        self._untold: dict[str, int] = {}
-
-    def ask(self, kind: str, now_s: float) -> int | None:
-        """Return how many there were since the last that was told, this one with them; None to keep silent."""
-        count = self._untold.get(kind, 0) + 1
-        if now_s - self._last_s.get(kind, -self._every_s) < self._every_s:
-            self._untold[kind] = count
-            return None
-        self._last_s[kind], self._untold[kind] = now_s, 0
-        return count
 
 
 class Door:
@@ -127,12 +109,12 @@ class Door:
         certificate, noted_s, loop = b"", 0.0, asyncio.get_running_loop()
         while True:
             if self._tls is not None:
-                await self._refresh(self._tls.refresh, "certificate")
+                await self._refresh(self._tls.refresh, "certificate was")
                 if self._tls.material.certificate is not certificate or loop.time() - noted_s >= NOTE_S:
                     certificate, noted_s = self._tls.material.certificate, loop.time()
                     await self._note_expiry(certificate)
             if self._token_file is not None:
-                await self._refresh(self._read_keys, "tokens")
+                await self._refresh(self._read_keys, "tokens were")
             await self._send_away()
             await asyncio.sleep(LOOK_S)
 
@@ -140,7 +122,7 @@ class Door:
         try:
             if await asyncio.to_thread(look):
                 self._metrics.counter("transport/reloads").add()
-                log.info("the %s were read again", what)
+                log.info("the %s read again", what)
         except UsageError as error:
             self._metrics.counter("transport/reloads_failed").add()
             log.warning("what was there before stays: %s", error)

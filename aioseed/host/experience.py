@@ -42,7 +42,7 @@ class Experience:
     assembler: UnrollAssembler
     source: UnrollSource  # where training takes from: the assembler itself on-policy
     save_replay: Callable[[], SavedReplay] | None  # None where checkpoints keep nothing of it
-    memory: str  # what replay takes, as a sentence for the user; empty without
+    notes: tuple[str, ...]  # what a user should know of replay before it begins
     # Batches of the assembler -> versions that training publishes for them; None where that depends on speed.
     versions_after: Callable[[int], int] | None
 
@@ -76,7 +76,7 @@ def build_experience(
     chosen, per_call = config.replay, config.training.updates_per_call
     if chosen is None:
         assembler = _assembler(config, layout, config.training.call_unrolls, ledger, copier, zeros)
-        return Experience(ledger, assembler, assembler, None, "", lambda batches: batches * per_call)
+        return Experience(ledger, assembler, assembler, None, (), lambda batches: batches * per_call)
     stored = layout._replace(unroll_steps=chosen.stored_steps(layout.unroll_steps))
     saves = config.training.checkpoint.replay
     memory = check_memory(chosen.capacity_unrolls, stored, chosen.max_bytes, SPARE_SHARE if saves else 0.0)
@@ -109,7 +109,20 @@ def build_experience(
     save = replay.save if saves else None
     # Without a ratio nothing bounds the updates: they could not be counted beforehand.
     allowed = None if chosen.samples_per_insert is None else UpdatesAllowed(limiter, per_call)
-    return Experience(ledger, assembler, replay, save, memory, allowed)
+    notes = (memory, *_fills_late(chosen, stored, config.training.total_steps if restored is None else None))
+    return Experience(ledger, assembler, replay, save, notes, allowed)
+
+
+def _fills_late(chosen: ReplayConfig, stored: UnrollLayout, total_steps: int | None) -> list[str]:
+    """Say so if a run of `total_steps` hardly learns, since it takes as many until replay has its minimum."""
+    steps = chosen.min_unrolls * stored.unroll_steps
+    if total_steps is None or steps < total_steps:
+        return []
+    late = (
+        f"replay: nothing is learned before it has {chosen.min_unrolls:,} unrolls (replay.min_unrolls), {steps:,} "
+        f"steps; with training.total_steps at {total_steps:,} the run ends at the first update"
+    )
+    return [late]
 
 
 def _assembler(

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -35,14 +35,10 @@ def checked_agent(built: object, name: str) -> Agent:
     """
     if not isinstance(built, Agent):
         raise _wrong(f"{name} was built to a {type(built).__name__} instead of an Agent")
-    if built.overlap_steps < 0:
-        raise _wrong(f"{name} has overlap_steps {built.overlap_steps}, which must be 0 or more")
+    if not isinstance(built.overlap_steps, int) or built.overlap_steps < 0:
+        raise _wrong(f"{name} has overlap_steps {built.overlap_steps!r}, which must be a whole number, 0 or more")
     built = guarded(built, name)
-    for leaf in jax.tree.leaves(built.initial_state()):
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
-            raise _wrong(
-                f"{name} has a {type(leaf).__name__} in its initial_state(), where every leaf must be an array"
-            )
+    _check_arrays(built.initial_state(), f"initial_state() of {name}")
     for leaf in extras_of(built):
         if not isinstance(leaf, ArraySpec):
             raise _wrong(f"{name} has a {type(leaf).__name__} in its extras(), where every leaf must be an ArraySpec")
@@ -56,6 +52,12 @@ def guarded(agent: Agent, name: str) -> Agent:
     are compiled have nothing of it.
     """
 
+    def init(key: jax.Array) -> LearnerState:
+        return _checked_init(told_init(key))
+
+    def published(state: LearnerState) -> PyTree:
+        return _checked_published(told_published(state))
+
     def loss(params: PyTree, extra: PyTree, unroll: Unroll, keys: jax.Array) -> LossOutput:
         return _checked_loss(told_loss(params, extra, unroll, keys), unroll)
 
@@ -65,18 +67,20 @@ def guarded(agent: Agent, name: str) -> Agent:
     def observe(state: LearnerState, unroll: Unroll) -> LearnerState:
         return _checked_state(told_observe(state, unroll), state, "observe")
 
+    told_init = telling(agent.init, f"init of {name}")
+    told_published = telling(agent.published, f"published of {name}")
     told_loss = telling(agent.loss, f"loss of {name}")
     told_after_update = telling(agent.after_update, f"after_update of {name}")
     told_observe = telling(agent.observe, f"observe of {name}")
     return agent._replace(
-        init=telling(agent.init, f"init of {name}"),
+        init=init,
         initial_state=telling(agent.initial_state, f"initial_state of {name}"),
         act=telling(agent.act, f"act of {name}"),
         loss=loss,
         after_update=after_update,
         extras=telling(agent.extras, f"extras of {name}"),
-        priorities=None if agent.priorities is None else telling(agent.priorities, f"priorities of {name}"),
-        published=telling(agent.published, f"published of {name}"),
+        priorities=None if agent.priorities is None else _guarded_priorities(agent.priorities, name),
+        published=published,
         observe=observe,
     )
 
@@ -109,6 +113,41 @@ def _place_of(error: Exception) -> str:
     return ""
 
 
+def _checked_init(state: object) -> LearnerState:
+    if not isinstance(state, LearnerState):
+        raise _wrong(f"init must return a LearnerState, not a {type(state).__name__}")
+    _check_arrays(state, "the state that init returned")
+    return state
+
+
+def _checked_published(tree: PyTree) -> PyTree:
+    _check_arrays(tree, "what published returned")
+    return tree
+
+
+def _guarded_priorities(priorities: Callable[[Unroll], jax.Array], name: str) -> Callable[[Unroll], jax.Array]:
+    told = telling(priorities, f"priorities of {name}")
+
+    def checked(unroll: Unroll) -> jax.Array:
+        found, unrolls = told(unroll), unroll.reward.shape[1]
+        if not _is_array(found) or found.shape != (unrolls,):
+            raise _wrong(f"priorities returned {_form(found)}, and float32[{unrolls}] is needed: one number an unroll")
+        return found
+
+    return checked
+
+
+def _check_arrays(tree: PyTree, what: str) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not _is_array(leaf):
+            at = jax.tree_util.keystr(path)
+            raise _wrong(f"{what} has a {type(leaf).__name__}{at and f' at {at}'}, where every leaf must be an array")
+
+
+def _is_array(value: object) -> TypeGuard[jax.Array | np.ndarray | np.generic]:
+    return isinstance(value, jax.Array | np.ndarray | np.generic)
+
+
 def _checked_loss(output: object, unroll: Unroll) -> LossOutput:
     if not isinstance(output, LossOutput):
         raise _wrong("loss must return a LossOutput")
@@ -118,7 +157,7 @@ def _checked_loss(output: object, unroll: Unroll) -> LossOutput:
         raise _wrong(f"the metrics that loss returned are a {type(output.metrics).__name__}, and a dict is needed")
     sums = {"the count": output.count, **{f"metrics[{key!r}]": value for key, value in output.metrics.items()}}
     for what, value in sums.items():
-        if not isinstance(value, jax.Array | np.ndarray | np.generic) or value.shape:
+        if not _is_array(value) or value.shape:
             raise _wrong(f"{what} that loss returned is {_form(value)}, and float32[] is needed: the sum")
     unrolls = unroll.reward.shape[1]
     for leaf in jax.tree.leaves(output.aux):
@@ -142,7 +181,7 @@ def _checked_state(after: object, before: LearnerState, part: str) -> LearnerSta
 
 def _form(value: object) -> str:
     """Return dtype and shape of an array, else the type."""
-    if not isinstance(value, jax.Array | np.ndarray | np.generic):
+    if not _is_array(value):
         return f"a {type(value).__name__}"
     return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
 
@@ -173,10 +212,12 @@ def checked_answer(agent: Agent, action: ArraySpec, answer: object) -> tuple[Act
     return out, after
 
 
-def _compare(what: str, given: Sequence[jax.Array], wanted: Sequence[ArraySpec]) -> None:
+def _compare(what: str, given: Sequence[object], wanted: Sequence[ArraySpec]) -> None:
     if len(given) != len(wanted):
         raise _wrong(f"act returned {len(given)} arrays for {what}, where {len(wanted)} are needed")
     for leaf, spec in zip(given, wanted, strict=True):
+        if not _is_array(leaf):
+            raise _wrong(f"{what} that act returned is {_form(leaf)}, and an array is needed")
         if leaf.shape[1:] != spec.shape or np.dtype(leaf.dtype).name != spec.dtype:
             form, announced = ", ".join(["B", *map(str, leaf.shape[1:])]), ", ".join(["B", *map(str, spec.shape)])
             raise _wrong(f"{what} that act returned is {leaf.dtype}[{form}], and {spec.dtype}[{announced}] is needed")

@@ -28,6 +28,14 @@ async def probe(config: EnvironmentConfig) -> Description:
         SpaceError: A space cannot be served.
         EnvironmentFailed: The environment raised, crashed or did not answer.
     """
+    if config.name.startswith("__main__:"):
+        raise errors.ConfigError(
+            f"environment.name is {config.name}, which only the program that was started knows, and environments are "
+            f"looked at in a process of their own: put it into a module and name it module{config.name[8:]}",
+            path="environment.name",
+            value=config.name,
+            expected="package.module:function",
+        )
     child = _Child(config)
     try:
         out, err, code = await asyncio.to_thread(child.run)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 
 from aioseed.errors import RunDirectoryError
 from aioseed.host.events import Trouble
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.sinks import MetricsSink
+
+LATE_S = 10.0
+"""A disk that takes longer for a line is told of."""
 
 
 class Records:
@@ -39,3 +43,17 @@ class Records:
                     self._failing.add(sink)
                     troubles.append(Trouble(f"{error}; training goes on"))
         return troubles
+
+    async def record(self, step: int, values: Mapping[str, float], late: Callable[[], None]) -> list[Trouble]:
+        """Do as `write` in another thread, and call `late` once if that takes long: a disk of the network may hang.
+
+        Safe to cancel: what is being written is then written to its end.
+        """
+        writing = asyncio.ensure_future(asyncio.to_thread(self.write, step, values))
+        try:
+            done, _ = await asyncio.wait([writing], timeout=LATE_S)
+            if not done:
+                late()
+            return await writing
+        finally:
+            writing.cancel()  # nobody waits for it any more; the thread ends by itself

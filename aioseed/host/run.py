@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from aioseed.errors import AioseedError, TrainingFailed
 from aioseed.host.config import RunConfig
-from aioseed.host.events import Event, Finished, Progress
+from aioseed.host.events import Event, Finished, Progress, Trouble
 from aioseed.host.listen import Listeners
 from aioseed.host.lost import LostSteps
 from aioseed.host.records import Records
@@ -169,13 +169,15 @@ class LiveRun:
             await asyncio.sleep(self._config.telemetry.every_s)
             now_s = asyncio.get_running_loop().time()
             server = self._server
-            progress = statistics.progress(now_s, self._latest, server.sessions, server.round_trip_ms)
+            progress = statistics.progress(now_s, self._latest, server.sessions, server.afar)
             emit(progress)
             await self._record(progress, records, emit)
 
     async def _record(self, progress: Progress, records: Records, emit: Callable[[Event], None]) -> None:
         values = {**self._metrics.snapshot(), **progress_values(progress)}
-        for trouble in await asyncio.to_thread(records.write, progress.trained_steps, values):
+        folder = self._opened.directory.path
+        late = Trouble(f"the disk of {folder} does not answer: figures, log and saves wait for it; training goes on")
+        for trouble in await records.record(progress.trained_steps, values, lambda: emit(late)):
             log.warning("%s", trouble.message)
             emit(trouble)
 

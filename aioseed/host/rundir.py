@@ -14,7 +14,7 @@ from aioseed.errors import CheckpointError, RunDirectoryError, RunDirectoryInUse
 from aioseed.host.changes import changes_said
 from aioseed.host.config import RunConfig
 from aioseed.host.options import resolved
-from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, LOCK, RunDirectory, holds
+from aioseed.training.rundir import CHECKPOINTS, CONFIG, GENERATION, LOCK, RunDirectory, holds, is_there
 from aioseed.training.store import Checkpoint, CheckpointStore
 
 METRICS = "metrics.jsonl"
@@ -41,10 +41,13 @@ def new_run_path(name: str, base: Path = Path("runs")) -> Path:
     """Return a path that nothing has yet: ``runs/<name>-<date>-<time>-<process>``.
 
     The process number keeps runs apart that a script starts in the same second.
+
+    Raises:
+        RunDirectoryError: That cannot be seen, as in a current directory that is somebody else's.
     """
     stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     path, attempt = base / stem, 1
-    while path.exists():
+    while is_there(path, path):
         attempt += 1
         path = base / f"{stem}-{attempt}"
     return path
@@ -185,4 +188,4 @@ def run_around(path: Path) -> str:
 
 
 def _missing_folders(path: Path) -> tuple[Path, ...]:
-    return tuple(folder for folder in reversed((path, *path.parents)) if not folder.exists())
+    return tuple(folder for folder in reversed((path, *path.parents)) if not is_there(folder, path))

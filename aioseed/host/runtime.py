@@ -157,7 +157,7 @@ def build_runtime(
     if experience.save_replay is not None:
         ports = ports._replace(save_replay=experience.save_replay)
     loop = TrainingLoop(program.result(), state, ports, config.training, progress=progress)
-    notes = (experience.memory,) if experience.memory else ()
+    notes = experience.notes
     return Runtime(contract, table, intake, engine, board, ledger, episodes, assembler, source, goal, loop, notes)
 
 

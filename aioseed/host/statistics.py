@@ -14,10 +14,13 @@ from aioseed.experience.queue import QueueStatistics
 from aioseed.host.config import RunConfig
 from aioseed.host.events import Progress
 from aioseed.host.runtime import Runtime
+from aioseed.serving.session import Afar
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.quantiles import Quantiles
 from aioseed.telemetry.verdict import RunShares, cycle_ms, explain
 from aioseed.training.progress import TrainingReport
+
+UNKNOWN = Afar(math.nan, math.nan)
 
 
 class _Mark(NamedTuple):
@@ -47,9 +50,7 @@ class Statistics:
         self._rows = metrics.quantiles("serving/batch_rows", low=1.0, high=1e5)
         self._last = self._mark(now_s)
 
-    def progress(
-        self, now_s: float, report: TrainingReport | None, actors: int, round_trip_ms: float = math.nan
-    ) -> Progress:
+    def progress(self, now_s: float, report: TrainingReport | None, actors: int, afar: Afar = UNKNOWN) -> Progress:
         """Return where the run stands."""
         before, now = self._last, self._mark(now_s)
         self._last = now
@@ -66,7 +67,8 @@ class Statistics:
             (now.loop_s - before.loop_s) / elapsed_s,
             latency.p50,
             cycle_ms(environments, env_steps_per_s),
-            round_trip_ms,
+            afar.round_trip_ms,
+            afar.stepping_share,
         )
         environment = {f"environment/{name}": mean for name, mean in episodes.metric_means.items()}
         return Progress(

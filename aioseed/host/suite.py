@@ -133,7 +133,9 @@ def save_plan(plan: SuitePlan) -> None:
         plan.folder.mkdir(parents=True, exist_ok=True)
         _write(plan.folder / PLAN, plan.said)
     except OSError as error:
-        raise RunDirectoryError(f"{plan.folder} cannot be written: {error}", path=str(plan.folder)) from error
+        raise RunDirectoryError(
+            f"{plan.folder} cannot be written: {error.strerror or error}", path=str(plan.folder)
+        ) from error
 
 
 def read_plan(folder: Path) -> dict[str, object] | None:
@@ -148,7 +150,7 @@ def read_plan(folder: Path) -> dict[str, object] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RunDirectoryError(f"{path} cannot be read: {error}", path=str(path)) from error
+        raise RunDirectoryError(f"{path} cannot be read: {error.strerror or error}", path=str(path)) from error
     except ValueError:
         plan = None
     if not isinstance(plan, dict):
@@ -204,7 +206,9 @@ def _note_end(planned: PlannedTask, end: Finished) -> None:
     try:
         _write(planned.run_dir / FINISHED, said)
     except OSError as error:
-        raise RunDirectoryError(f"{planned.run_dir} cannot be written: {error}", path=str(planned.run_dir)) from error
+        raise RunDirectoryError(
+            f"{planned.run_dir} cannot be written: {error.strerror or error}", path=str(planned.run_dir)
+        ) from error
 
 
 def _write(path: Path, said: object) -> None:

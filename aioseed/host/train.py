@@ -89,6 +89,7 @@ async def _actor_in_process(config: RunConfig, learner: Learner, memory: MemoryT
         wait_s=600.0,
         reconnect_s=actor.reconnect_s,
         step_deadline_s=actor.step_deadline_s,
+        compression=actor.compression,
     )
 
 

@@ -24,7 +24,7 @@ from aioseed.serving.handshake import Contract, contract_of, judge, refused
 from aioseed.serving.intake import ClosedBatch, Intake, PlacedStep
 from aioseed.serving.leases import ANOTHER_START, Granted, Leases, bad_token
 from aioseed.serving.meters import Meters
-from aioseed.serving.session import Session, median_round_trip_s
+from aioseed.serving.session import Afar, Session, seen_from_here
 from aioseed.serving.slots import SlotTable
 from aioseed.serving.thread import Leased, Released
 from aioseed.telemetry.counters import Metrics
@@ -46,6 +46,7 @@ from aioseed.wire.messages import (
     clip,
     decode_control,
 )
+from aioseed.wire.packing import DEFLATE, PACKED_STEP_TYPE
 from aioseed.wire.session import State
 
 log = logging.getLogger("aioseed.serving")
@@ -123,9 +124,9 @@ class Server:
         return self._opened.table.leased if self._opened is not None else 0
 
     @property
-    def round_trip_ms(self) -> float:
-        """Return how far the actors are, the median over their environments; NaN while none is known."""
-        return 1000.0 * median_round_trip_s(self._sessions.values())
+    def afar(self) -> Afar:
+        """Return how far the actors' environments are, and how busy."""
+        return seen_from_here(self._sessions.values())
 
     def open(self, serving: Serving) -> None:
         """Begin to welcome actors: everything is compiled."""
@@ -274,6 +275,7 @@ class Server:
             ping_timeout_s=self._config.ping_timeout_s,
             resume_token=granted.resume_token,
             seed=self._facts.seed,
+            packings=[DEFLATE],
         )
         try:
             session.tell(welcome)
@@ -333,10 +335,11 @@ class Server:
         now_s = session.last_heard_s = self._time()
         kind = payload[0] if payload else -1
         state = session.machine.state
-        if kind == STEP_TYPE and state is State.ACTIVE:
+        if (kind == STEP_TYPE or kind == PACKED_STEP_TYPE) and state is State.ACTIVE:
             if session.suspended:
                 opened.leases.wake(session, now_s)  # and the step, which is of the old epochs, is refused
-            error = opened.intake.take(session, payload, now_s)
+            take = opened.intake.take if kind == STEP_TYPE else opened.intake.take_packed
+            error = take(session, payload, now_s)
             opened.batching.poll_soon()
             if error is None:
                 return True
@@ -344,7 +347,7 @@ class Server:
             self._refuse_rows(session, error, opened.leases)
         elif state is State.CLOSED:
             return False  # it crossed our BYE
-        elif kind == STEP_TYPE:
+        elif kind in (STEP_TYPE, PACKED_STEP_TYPE):
             session.machine.received("step")  # legal while draining, then without an answer
         elif kind == CONTROL_BYTE:
             session.count(now_s)
@@ -400,7 +403,7 @@ class Server:
         if isinstance(message, Ping):
             session.tell(Pong(number=message.number))
         elif isinstance(message, Pong):
-            round_trip_s = session.ponged(message.number, self._time())
+            round_trip_s = session.ponged(message, self._time())
             if round_trip_s is not None:
                 self._round_trips_ms.observe(1000.0 * round_trip_s)
         elif isinstance(message, Bye):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from aioseed.errors import ChannelClosed, ProtocolError
 from aioseed.serving.groups import CarefulReply, KnownGroup
 from aioseed.transport.channel import Channel
 from aioseed.transport.guard import Bucket
-from aioseed.wire.messages import ControlMessage, Ping
+from aioseed.wire.messages import ControlMessage, Ping, Pong
 from aioseed.wire.session import SessionMachine, Side, State
 
 _NO_SLOTS = np.zeros(0, np.int64)
@@ -47,6 +48,7 @@ class Session:
         self.last_ping_s = now_s
         self.pings = 0
         self._round_trips_s: deque[float] = deque(maxlen=ROUND_TRIPS)
+        self._stepping_shares: deque[float] = deque(maxlen=ROUND_TRIPS)
         self._pong_due = False
         self.groups: dict[bytes, KnownGroup] = {}
         self.careful: dict[bytes, CarefulReply] = {}
@@ -66,11 +68,13 @@ class Session:
         self._pong_due = True
         self.tell(Ping(number=self.pings))
 
-    def ponged(self, number: int, now_s: float) -> float | None:
+    def ponged(self, pong: Pong, now_s: float) -> float | None:
         """Return how long the newest PING and its PONG were under way, in seconds; None for another PONG."""
-        if number != self.pings or not self._pong_due:
+        if pong.number != self.pings or not self._pong_due:
             return None
         self._pong_due = False
+        if pong.stepping_share is not None:
+            self._stepping_shares.append(pong.stepping_share)
         self._round_trips_s.append(now_s - self.last_ping_s)
         return self._round_trips_s[-1]
 
@@ -78,6 +82,11 @@ class Session:
     def round_trip_s(self) -> float:
         """Return the shortest of the last `ROUND_TRIPS` round trips: what the way takes. NaN before the first."""
         return min(self._round_trips_s, default=math.nan)
+
+    @property
+    def stepping_share(self) -> float:
+        """Return for which share of the time the actor's environments stepped, as it says. NaN while it does not."""
+        return sum(self._stepping_shares) / len(self._stepping_shares) if self._stepping_shares else math.nan
 
     def count(self, now_s: float) -> None:
         """Count a message that is no step.
@@ -127,9 +136,22 @@ class Session:
         self.careful = {}
 
 
-def median_round_trip_s(sessions: Iterable[Session]) -> float:
-    """Return the median round trip over the environments of the `sessions`, NaN while none is known."""
-    ways_s = [np.full(session.slots.size, session.round_trip_s) for session in sessions]
-    known = np.concatenate([*ways_s, np.zeros(0)])
-    known = known[~np.isnan(known)]
-    return float(np.median(known)) if known.size else math.nan
+class Afar(NamedTuple):
+    """Tell how far the environments of a learner are, and how busy; NaN while unknown."""
+
+    round_trip_ms: float  # the median
+    stepping_share: float  # of the time, the mean
+
+
+def seen_from_here(sessions: Collection[Session]) -> Afar:
+    """Return what PONGs have told of the environments of the `sessions`, one an environment."""
+    ways_s = _known([(session.round_trip_s, session.slots.size) for session in sessions])
+    shares = _known([(session.stepping_share, session.slots.size) for session in sessions])
+    return Afar(
+        1000.0 * float(np.median(ways_s)) if ways_s.size else math.nan,
+        float(np.mean(shares)) if shares.size else math.nan,
+    )
+
+
+def _known(values: Sequence[tuple[float, int]]) -> np.ndarray:
+    return np.concatenate([*(np.full(count, value) for value, count in values if not math.isnan(value)), np.zeros(0)])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from aioseed.errors import RunDirectoryError
-from aioseed.telemetry.files import append_whole, ends_with_a_line
+from aioseed.telemetry.files import NamedFile
 
 
 class MetricsSink(Protocol):
@@ -31,11 +31,9 @@ class JsonLinesSink:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = NamedFile(path)
         try:
-            self._file = path.open("a+b", buffering=0)
-            if not ends_with_a_line(self._file):
-                append_whole(self._file, b"\n")
+            self._file.open()
         except OSError as error:
             raise self._failure(error) from error
 
@@ -48,7 +46,7 @@ class JsonLinesSink:
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         line = (json.dumps({"step": step, **finite}) + "\n").encode()
         try:
-            append_whole(self._file, line)
+            self._file.append(line)
         except OSError as error:
             raise self._failure(error) from error
 
@@ -57,4 +55,5 @@ class JsonLinesSink:
         self._file.close()
 
     def _failure(self, error: OSError) -> RunDirectoryError:
-        return RunDirectoryError(f"cannot write metrics to {self._path}: {error.strerror}", path=str(self._path))
+        path = self._file.path
+        return RunDirectoryError(f"cannot write metrics to {path}: {error.strerror}", path=str(path))

@@ -15,6 +15,8 @@ DISTANT_SHARE = 0.5
 """More than this share of the time from one step of an environment to its next on the way: distance is what limits."""
 DISTANT_MS = 2.0
 """Within a machine and a room no way takes so long, unless something else keeps the actor or the learner."""
+LINK_MS = 10.0
+"""Nothing but a link carries a message for so long: a busy machine may seem to for some milliseconds."""
 
 
 class RunShares(NamedTuple):
@@ -28,6 +30,7 @@ class RunShares(NamedTuple):
     action_latency_ms: float  # median time from a STEP's arrival to its ACTION: how long actors wait
     cycle_ms: float  # mean time from a step of an environment to its next, NaN while there are none
     round_trip_ms: float  # to the actors and back, the median over their environments; NaN while unknown
+    stepping_share: float  # of the time, for which environments step, the mean over them; NaN while unknown
 
 
 def cycle_ms(environments: int, steps_per_s: float) -> float:
@@ -35,9 +38,17 @@ def cycle_ms(environments: int, steps_per_s: float) -> float:
     return 1000.0 * environments / steps_per_s if steps_per_s else math.nan
 
 
+def between_ms(shares: RunShares) -> float:
+    """Return the time from one step of an environment to its next in which it neither steps nor waits at the learner.
+
+    NaN while nobody has said how long environments step.
+    """
+    return shares.cycle_ms * (1.0 - shares.stepping_share) - shares.action_latency_ms
+
+
 def explain(shares: RunShares) -> str:
     """Return the one sentence on what limits the run."""
-    wait = f"{shares.action_latency_ms:.3g} ms"
+    wait = _ms(shares.action_latency_ms)
     if shares.environments == 0:
         return "waiting for actors: no environment is connected"
     backlog = shares.training_busy + shares.inference_blocked > BACKLOG_SHARE
@@ -52,13 +63,31 @@ def explain(shares: RunShares) -> str:
             f"network-bound: the event loop is {shares.loop_busy:.0%} busy, inference {shares.inference_busy:.0%}; "
             f"actors wait {wait}"
         ).replace("%", " %")
-    if shares.round_trip_ms > DISTANT_MS and shares.round_trip_ms > DISTANT_SHARE * shares.cycle_ms:
-        return (
-            f"distance-bound: of the {shares.cycle_ms:.3g} ms from one step of an environment to its next, "
-            f"{shares.round_trip_ms:.3g} ms are the way to the actors and back; more environments an actor would help, "
-            "unless their link is full"
-        )
+    if (between := _on_the_way(shares)) is not None:
+        return between
     return (
         f"actor-bound: training is {shares.training_busy:.0%} busy, inference {shares.inference_busy:.0%}; "
         "more actors would help"
     ).replace("%", " %")
+
+
+def _on_the_way(shares: RunShares) -> str | None:
+    """Return the sentence on a way to the actors that is what limits, None if it is not."""
+    between, half_ms = between_ms(shares), DISTANT_SHARE * shares.cycle_ms
+    cycle = f"of the {_ms(shares.cycle_ms)} from one step of an environment to its next, "
+    elsewhere = between <= half_ms  # false for NaN: who does not say how long it steps is judged by its PONGs alone
+    if shares.round_trip_ms > DISTANT_MS and shares.round_trip_ms > half_ms and not elsewhere:
+        return (
+            f"distance-bound: {cycle}{_ms(shares.round_trip_ms)} are the way to the actors and back; more"
+            " environments an actor would help"
+        )
+    if between > LINK_MS and between > half_ms:
+        return (
+            f"link-bound: {cycle}{_ms(between)} are spent between actors and learner, where a short message is there"
+            f" and back in {_ms(shares.round_trip_ms)}; smaller observations or a faster link would help"
+        )
+    return None
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= 100.0 else f"{value:.3g} ms"

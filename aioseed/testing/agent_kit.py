@@ -245,6 +245,17 @@ def check_borders(subject: AgentUnderTest) -> None:
         subject.gradient(unroll),
         subject.gradient(changed),
     )
+    begins = first[0]
+
+    def other_where_first(leaf: np.ndarray) -> np.ndarray:
+        return np.where(begins.reshape(-1, *(1 for _ in leaf.shape[1:])), leaf + np.ones_like(leaf), leaf)
+
+    changed = unroll._replace(initial_state=jax.tree.map(other_where_first, unroll.initial_state))
+    _assert_close(
+        "the recurrent state that entered a first row has an influence on the loss",
+        subject.gradient(unroll),
+        subject.gradient(changed),
+    )
 
 
 def check_extremes(subject: AgentUnderTest) -> None:

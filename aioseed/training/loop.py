@@ -23,6 +23,7 @@ from aioseed.telemetry.ledger import Ledger
 from aioseed.telemetry.quantiles import Quantiles
 from aioseed.training.config import TrainingConfig
 from aioseed.training.device import failure_said, wait_until_ready
+from aioseed.training.inspection import FirstUpdates
 from aioseed.training.progress import CheckpointCadence, Progress, TimeSpent, TrainingReport, TrainingSummary
 from aioseed.training.publish import PolicyBoard
 from aioseed.training.store import Snapshot
@@ -116,6 +117,8 @@ class TrainingLoop:
         self._clock = clock
         self._time = TimeSpent()
         self._goal_reached = False
+        self._first_updates = FirstUpdates()
+        self._why_skipped = ""
         self._mark_s = clock()  # end of the last piece of time that was accounted for
         self._report_due_s = self._mark_s
         self._cadence = CheckpointCadence(config.checkpoint, self._mark_s, self._progress.version)
@@ -155,6 +158,8 @@ class TrainingLoop:
         self._time.busy_s += self._lap_s()
         self._settle(batch, output, finite)
         lag = self._policy_lag(batch)
+        for sentence in self._first_updates.observe(batch.columns, output.inspection, finite):
+            log.warning("%s", sentence)
         self._ports.source.give_back(batch)
         self._progress.version += len(finite)
         self._goal_reached = self._ports.goal_reached()
@@ -238,8 +243,13 @@ class TrainingLoop:
         spent, progress = self._time, self._progress
         skipped = int(np.count_nonzero(~finite))
         progress.skipped_updates += skipped
+        if skipped:
+            self._why_skipped = output.inspection.said(int(np.flatnonzero(~finite)[-1]))
         if skipped and not progress.nonfinite_in_a_row:  # once for those that follow one another
-            log.warning("an update was not finite and is skipped: its steps are dropped (nonfinite_update)")
+            log.warning(
+                "an update was not finite and is skipped, its steps are dropped (nonfinite_update): %s",
+                self._why_skipped,
+            )
         progress.nonfinite_in_a_row = _nonfinite_in_a_row(finite, progress.nonfinite_in_a_row)
         self._telemetry.policy_lag.observe_many(lag)
         self._telemetry.updates.add(len(finite) - skipped)
@@ -271,7 +281,8 @@ class TrainingLoop:
         if self._progress.nonfinite_in_a_row >= bound:
             raise TrainingFailed(
                 f"the last {self._progress.nonfinite_in_a_row} updates were not finite and were skipped "
-                f"(training.max_nonfinite_updates is {bound}); the parameters are those of the last finite one"
+                f"(training.max_nonfinite_updates is {bound}): {self._why_skipped}; the parameters are those of the "
+                "last finite one"
             )
 
     def _lap_s(self) -> float:

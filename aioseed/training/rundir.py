@@ -110,10 +110,10 @@ class RunDirectory:
         """
         if self._lock is None:
             raise RunDirectoryError(f"the run directory {self.path} was given up", path=str(self.path))
-        if not self.path.is_dir():
-            message = f"the run directory {self.path} was moved or removed; move it back, and saving goes on"
-            raise RunDirectoryError(message, path=str(self.path))
         with _as_run_directory_error(self.path):
+            if not self.path.is_dir():
+                message = f"the run directory {self.path} was moved or removed; move it back, and saving goes on"
+                raise RunDirectoryError(message, path=str(self.path))
             try:
                 is_ours = os.path.samestat(os.stat(self.path / LOCK), os.fstat(self._lock))
             except FileNotFoundError:
@@ -168,14 +168,23 @@ def holds(path: Path, name: str) -> bool:
     Raises:
         RunDirectoryError: That cannot be seen: a run directory is its owner's alone, and what is hidden is not nothing.
     """
+    return is_there(path / name, path)
+
+
+def is_there(path: Path, run_directory: Path) -> bool:
+    """Say whether there is something at `path`, in or around a run directory, be it a link to nowhere.
+
+    Raises:
+        RunDirectoryError: That cannot be seen: a folder is somebody else's, or its disk does not answer.
+    """
     try:
-        os.lstat(path / name)
+        os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
         hint = "; is it yours?" if isinstance(error, PermissionError) else ""
-        message = f"the run directory {path} cannot be looked into: {error.strerror}{hint}"
-        raise RunDirectoryError(message, path=str(path)) from error
+        message = f"the run directory {run_directory} cannot be looked into: {error.strerror}{hint}"
+        raise RunDirectoryError(message, path=str(run_directory)) from error
     return True
 
 

@@ -144,23 +144,24 @@ class CheckpointStore:
             CheckpointError: It could not be written (a full disk, say) or does not verify. Nothing of it is left, the
                 earlier ones are untouched, and a later attempt uses other names.
         """
-        final = self._free_path(snapshot.step)
-        unfinished = final.with_name(final.name + ".tmp")
+        final = self._directory / f"{snapshot.step:012d}"
         try:
             self._check()
-        except RunDirectoryError as error:
-            message = f"checkpoint {final.name} could not be saved: {error}"
+            final = self._free_path(snapshot.step)
+        except (RunDirectoryError, OSError) as error:
+            message = f"checkpoint {final.name} could not be saved: {_words(error)}"
             raise CheckpointError(message, path=str(final)) from error
+        unfinished = final.with_name(final.name + ".tmp")
         try:
             self._write(snapshot, generation, unfinished, final)
             self._verify(final)
+            self._abandoned.discard(final)  # an earlier attempt, which had left nothing there
         except CheckpointError:
             self._abandon(unfinished, final)
             raise
         except (OSError, Unsound, safetensors.SafetensorError, ValueError, TypeError) as error:
             self._abandon(unfinished, final)
-            said = error.strerror if isinstance(error, OSError) and error.strerror else error
-            message = f"checkpoint {final.name} could not be saved: {said}"
+            message = f"checkpoint {final.name} could not be saved: {_words(error)}"
             raise CheckpointError(message, path=str(final)) from error
         self._retain()
         self._segments = {name: known for name, known in self._segments.items() if known[0].exists()}
@@ -199,8 +200,7 @@ class CheckpointStore:
         try:
             return self._newest_first()
         except OSError as error:
-            reason = error.strerror or error
-            message = f"{self._directory} cannot be listed: {reason}; is it yours, and is its disk there?"
+            message = f"{self._directory} cannot be listed: {_words(error)}; is it yours, and is its disk there?"
             raise CheckpointError(message, path=str(self._directory)) from error
 
     def at(self, name: str) -> Checkpoint:
@@ -217,8 +217,7 @@ class CheckpointStore:
         try:
             return self._read(path)
         except (OSError, Unsound) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise CheckpointError(f"{path} is no sound checkpoint: {reason}", path=str(path)) from error
+            raise CheckpointError(f"{path} is no sound checkpoint: {_words(error)}", path=str(path)) from error
 
     def findings(self) -> Iterator[Finding]:
         """Read every checkpoint, newest first, and say what each is worth. Changes nothing, needs no ownership.
@@ -281,11 +280,11 @@ class CheckpointStore:
         """Remove a save that failed. What a failed fsync was about is never trusted again, here or after a restart."""
         with contextlib.suppress(OSError):
             self._files.remove_tree(unfinished)
-        if final.exists():
-            self._abandoned.add(final)
-            with contextlib.suppress(OSError):
+        self._abandoned.add(final)  # as long as nobody can tell whether it is there
+        with contextlib.suppress(OSError):
+            if final.exists():
                 self._remove(final)
-                self._abandoned.discard(final)
+            self._abandoned.discard(final)
 
     def _read(self, path: Path) -> Checkpoint:
         """Return the checkpoint at `path`. What is parsed are the very bytes that were verified."""
@@ -366,7 +365,7 @@ class CheckpointStore:
         """Return a name for a checkpoint of `step` that none has yet: a resumed run may come by the same step again."""
         path = self._directory / f"{step:012d}"
         attempt = 0
-        while path.exists():
+        while path.exists() or path.with_name(path.name + ".tmp").exists():  # of a save that failed and could not go
             attempt += 1
             path = self._directory / f"{step:012d}.{attempt}"
         return path
@@ -386,6 +385,11 @@ def _generation(path: Path) -> int | None:
         return _manifest(path).generation
     except (OSError, Unsound):
         return None
+
+
+def _words(error: Exception) -> str:
+    """Return the system's words, without the numbers that Python puts around them, or the error's own."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _numbers(path: Path) -> tuple[int, int]:

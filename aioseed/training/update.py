@@ -27,6 +27,7 @@ from aioseed.agents.agent import Agent, LearnerState, LossOutput, PyTree, Unroll
 from aioseed.specs import ArraySpec, ObservationSpec, unflatten
 from aioseed.training.config import TrainingConfig
 from aioseed.training.device import UNROLLS, Placement, owned, spec
+from aioseed.training.inspection import Inspection, named_leaves
 from aioseed.training.optimizer import MOST_UPDATES, Optimizer
 from aioseed.types import UnrollColumns, UnrollLayout
 
@@ -69,6 +70,7 @@ class UpdateOutput(NamedTuple):
     metrics: Figures  # means over the finite steps of the call
     finite: jax.Array  # bool[U], False for a step that was skipped
     aux: PyTree  # of the agent's loss, leaves [U * B, ...] in the order of the unrolls
+    inspection: Inspection  # of the U steps
 
 
 UpdateProgram: TypeAlias = Callable[[TrainState, UnrollColumns], tuple[TrainState, UpdateOutput]]
@@ -89,6 +91,7 @@ class _StepOutput(NamedTuple):
     learning_rate: jax.Array
     finite: jax.Array
     aux: PyTree
+    inspection: Inspection
 
 
 def init_state(agent: Agent, optimizer: Optimizer, key: jax.Array, placement: Placement) -> TrainState:
@@ -148,7 +151,8 @@ class Update:
         sums, aux = self._sums(state.learner, columns, first, keys)
         weight = _divisor(sums.weight)
         gradient = jax.tree.map(lambda leaf: (leaf / weight).astype(leaf.dtype), sums.gradients)
-        norm = _global_norm(gradient)
+        squares = {name: _sum_of_squares(leaf) for name, leaf in named_leaves({"params": gradient})}
+        norm = jnp.sqrt(sum(squares.values(), start=jnp.float32(0)))
 
         learner = state.learner
         updates, opt_state = self._optimizer.transformation.update(gradient, state.opt_state, learner.params)
@@ -158,7 +162,9 @@ class Update:
             self._unroll(columns, first, self._unrolls // self._piece),
         )
         # The whole state: a finite loss may leave statistics or moments of the optimiser that are not.
-        finite = jnp.isfinite(sums.total) & jnp.isfinite(norm) & _is_finite((moved, opt_state))
+        left = {**moved._asdict(), "opt_state": opt_state}
+        inspection = Inspection.of(sums.total, sums.metrics, sums.weight, squares, left)
+        finite = jnp.isfinite(sums.total) & jnp.isfinite(norm) & inspection.is_state_finite()
         new = (moved, opt_state, state.step + 1)
         old = (learner, state.opt_state, state.step)
         learner, opt_state, step = jax.tree.map(lambda ours, theirs: jnp.where(finite, ours, theirs), new, old)
@@ -167,7 +173,7 @@ class Update:
         # As optax counts, which stays at the highest number: a schedule would begin anew at one below 0.
         steps = jnp.where(state.step < 0, MOST_UPDATES, state.step)
         rate = jnp.asarray(self._optimizer.learning_rate(steps), jnp.float32)
-        report = _StepOutput(sums.total, sums.weight, sums.metrics, norm, rate, finite, aux)
+        report = _StepOutput(sums.total, sums.weight, sums.metrics, norm, rate, finite, aux, inspection)
         return TrainState(learner, opt_state, step, state.key, skipped), report
 
     def _sums(
@@ -329,18 +335,12 @@ def _report(steps: _StepOutput) -> UpdateOutput:
     metrics["loss"] = mean(steps.total, steps.weight)
     metrics["gradient_norm"] = mean(steps.gradient_norm, ones)
     metrics["learning_rate"] = mean(steps.learning_rate, ones)
-    return UpdateOutput(Figures.of(metrics), steps.finite, _join_leading_axes(steps.aux))
+    return UpdateOutput(Figures.of(metrics), steps.finite, _join_leading_axes(steps.aux), steps.inspection)
 
 
 def _divisor(weight: jax.Array) -> jax.Array:
     """Return what sums are divided by: sums over nothing are 0 and stay so."""
     return jnp.where(weight > 0, weight, 1.0)
-
-
-def _is_finite(state: PyTree) -> jax.Array:
-    """Say whether all real numbers of `state` are finite, bool[]."""
-    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def _unroll_keys(key: jax.Array, unrolls: int) -> jax.Array:
@@ -349,9 +349,8 @@ def _unroll_keys(key: jax.Array, unrolls: int) -> jax.Array:
     return keys
 
 
-def _global_norm(gradient: PyTree) -> jax.Array:
-    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(gradient)]
-    return jnp.sqrt(sum(squares, start=jnp.float32(0)))
+def _sum_of_squares(leaf: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.square(leaf.astype(jnp.float32)))
 
 
 def _join_leading_axes(tree: PyTree) -> PyTree:

@@ -127,7 +127,10 @@ async def why_refused(address: Address, tls: ClientTls, until_s: float) -> Certi
     except CertificateError as error:
         return error
     except OSError as error:
-        return certificate_error(error, address.url)
+        found = certificate_error(error, address.url)
+        if found is not None and found.reason == "foreign" and _pinned.pop(tls.fingerprint or "", None) is not None:
+            return await why_refused(address, tls, until_s)  # which fetches it anew, and so tells its fingerprint
+        return found
     return None
 
 

@@ -79,7 +79,7 @@ class ColumnLayout:
         if known is None:
             if len(self._offsets) >= KEPT_SIZES:
                 self._offsets.clear()
-            known = self._offsets[rows] = self._place(rows)
+            known = self._offsets[rows] = self.place(rows)
         return known
 
     def size_bytes(self, rows: int) -> int:
@@ -101,19 +101,18 @@ class ColumnLayout:
         """Return the offset just behind the identity columns: an ACTION repeats ``payload[8:here]`` of its STEP."""
         return self.offsets(rows).columns[3][0]
 
+    def place(self, rows: int) -> Offsets:
+        """Compute the place of every column in a message of `rows` rows; `offsets` keeps it."""
+        offset, places = HEADER.size, []
+        for spec in self.columns:
+            offset = _aligned(offset)
+            places.append((offset, rows * spec.row_bytes))
+            offset += rows * spec.row_bytes
+        return Offsets(tuple(places), offset)
+
     def _check(self, payload: Payload, max_rows: int) -> int:
-        if len(payload) < HEADER.size:
-            raise ProtocolError("truncated", f"a message of {len(payload)} bytes has no header")
-        message_type, version, _, rows = HEADER.unpack_from(payload)
-        if message_type != self.message_type:
-            raise ProtocolError("unexpected_message", f"expected message type {self.message_type}, got {message_type}")
-        if version != PROTOCOL_VERSION:
-            raise ProtocolError(
-                "version", f"this session speaks version {PROTOCOL_VERSION}, the message is version {version}"
-            )
-        if not 1 <= rows <= max_rows:
-            raise ProtocolError("row_count", f"a message carries 1 to {max_rows} rows, this one claims {rows}")
-        places, expected = self._place(rows)  # not kept: a claim costs the peer nothing
+        rows = claimed_rows(payload, self.message_type, max_rows)
+        places, expected = self.place(rows)  # not kept: a claim costs the peer nothing
         if len(payload) != expected:
             raise ProtocolError(
                 "size_mismatch", f"{rows} rows of the agreed specs are {expected} bytes, the message has {len(payload)}"
@@ -121,17 +120,29 @@ class ColumnLayout:
         if len(self._sound) >= KEPT_SIZES:
             self._sound.clear()
             self.first_slots.clear()
-        self._sound[bytes(payload[:8])] = int(rows), expected
+        self._sound[bytes(payload[:8])] = rows, expected
         self.first_slots[expected] = places[1][0]
-        return int(rows)
+        return rows
 
-    def _place(self, rows: int) -> Offsets:
-        offset, places = HEADER.size, []
-        for spec in self.columns:
-            offset = _aligned(offset)
-            places.append((offset, rows * spec.row_bytes))
-            offset += rows * spec.row_bytes
-        return Offsets(tuple(places), offset)
+
+def claimed_rows(payload: Payload, message_type: int, max_rows: int) -> int:
+    """Check the header of a message and return the number of rows that it claims.
+
+    Raises:
+        ProtocolError: Another type or version, no rows, or more than `max_rows`.
+    """
+    if len(payload) < HEADER.size:
+        raise ProtocolError("truncated", f"a message of {len(payload)} bytes has no header")
+    kind, version, _, rows = HEADER.unpack_from(payload)
+    if kind != message_type:
+        raise ProtocolError("unexpected_message", f"expected message type {message_type}, got {kind}")
+    if version != PROTOCOL_VERSION:
+        raise ProtocolError(
+            "version", f"this session speaks version {PROTOCOL_VERSION}, the message is version {version}"
+        )
+    if not 1 <= rows <= max_rows:
+        raise ProtocolError("row_count", f"a message carries 1 to {max_rows} rows, this one claims {rows}")
+    return int(rows)
 
 
 class StepLayout(ColumnLayout):
@@ -149,6 +160,12 @@ class StepLayout(ColumnLayout):
         )
         super().__init__(STEP_TYPE, fixed + leaves)
         self.leaves = leaves
+        self.fixed = len(fixed)
+        """Columns before those of the observation."""
+
+    def observation_at(self, rows: int) -> int:
+        """Return where the observations begin in a message of `rows` rows."""
+        return self.offsets(rows).columns[self.fixed][0]
 
     def allocate(self, capacity: int, zeros: Allocate = np.zeros) -> StepColumns:
         """Return zeroed columns for `capacity` rows, made by `zeros`."""
@@ -156,6 +173,9 @@ class StepLayout(ColumnLayout):
             zeros((capacity, *spec.shape), spec.numpy_dtype) for spec in self.columns
         )
         return StepColumns(slot, epoch, sequence, flags, reward, metrics, tuple(leaves))
+
+
+_CHOSEN = "it is the agent's act that chooses"
 
 
 class ActionLayout(ColumnLayout):
@@ -193,13 +213,23 @@ class ActionLayout(ColumnLayout):
     def check(self, actions: np.ndarray) -> None:
         """Refuse choices that the space does not have; environments in C++ look up memory by them.
 
-        Real numbers are let pass: environments cut them to their bounds, which an honest learner may exceed.
+        Real numbers are let pass: environments cut them to their bounds, which an honest learner may exceed. But for
+        NaN, for which the environment would be blamed: what it returns then, or that it raises, is no fault of its own.
 
         Raises:
             ProtocolError: There is one.
         """
-        if self._choices is not None and (actions.view(np.uint32) >= self._choices).any():
-            raise ProtocolError("action_rows", "an ACTION makes a choice that the action space does not have")
+        if self._choices is None:
+            if np.isnan(actions).any():
+                raise ProtocolError("action_rows", f"an ACTION holds a number that is NaN: {_CHOSEN}")
+            return
+        beyond = actions.view(np.uint32) >= self._choices
+        if beyond.any():
+            chosen, sizes = actions[beyond][0], np.broadcast_to(self._choices, actions.shape)[beyond]
+            raise ProtocolError(
+                "action_rows",
+                f"an ACTION makes the choice {chosen}, and the action space has 0 to {sizes[0] - 1}: {_CHOSEN}",
+            )
 
 
 class ActionRows(NamedTuple):
@@ -266,10 +296,18 @@ def step_views(layout: StepLayout, payload: Payload) -> StepColumns:
     Raises:
         ProtocolError: The header or the size is wrong.
     """
-    rows = layout.rows(payload)
+    return _views(layout, payload, layout.rows(payload), len(layout.columns))
+
+
+def beginning_views(layout: StepLayout, beginning: bytes, rows: int) -> StepColumns:
+    """Return read-only views of the columns before the observations, of which there are none in what is returned."""
+    return _views(layout, beginning, rows, layout.fixed)
+
+
+def _views(layout: StepLayout, payload: Payload, rows: int, count: int) -> StepColumns:
     epoch, slot, sequence, reward, metrics, flags, *leaves = (
         np.frombuffer(payload, spec.numpy_dtype, rows * spec.size, offset).reshape((rows, *spec.shape))
-        for spec, (offset, _) in zip(layout.columns, layout.offsets(rows).columns, strict=True)
+        for spec, (offset, _) in zip(layout.columns[:count], layout.offsets(rows).columns[:count], strict=True)
     )
     return StepColumns(slot, epoch, sequence, flags, reward, metrics, tuple(leaves))
 

@@ -222,6 +222,8 @@ class Welcome(_Leases):
     resume_token: ShortText
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the run; an environment is seeded from (seed, slot, epoch)."""
+    packings: Annotated[list[ShortText], Field(max_length=16)] = []
+    """Ways to pack a STEP that this learner unpacks."""
 
 
 class Refused(Message):
@@ -266,6 +268,8 @@ class Pong(Message):
     kind = "pong"
     type: Literal["pong"] = "pong"
     number: Annotated[int, Field(ge=0, lt=2**53)]
+    stepping_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the time since its last PONG in which an actor's environments stepped; None from who does not know."""
 
 
 class Drain(Message):

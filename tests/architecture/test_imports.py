@@ -92,7 +92,7 @@ def test_plugins_load_no_library_of_the_learner(sources):
     assert import_in_a_fresh_interpreter(with_grpc, LEARNER_LIBRARIES) == ""
 
 
-OF_THE_LEARNER = ("aioseed.testing.agent_kit", "aioseed.testing.tracer")
+OF_THE_LEARNER = ("aioseed.testing.agent_kit", "aioseed.testing.network_kit", "aioseed.testing.tracer")
 
 
 def test_the_kits_for_transports_and_environments_load_no_library_of_the_learner(sources):

@@ -12,21 +12,25 @@ import os
 import random
 import sys
 import time
+import zlib
 
 from crowd import SPEC, TOKEN, TRANSPORTS, join
 
 from aioseed.errors import AioseedError
 from aioseed.transport import DialOptions, Transport
+from aioseed.wire import packing
 from aioseed.wire.columns import StepLayout, StepMessage
 from aioseed.wire.messages import Welcome
 
 STEPS = StepLayout(SPEC.observation, 0)
+BOMB = zlib.compress(bytes(2**24), 9, -15)
+"""Sixteen kilobytes that inflate to as many megabytes."""
 AT_ONCE = 4
 """So many attack at a time: one alone waits for handshakes and falls behind its rate."""
 
 
 def hostile(rng: random.Random, welcome: Welcome | None) -> bytes:
-    """Return a frame that no actor sends: noise, broken JSON, steps of others, or a good one with flipped bytes."""
+    """Return a frame that no actor sends: noise, bombs, broken JSON, others' steps, a good one with flipped bytes."""
     good = StepMessage(STEPS, 1)
     if welcome is not None:
         good.columns.slot[:], good.columns.epoch[:] = welcome.slots, welcome.epochs
@@ -35,6 +39,8 @@ def hostile(rng: random.Random, welcome: Welcome | None) -> bytes:
         b"{" + rng.randbytes(rng.randrange(100)),
         b'{"type":"' + rng.choice([b"hello", b"step", b"bye", b"lease", b"x" * 1000]) + b'"}',
         good.tobytes(),
+        packed := packing.pack(STEPS, good.tobytes(), 1),
+        packed[: STEPS.observation_at(1)] + BOMB,
         bytes([rng.randrange(256)]) + good.tobytes()[1:],
         b"[" * 60_000,
     ]

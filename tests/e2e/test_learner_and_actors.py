@@ -24,7 +24,7 @@ def test_actors_over_both_transports_train_the_run_that_local_ones_train(trained
     grpc = next(line for line in printed if "grpc://" in line and "--actor-index 1" in line)
     url = words_of(websocket)[1]
 
-    actors = [start(*words_of(websocket)), start(*words_of(grpc))]
+    actors = [start(*words_of(websocket), "--compression", "deflate"), start(*words_of(grpc), "--compression", "none")]
     stranger = start("actor", url, "--env", "Acrobot-v1", "--envs", "2", "--wait-s", "60")
     assert stranger.ends() == 3, stranger.text
     assert "observation.shape.0 differs: this run has 4, the actor has 6" in stranger.err[-1]

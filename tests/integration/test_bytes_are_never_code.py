@@ -11,6 +11,7 @@ import pytest
 from aioseed.errors import ProtocolError, RefusedError
 from aioseed.serving.handshake import contract_of
 from aioseed.specs import ArraySpec, discrete, observation_to_json
+from aioseed.wire import packing
 from aioseed.wire.columns import ActionLayout, StepLayout, StepMessage
 from aioseed.wire.messages import Hello, Ping, Task, decode_control
 
@@ -62,7 +63,8 @@ def seeds() -> list[bytes]:
     odd = [
         Hello(observation={"dtype": dtype, "shape": [1]}, **hello).encode() for dtype in ("object", "O", "|V8", "U4")
     ]
-    return [*HOSTILE, *hellos, *odd, Ping(number=1).encode(), StepMessage(LAYOUT, 1).tobytes()]
+    step = StepMessage(LAYOUT, 1).tobytes()
+    return [*HOSTILE, *hellos, *odd, Ping(number=1).encode(), step, packing.pack(LAYOUT, step, 1)]
 
 
 def mutated(random_: random.Random, frames: list[bytes]) -> bytes:

@@ -43,8 +43,14 @@ def own_network() -> AgentUnderTest:
     return AgentUnderTest(vtrace.build(vtrace.config_type(entropy_cost=0.01), SPEC, network), SPEC)
 
 
+@cache
+def changed_agent() -> AgentUnderTest:
+    plugin = example("changed_agent").agent
+    return AgentUnderTest(plugin.build(plugin.config_type(entropy_cost=0.01), SPEC, partial(mlp, hidden=(16,))), SPEC)
+
+
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("subject", [own_agent, own_network])
+@pytest.mark.parametrize("subject", [own_agent, own_network, changed_agent])
 def test_an_example_keeps_the_contract(
     subject: Callable[[], AgentUnderTest], check: Callable[[AgentUnderTest], None]
 ) -> None:
@@ -53,9 +59,9 @@ def test_an_example_keeps_the_contract(
 
 @pytest.mark.parametrize("name", ["own_agent", "own_network"])
 def test_the_guide_shows_the_code_that_runs(name: str) -> None:
-    code = (EXAMPLES / f"{name}.py").read_text()
+    code = "".join((EXAMPLES / f"{file}.py").read_text() for file in (name, "changed_agent"))
     guide = (EXAMPLES.parent / "howto" / f"{name.replace('_', '-')}.md").read_text()
-    shown = [block for block in re.findall(r"```python\n(.*?)```", guide, re.S) if "check_agent" not in block]
+    shown = [block for block in re.findall(r"```python\n(.*?)```", guide, re.S) if "aioseed.testing" not in block]
     assert shown and [block for block in shown if block.strip() not in code] == []
 
 
@@ -68,3 +74,10 @@ def test_the_check_in_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     exec(check, {})
     ((agent, spec),) = asked
     assert isinstance(agent, Agent) and spec == SPEC
+
+
+def test_the_check_in_the_guide_to_networks_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    guide = (EXAMPLES.parent / "howto" / "own-network.md").read_text()
+    (check,) = [block for block in re.findall(r"```python\n(.*?)```", guide, re.S) if "check_network" in block]
+    exec(check, {})

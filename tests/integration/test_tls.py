@@ -148,6 +148,26 @@ async def test_another_fingerprint_is_refused_before_the_token_is_sent(kind, aut
     assert caught.value.reason == "fingerprint"
 
 
+async def test_another_certificate_than_the_one_met_before_is_told_by_its_fingerprint(kind, stranger) -> None:
+    former, new = stranger.issue("former.example"), stranger.issue("new.example")
+    known = ClientTls(fingerprint_of(former.certificate))
+    async with serving(kind, ServerTls(*former)) as listener:
+        assert await echoed(kind, listener.url, known) == b"there and back"
+    async with serving(kind, ServerTls(*new)) as listener:
+        with pytest.raises(CertificateError, match=f"has the fingerprint {fingerprint_of(new.certificate)}, not"):
+            await echoed(kind, listener.url, known)
+    async with serving(kind, ServerTls(*former)) as listener:
+        assert await echoed(kind, listener.url, known) == b"there and back"
+
+
+async def test_where_nobody_listens_the_systems_words_say_so(kind, stranger) -> None:
+    issued = stranger.issue("127.0.0.1")
+    async with serving(kind, ServerTls(*issued)) as listener:
+        url = listener.url
+    with pytest.raises(ConnectError, match=f"{url}: Connection refused$"):
+        await kind[0].dial(url, DialOptions(TOKEN, tls=ClientTls("cd" * 32)))
+
+
 class HangsUp(asyncio.Protocol):
     """Hang up, at once or when something came, as a proxy does whose far end is away."""
 

@@ -26,6 +26,7 @@ from aioseed.specs import (
     first_difference,
     observation_from_json,
 )
+from aioseed.wire import packing
 from aioseed.wire.columns import MAX_ROWS, ActionLayout, RowWriter, StepLayout, step_views
 from aioseed.wire.messages import MAX_CONTROL_BYTES, Hello, clip, decode_control
 
@@ -35,6 +36,11 @@ fuzz = settings(max_examples=int(EXAMPLES or 100), derandomize=EXAMPLES is None)
 VECTORS = json.loads((Path(__file__).parents[2] / "docs/reference/wire-vectors.json").read_text(encoding="utf-8"))
 CONTROL = [bytes.fromhex(entry["hex"]) for entry in [*VECTORS["control"], *VECTORS["invalid"]]]
 COLUMNS = [bytes.fromhex(entry["hex"]) for entry in [*VECTORS["step"], *VECTORS["action"]] if len(entry["hex"]) < 2000]
+PACKED = [
+    bytes.fromhex(entry["hex"])
+    for entry in [*VECTORS["packed_step"], *VECTORS["invalid"]]
+    if entry.get("kind", "packed_step") == "packed_step" and len(entry["hex"]) < 2000
+]
 SPECS = {
     entry["name"]: (observation_from_json(entry["observation"]), action_from_json(entry["action"]), entry["metrics"])
     for entry in VECTORS["specs"]
@@ -161,6 +167,22 @@ def test_any_bytes_as_columns_are_a_message_of_that_size_or_a_protocol_error(
         return
     assert 1 <= rows <= max_rows and layout.size_bytes(rows) == len(payload)
     RowWriter(layout, layout.allocate(max_rows)).write(payload, rows, max_rows - rows)
+
+
+@fuzz
+@given(st.binary(max_size=300) | mutated(PACKED), st.sampled_from(sorted(SPECS)), st.integers(1, 8))
+def test_any_bytes_as_a_packed_step_are_a_step_of_that_size_or_a_protocol_error(
+    payload: bytes, name: str, max_rows: int
+) -> None:
+    observation, _, metrics = SPECS[name]
+    layout = StepLayout(observation, metrics)
+    try:
+        rows = packing.packed_rows(layout, payload, max_rows)
+        plain = packing.unpack(layout, payload, rows)
+    except ProtocolError as error:
+        assert error.code in ("truncated", "unexpected_message", "version", "row_count", "size_mismatch", "malformed")
+        return
+    assert layout.rows(plain, max_rows) == rows and len(payload) < len(plain)
 
 
 @fuzz

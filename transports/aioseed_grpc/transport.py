@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import ssl
 
 import grpc
 
@@ -98,13 +100,20 @@ async def _connection(address: Address, options: DialOptions, number: int) -> gr
     try:
         identity = await dial_identity(address, options.tls)
     except OSError as error:
-        words = f"no secure connection to {address.url}: {str(error) or 'it hung up'}"
+        words = f"no secure connection to {address.url}: {_reason(error)}"
         raise certificate_error(error, address.url) or ConnectError(words, url=address.url) from error
     if identity.name:
         arguments += (("grpc.ssl_target_name_override", identity.name),)
     return grpc.aio.secure_channel(
         address.authority, _credentials(identity.roots, identity.key, identity.certificate), options=arguments
     )
+
+
+def _reason(error: OSError) -> str:
+    """Return the system's words, without the numbers that Python puts around them."""
+    if isinstance(error, ssl.SSLError) or error.errno is None or error.errno <= 0:
+        return str(error) or "it hung up"
+    return os.strerror(error.errno)
 
 
 @functools.lru_cache(16)

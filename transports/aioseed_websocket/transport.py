@@ -7,10 +7,10 @@ from functools import partial
 
 import aiohttp
 
-from aioseed.errors import ListenError, UsageError
+from aioseed.errors import CertificateError, ListenError, TransportError, UsageError
 from aioseed.transport.address import parse_url, resolve
 from aioseed.transport.channel import Channel, DialOptions, Handler, Listener, ListenOptions, Transport
-from aioseed.transport.client_tls import dial_context, why_refused
+from aioseed.transport.client_tls import ClientTls, dial_context, why_refused
 from aioseed.transport.handlers import HandlerSet
 from aioseed_websocket.channel import WebSocketChannel
 from aioseed_websocket.foreign import FOREIGN, dial_error
@@ -57,7 +57,8 @@ class WebSocketTransport(Transport):
             await session.close()
             if isinstance(error, FOREIGN):
                 told = dial_error(error, url, options.connect_timeout_s)
-                if address.scheme == "wss" and isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionError)):
+                hung_up = isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionError))
+                if address.scheme == "wss" and (hung_up or _is_another(told, options.tls)):
                     told = await why_refused(address, options.tls, until_s) or told
                 raise told from error
             raise
@@ -72,6 +73,11 @@ class WebSocketTransport(Transport):
         )
         channel.begin(opened.arrived)
         return channel
+
+
+def _is_another(told: TransportError, tls: ClientTls) -> bool:
+    """Say whether a certificate is met that is not the one of the fingerprint, which was met before."""
+    return isinstance(told, CertificateError) and told.reason == "foreign" and tls.fingerprint is not None
 
 
 async def _release(response: aiohttp.ClientResponse, session: aiohttp.ClientSession) -> None:

@@ -42,7 +42,9 @@ class R2d2Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     discount: float = Field(default=0.997, ge=0, le=1, description="gamma, for one transition")
-    n_steps: int = Field(default=5, ge=1, description="rewards that a target sums up before it bootstraps")
+    n_steps: int = Field(
+        default=5, ge=1, description="rewards that a target sums up before it bootstraps; fewer at the end of an unroll"
+    )
     burn_in_steps: int = Field(
         default=40, ge=0, description="rows before those learned from that only bring the recurrent state up to date"
     )

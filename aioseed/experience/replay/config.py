@@ -49,7 +49,10 @@ class ReplayConfig(BaseModel):
         default=None, ge=1, description="Unrolls inserted together; null: as many as one update's samples are owed for."
     )
     sampling: Literal["prioritized", "uniform"] = "prioritized"
-    priority_exponent: float = Field(default=0.9, ge=0, description="Power of a priority that makes its probability.")
+    # Above it, powers of the lowest and the highest priority leave float64: some unrolls could not be drawn any more.
+    priority_exponent: float = Field(
+        default=0.9, ge=0, le=10, description="Power of a priority that makes its probability."
+    )
     importance_exponent: float = Field(
         default=0.6, ge=0, le=1, description="How much of that the importance weights undo; 1 undoes all of it."
     )
@@ -61,9 +64,12 @@ class ReplayConfig(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _reaches_its_minimum(self) -> ReplayConfig:
+    def _fits_its_capacity(self) -> ReplayConfig:
         if self.min_unrolls > self.capacity_unrolls:
             raise ValueError(f"min_unrolls must not exceed capacity_unrolls, which is {self.capacity_unrolls}")
+        if self.insert_unrolls is not None and self.insert_unrolls > self.capacity_unrolls:
+            # The first of them would be forgotten before anything could be drawn.
+            raise ValueError(f"insert_unrolls must not exceed capacity_unrolls, which is {self.capacity_unrolls}")
         return self
 
     def stored_steps(self, unroll_steps: int) -> int:

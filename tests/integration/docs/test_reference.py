@@ -151,6 +151,6 @@ def test_the_road_names_only_its_stops() -> None:
 
 def test_threads_are_called_what_the_page_says() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path, _ in sources())
-    text += (ROOT / "aioseed/cli/actor.py").read_text(encoding="utf-8")
+    text += "".join((ROOT / f"aioseed/cli/{name}.py").read_text(encoding="utf-8") for name in ("actor", "logfile"))
     named = set(re.findall(r"`(aioseed-[a-z-]+?)(?:-0)?`", page("topics/threads.md")))
     assert named and {name for name in named if f'"{name}' not in text} == set()

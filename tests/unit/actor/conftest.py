@@ -16,8 +16,10 @@ from aioseed.transport.channel import Channel, ListenOptions
 from aioseed.transport.keyring import Keyring
 from aioseed.transport.memory import MemoryTransport
 from aioseed.types import FIRST, EnvironmentMetric, EnvironmentSpec, StepColumns
+from aioseed.wire import packing
 from aioseed.wire.columns import HEADER, STEP_TYPE, ActionLayout, StepLayout, step_views
 from aioseed.wire.messages import Bye, Hello, Ping, Welcome, decode_control
+from aioseed.wire.packing import PACKED_STEP_TYPE
 
 SPEC = EnvironmentSpec(ArraySpec("float32", (2,)), discrete(4))
 STEPS = StepLayout(SPEC.observation, 1)
@@ -90,6 +92,9 @@ class Peer:
     async def hear(self) -> Any:
         """Return the next message: a control message or a Step."""
         payload = await self.channel.receive()
+        if payload[0] == PACKED_STEP_TYPE:
+            plain = packing.unpack(STEPS, payload, packing.packed_rows(STEPS, payload, 1024))
+            return Step(payload, step_views(STEPS, plain))
         if payload[0] == STEP_TYPE:
             return Step(payload, step_views(STEPS, payload))
         return decode_control(payload)

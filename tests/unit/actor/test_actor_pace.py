@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from aioseed.actor import pace
-from aioseed.actor.pace import EVERY_S, FIRST_S, Pace
+from aioseed.actor.pace import EVERY_S, FIRST_S, Done, Pace
+
+from .conftest import STEPS
 
 
 def told(
@@ -18,7 +20,8 @@ def told(
     for tick in range(int(4 * seconds) + 1):
         transitions = before + int(rate * tick / 4)
         share = shares[tick % len(shares)]
-        said.append(measured.tick(began_s + tick / 4, working_share=share, transitions=transitions))
+        done = Done(transitions, 41 * transitions)
+        said.append(measured.tick(began_s + tick / 4, done, stepping_share=share))
     return [sentence for sentence in said if sentence is not None]
 
 
@@ -26,11 +29,12 @@ def test_the_first_sentence_comes_soon_and_each_is_of_its_own_time() -> None:
     measured = Pace()
     [first] = told(measured, 500.0, FIRST_S, shares=(0.0, 0.5), rate=2000, before=0)
     assert first == (
-        "20,000 steps, 2,000 a second; the environments step for 24 % of the time and wait for actions for the rest"
+        "20,000 steps, 2,000 a second of 41 bytes each; the environments step for 24 % of the time and wait for actions"
+        " for the rest"
     )
     assert told(measured, 500.0 + FIRST_S, EVERY_S - 0.25, shares=(1.0,), rate=8, before=20_000) == []
     [second] = told(measured, 500.0 + FIRST_S + EVERY_S, 0.0, shares=(1.0,), rate=8, before=20_480)
-    assert second.startswith("20,480 steps, 8 a second; the environments step for 100 % of the time")
+    assert second.startswith("20,480 steps, 8 a second of 41 bytes each; the environments step for 100 % of the time")
 
 
 async def test_an_actor_tells_its_pace_while_it_has_a_session(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,3 +51,6 @@ async def test_an_actor_tells_its_pace_while_it_has_a_session(stage: Any, monkey
     peer.end_run()
     await task
     assert stage.kinds() == ["welcomed", "pace", "over"]
+    size_bytes, told_bytes = STEPS.size_bytes(2), int(stage.events[1].message.split()[6].replace(",", ""))
+    # Whether the answer to the second step, of two transitions, was there by then is chance.
+    assert told_bytes in [messages * size_bytes // steps for messages in (1, 2, 3) for steps in (1, 2)]

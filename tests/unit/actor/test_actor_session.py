@@ -130,6 +130,27 @@ def test_it_is_idle_for_as_long_as_nothing_is_leased_to_any_group() -> None:
     assert idle == [False, False, True, False]
 
 
+def test_a_pong_says_how_long_environments_stepped_since_the_last_one() -> None:
+    session, messages = greeted(groups=2, rows=1)
+
+    def asked(number: int) -> float | None:
+        pong = decode_control(session.receive(Ping(number=number).encode()).sends[0])
+        assert isinstance(pong, Pong) and pong.number == number
+        return pong.stepping_share
+
+    session.look()  # before there is anything to step
+    assert asked(1) is None
+    jobs = session.receive(welcome([0, 1], [1, 1]).encode()).jobs
+    session.look()
+    assert asked(2) == 1.0
+    session.look()
+    for group, job in jobs:
+        session.stepped(group, perform(Echo(), messages[group], job))  # type: ignore[arg-type]
+        session.look()
+    assert asked(3) == 0.5  # both, one and none of two groups
+    assert asked(4) is None
+
+
 def test_a_group_may_be_as_large_as_the_learner_takes() -> None:
     session, _ = greeted()
     largest = welcome([0, 1], [1, 1], max_step_rows=2, max_message_bytes=STEPS.size_bytes(2))
@@ -191,7 +212,7 @@ def test_a_choice_that_the_action_space_does_not_have_reaches_no_environment(cho
         session.receive(Revoke(slots=[0], epochs=[1]).encode())
     step, *_ = session.stepped(0, perform(Echo(), messages[0], job)).sends  # type: ignore[arg-type]
     legal = [999, 0][:rows]
-    with pytest.raises(ProtocolError, match="that the action space does not have") as caught:
+    with pytest.raises(ProtocolError, match=f"makes the choice {choice}, and the action space has 0 to 999") as caught:
         session.receive(act(step, [*legal[:-1], choice]))
     assert caught.value.code == "action_rows" and caught.value.fatal
     [(_, job)] = session.receive(act(step, legal)).jobs

@@ -111,7 +111,7 @@ def test_a_file_that_others_can_read_is_refused(runtime: Path, mode: int) -> Non
 
 
 def test_a_missing_or_empty_file_is_a_usage_error(runtime: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match=r"cannot be read: No such file or directory$"):
         read_token(runtime / "missing")
     write_token(runtime / "empty", Secret(""))
     with pytest.raises(UsageError, match="is empty"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,32 @@ async def test_a_new_token_is_tried_and_a_wrong_one_is_not(stage: Any) -> None:
         await stage.start(1, token="wrong")
     with pytest.raises(AuthenticationError, match="there is none to show: give --token-file, or set AIOSEED_TOKEN"):
         await stage.start(1, token=None)
+
+
+async def test_a_token_that_cannot_be_read_ends_only_an_actor_that_was_never_welcomed(stage: Any) -> None:
+    """Files are renewed in pieces: for a moment one is not there, is empty, or has the mode of its copy."""
+    missing = UsageError("the token file cannot be read")
+    tokens: Iterator[Secret | UsageError] = iter([Secret("good"), missing, Secret("good"), missing])
+
+    def token() -> Secret:
+        if isinstance(read := next(tokens), UsageError):
+            raise read
+        return read
+
+    await stage.listen(token="good")
+    task = stage.start(1, token=token)
+    peer = await stage.peer()
+    await peer.greet([0], [1])
+    await peer.step()
+    await peer.cut()
+    peer = await stage.peer()
+    assert (await peer.greet([0], [1])).resume_token == "next"  # the episode goes on
+    assert any(event.kind == "lost" and str(missing) in event.message for event in stage.events)
+    await peer.step()
+    peer.end_run()
+    assert (await task).sessions == 2
+    with pytest.raises(UsageError, match="cannot be read"):
+        await stage.start(1, token=token)
 
 
 async def test_groups_larger_than_the_learner_takes_are_a_usage_error(stage: Any) -> None:

@@ -38,6 +38,7 @@ CALM = RunShares(
     action_latency_ms=1.0,
     cycle_ms=5.0,
     round_trip_ms=0.5,
+    stepping_share=0.5,
 )
 
 

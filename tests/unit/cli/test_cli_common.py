@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import os
 import shlex
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from aioseed.cli import common
 from aioseed.errors import ConfigError, EnvironmentFailed, UsageError
+from aioseed.training.rundir import RunDirectory
 
 
 @pytest.mark.parametrize(("error", "code"), [(ConfigError("no"), 2), (EnvironmentFailed("no"), 5)])
@@ -22,6 +24,35 @@ def test_an_error_of_ours_is_one_sentence_and_an_exit_code(capsys, error, code):
 
     assert common.guarded("train", fail) == code
     assert capsys.readouterr().err == "aioseed train: no\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere nobody removes a current directory")
+def test_a_current_directory_that_was_removed_is_said_where_something_is_missing(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+
+    def named() -> int:
+        with RunDirectory.open(Path("runs/a")):
+            return 0
+
+    def another() -> int:
+        raise ConfigError("no")
+
+    assert common.guarded("train", named) == 0  # the directory is there
+    os.chdir(gone)
+    gone.rmdir()
+    assert [common.guarded("train", each) for each in (named, lambda: len(os.getcwd()), another)] == [2, 2, 2]
+    nowhere = "the current directory itself was removed: go to one that is there"
+    missing = "the run directory runs/a cannot be used: No such file or directory (runs)"
+    assert capsys.readouterr().err.splitlines() == [
+        f"aioseed train: {missing}; {nowhere}",
+        f"aioseed train: {nowhere}",
+        "aioseed train: no",
+    ]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        common.guarded("train", lambda: len(os.listdir("nothing")))
 
 
 def test_an_interrupt_is_130_and_other_errors_are_left_alone():
@@ -130,43 +161,16 @@ def log(shown):
         yield opened
 
 
-def test_the_log_waits_for_the_run_directory_and_has_everything(log, tmp_path):
-    logging.getLogger("aioseed.learner").info("before")
-    log.write_to(tmp_path / "learner.log")
-    logging.getLogger("aioseed.actors").warning("after")
+def test_the_log_waits_for_the_run_directory_and_has_everything(shown, tmp_path):
+    with common.RunLog(shown.append) as log:
+        logging.getLogger("aioseed.learner").info("before")
+        log.write_to(tmp_path / "learner.log")
+        logging.getLogger("aioseed.actors").warning("after")
     lines = (tmp_path / "learner.log").read_text().splitlines()
     assert [line.split(" ", 2)[2] for line in lines] == [
         "INFO aioseed.learner: before",
         "WARNING aioseed.actors: after",
     ]
-
-
-def test_a_log_that_cannot_be_opened_costs_its_lines_until_it_can_and_not_the_run(log, shown, tmp_path):
-    path = tmp_path / "learner.log"
-    path.mkdir()
-    log.write_to(path)
-    logging.getLogger("aioseed.learner").info("again")
-    assert shown == [f"the log {path} cannot be written: Is a directory"]
-    path.rmdir()
-    logging.getLogger("aioseed.learner").info("after")
-    assert path.read_text().endswith("INFO aioseed.learner: after\n")
-
-
-def test_a_log_is_there_before_its_first_line_so_that_it_moves_with_its_directory(log, tmp_path):
-    log.write_to(tmp_path / "learner.log")
-    (tmp_path / "learner.log").rename(tmp_path / "moved.log")
-    logging.getLogger("aioseed.learner").info("after")
-    assert (tmp_path / "moved.log").read_text().endswith("INFO aioseed.learner: after\n")
-
-
-def test_a_path_that_is_not_utf8_is_spelt_out_in_the_log(tmp_path, capsys):
-    file = common._LogFile(tmp_path / "learner.log", print)
-    file.handle(
-        logging.makeLogRecord({"msg": "saved %s", "args": (Path("h\udce9"),)})
-    )  # no logger: pytest listens there
-    file.close()
-    assert (tmp_path / "learner.log").read_text() == "saved h\\udce9\n"
-    assert capsys.readouterr().err == ""
 
 
 def test_a_run_that_never_begins_writes_and_shows_nothing(shown, capsys, tmp_path):

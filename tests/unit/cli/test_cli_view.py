@@ -33,7 +33,7 @@ PROGRESS = Progress(
     wall_s=6.0,
     share_done=None,
     verdict="learner-bound: 92 % busy; actors wait 40 ms",
-    shares=RunShares(128, 0.92, 0.3, 0.0, 0.2, 1.5, 10.7, 0.3),
+    shares=RunShares(128, 0.92, 0.3, 0.0, 0.2, 1.5, 10.7, 0.3, 0.5),
     metrics={},
 )
 

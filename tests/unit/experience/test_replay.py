@@ -11,7 +11,7 @@ from aioseed.errors import ConfigError
 from aioseed.experience.layout import UnrollBuffer, allocate_buffer, unroll_bytes
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.memory import check_memory
-from aioseed.experience.replay.replay import MIN_PRIORITY, SPARE_SHARE, Replay
+from aioseed.experience.replay.replay import MAX_PRIORITY, MIN_PRIORITY, SPARE_SHARE, Replay
 from aioseed.specs import ArraySpec
 from aioseed.types import UnrollLayout
 
@@ -214,6 +214,24 @@ def test_memory_for_saving_while_unrolls_go_counts_too() -> None:
 def test_a_minimum_beyond_the_capacity_is_refused() -> None:
     with pytest.raises(ValueError, match="min_unrolls"):
         ReplayConfig(capacity_unrolls=5, min_unrolls=6)
+
+
+def test_more_inserted_together_than_are_held_is_refused() -> None:
+    with pytest.raises(ValueError, match="insert_unrolls must not exceed capacity_unrolls, which is 5"):
+        ReplayConfig(capacity_unrolls=5, min_unrolls=5, insert_unrolls=6)
+
+
+@pytest.mark.parametrize("exponent", [10, 0])
+def test_the_lowest_and_the_highest_priority_have_weights_at_every_exponent(exponent: float) -> None:
+    held = replay(priority_exponent=exponent)
+    held.insert(unrolls(0, 4), np.array([0, MAX_PRIORITY, 1, MAX_PRIORITY], np.float32))
+    weights = held.priorities()
+    assert (weights > 0).all() and np.isfinite(weights.sum())
+
+
+def test_an_exponent_whose_weights_are_no_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match="priority_exponent"):
+        ReplayConfig(priority_exponent=10.1)
 
 
 def test_as_many_are_inserted_together_as_one_update_is_owed_for() -> None:

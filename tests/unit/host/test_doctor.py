@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import sys
 from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,6 +201,28 @@ def test_a_folder_that_its_user_cannot_write_is_trouble(run_dir, monkeypatch, cl
     monkeypatch.setattr("os.access", lambda path, mode: path != shut and access(path, mode))
     [found] = trouble_in(run_dir)
     assert found == f"{closed}: cannot be written by this user: a learner of this user could not save"
+
+
+@pytest.mark.skipif(not hasattr(os, "statvfs"), reason="elsewhere nobody can tell")
+def test_a_run_that_is_mounted_read_only_is_trouble_of_the_mount_and_not_of_its_owner(run_dir, monkeypatch):
+    def denied(path: Path, flags: int, *rest: int) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opens(path, flags, *rest)
+
+    opens = os.open
+    monkeypatch.setattr(os, "open", denied)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr("aioseed.host.doctor.shutil.disk_usage", lambda path: SimpleNamespace(free=2**30))
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    found = examine(run_dir).found
+    assert [(one.subject, one.text, one.advice) for one in found if one.level == "trouble"] == [
+        (name, "is mounted read-only: a learner here could not save", "mount it for writing, or look where it trains")
+        for name in (".", "checkpoints")
+    ]
+    assert [one.text for one in found if one.level == "note" and one.subject == "."] == [
+        "whether a learner owns it cannot be seen: Read-only file system"
+    ]
 
 
 def test_checkpoints_that_are_gone_are_trouble_where_the_figures_tell_of_saves(run_dir):

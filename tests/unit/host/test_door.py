@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 from aioseed.errors import AuthenticationError, ChannelClosed, UsageError
-from aioseed.host.door import Door, Throttle
+from aioseed.host.door import Door
 from aioseed.telemetry.counters import Metrics
 from aioseed.transport.channel import Channel, DialOptions, ListenOptions
 from aioseed.transport.keyring import Keyring, parse_keys
@@ -179,9 +179,3 @@ async def test_a_flood_of_refusals_is_counted_in_full_and_told_in_one_line(caplo
     assert metrics.counter("transport/bad_token").value == 1000
     assert len(caplog.records) == 1
     assert "\n" not in caplog.records[0].getMessage() and "\x1b" not in caplog.records[0].getMessage()
-
-
-def test_a_throttle_tells_what_it_kept_silent_about():
-    throttle = Throttle(1.0)
-    assert [throttle.ask("a", at_s) for at_s in (0.0, 0.1, 0.9, 1.0, 1.1)] == [1, None, None, 3, None]
-    assert throttle.ask("b", 0.5) == 1

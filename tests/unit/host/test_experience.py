@@ -122,3 +122,23 @@ def test_each_step_of_a_call_has_importance_weights_of_its_own(built: BuiltAgent
     importance = batch.columns.importance.reshape(6, 4)
     np.testing.assert_array_equal(importance.max(axis=1), np.ones(6, np.float32))
     assert np.all(importance.min(axis=1) < 1), "the weights reach what is learned from"
+
+
+@pytest.mark.parametrize(("total_steps", "told"), [(None, False), (161, False), (160, True)])
+def test_a_run_that_hardly_learns_before_replay_has_its_minimum_is_told(
+    built: BuiltAgent, total_steps: int | None, told: bool
+) -> None:
+    form = {
+        "environment": {"name": "none"},
+        "serving": {"max_environments": 8, "max_batch_rows": 8, "buckets": [8]},
+        "replay": {"capacity_unrolls": 64, "min_unrolls": 32},
+        "training": {"batch_unrolls": 4, "total_steps": total_steps},
+    }
+    device = jax.devices()[0]
+    made = build_experience(validate(RunConfig, form, ""), built, layout_of(built, 5), None, Metrics(), device, device)
+    assert made.notes[0].startswith("replay: 64 unrolls of ")
+    late = (
+        "replay: nothing is learned before it has 32 unrolls (replay.min_unrolls), 160 steps; with "
+        "training.total_steps at 160 the run ends at the first update"
+    )
+    assert made.notes[1:] == ((late,) if told else ())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.errors import JaxRuntimeError
 
-from aioseed.agents.agent import Agent, AgentPlugin
+from aioseed.agents.agent import Agent, AgentPlugin, LearnerState, Unroll
 from aioseed.agents.vtrace import agent as vtrace
 from aioseed.errors import PluginError
 from aioseed.host.acting import BuiltAgent, acting_of, build_agent, layout_of
@@ -33,8 +33,13 @@ def sound() -> Agent:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"overlap_steps": -1}, "mine:agent has overlap_steps -1, which must be 0 or more"),
-        ({"initial_state": lambda: (jnp.zeros(4), 0.0)}, "has a float in its initial_state()"),
+        ({"overlap_steps": -1}, "mine:agent has overlap_steps -1, which must be a whole number, 0 or more"),
+        ({"overlap_steps": 1.5}, "mine:agent has overlap_steps 1.5, which must be a whole number, 0 or more"),
+        (
+            {"initial_state": lambda: (jnp.zeros(4), 0.0)},
+            "initial_state() of mine:agent has a float at [1], where every leaf must be an array",
+        ),
+        ({"initial_state": lambda: 0.0}, "initial_state() of mine:agent has a float, where every leaf must be"),
         ({"extras": lambda: {"v": 3.5}}, "has a float in its extras(), where every leaf must be an ArraySpec"),
     ],
 )
@@ -73,6 +78,18 @@ def no_state(out, state):
     return out, ()
 
 
+def listed_action(out, state):
+    return out._replace(action=[0, 1]), state
+
+
+def plain_extras(out, state):
+    return out._replace(extras=jax.tree.map(lambda leaf: 0.0, out.extras)), state
+
+
+def plain_state(out, state):
+    return out, jax.tree.map(lambda leaf: 0.0, state)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -82,6 +99,9 @@ def no_state(out, state):
         (more_extras, "act returned 2 arrays for the extras, where 1 are needed"),
         (half_state, "the state that act returned is float16[B, 4], and float32[B, 4] is needed"),
         (no_state, "act returned 0 arrays for the state, where 2 are needed"),
+        (listed_action, "the action that act returned is a list, and an array is needed"),
+        (plain_extras, "the extras that act returned is a float, and an array is needed"),
+        (plain_state, "the state that act returned is a float, and an array is needed"),
     ],
 )
 def test_what_act_answers_is_looked_at_where_it_is_compiled(spoil, said):
@@ -101,6 +121,38 @@ def test_what_act_answers_is_looked_at_where_it_is_compiled(spoil, said):
     with pytest.raises(PluginError) as caught:
         jax.jit(acting.act).lower(params, jax.random.key(0), state, rows)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"kernel": 1}, "init must return a LearnerState, not a dict"),
+        (
+            LearnerState({"kernel": "text"}, ()),
+            "the state that init returned has a str at .params['kernel'], where every leaf must be an array",
+        ),
+    ],
+)
+def test_what_init_returns_is_looked_at(state, said):
+    spoilt = checked_agent(sound()._replace(init=lambda key: state), "mine:agent")
+    with pytest.raises(PluginError) as caught:
+        jax.jit(spoilt.init)(jax.random.key(0))
+    assert said in str(caught.value)
+
+
+def test_what_is_published_is_looked_at():
+    spoilt = checked_agent(sound()._replace(published=lambda state: {"name": "mine"}), "mine:agent")
+    with pytest.raises(PluginError, match=r"what published returned has a str at \['name'\], where every leaf must be"):
+        spoilt.published(LearnerState((), ()))
+
+
+def test_priorities_are_one_number_an_unroll():
+    spoilt = checked_agent(sound()._replace(priorities=lambda unroll: unroll.reward[1:]), "mine:agent")
+    unroll = Unroll(*[None] * len(Unroll._fields))._replace(reward=jnp.zeros((4, 3)))
+    with pytest.raises(PluginError, match=r"priorities returned float32\[3, 3\], and float32\[3\] is needed"):
+        spoilt.priorities(unroll)
+    sound_one = checked_agent(sound()._replace(priorities=lambda unroll: unroll.reward[0]), "mine:agent")
+    assert sound_one.priorities(unroll).shape == (3,)
 
 
 def raising(output):

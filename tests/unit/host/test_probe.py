@@ -117,3 +117,9 @@ async def test_what_a_child_started_ends_with_it(own, crashes):
     async with asyncio.timeout(5.0):
         while is_running(simulator):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+async def test_what_the_program_itself_defines_is_told_to_move_into_a_module() -> None:
+    with pytest.raises(ConfigError, match=r"put it into a module and name it module:Mine$") as caught:
+        await probe(EnvironmentConfig(name="__main__:Mine"))
+    assert (caught.value.path, caught.value.value) == ("environment.name", "__main__:Mine")

@@ -249,6 +249,20 @@ def test_new_paths_are_free(tmp_path):
     assert new_run_path("cartpole", tmp_path) != first
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+def test_a_folder_that_cannot_be_looked_into_is_one_sentence_also_where_a_run_begins(small, monkeypatch, code):
+    """As in a current directory that is somebody else's, or on a disk of the network that does not answer."""
+
+    def denied(path, **options):
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(os, "stat", denied)
+    monkeypatch.setattr(os, "lstat", denied)
+    for begin in (lambda: new_run_path("cartpole"), lambda: open_run(Path("runs/a"), small(), "auto")):
+        with pytest.raises(RunDirectoryError, match=rf"runs/.* cannot be looked into: {os.strerror(code)}"):
+            begin()
+
+
 def test_a_run_whose_directory_was_moved_saves_nothing_in_the_run_that_lies_there_now(opened, tmp_path):
     former = opened(save=7)
     (tmp_path / "run").rename(tmp_path / "elsewhere")

@@ -9,6 +9,7 @@ import pytest
 
 from aioseed.experience.queue import QueueStatistics
 from aioseed.host.statistics import Statistics, digest_of, progress_values
+from aioseed.serving.session import Afar
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Account, Ledger, Reason
 
@@ -83,10 +84,10 @@ def test_the_digest_depends_on_names_dtypes_shapes_and_bytes_and_on_nothing_else
 def test_the_way_to_the_actors_stands_beside_the_time_between_two_steps(runtime: Any, small: Any) -> None:
     statistics = Statistics(small(), runtime, Metrics(), 0.0)
     train(runtime.ledger, 100, 0)
-    far = statistics.progress(10.0, None, 2, round_trip_ms=600.0)  # 8 environments make 10 steps a second
+    far = statistics.progress(10.0, None, 2, Afar(600.0, math.nan))  # 8 environments make 10 steps a second
     assert (far.shares.cycle_ms, far.shares.round_trip_ms) == (800.0, 600.0)
     assert far.verdict.startswith("distance-bound: of the 800 ms")
-    idle = statistics.progress(11.0, None, 2, round_trip_ms=600.0)
+    idle = statistics.progress(11.0, None, 2, Afar(600.0, math.nan))
     assert math.isnan(idle.shares.cycle_ms) and idle.verdict.startswith("actor-bound")
 
 

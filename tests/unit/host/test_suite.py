@@ -172,3 +172,9 @@ async def test_an_end_that_cannot_be_noted_ends_it_at_once(plan):
 )
 def test_a_task_lives_in_a_folder_below_the_suites(task, folder):
     assert folder_name(task) == folder
+
+
+def test_a_plan_that_cannot_be_opened_is_told_in_the_systems_words(tmp_path):
+    (tmp_path / PLAN).mkdir()
+    with pytest.raises(RunDirectoryError, match=rf"{PLAN} cannot be read: Is a directory$"):
+        read_plan(tmp_path)

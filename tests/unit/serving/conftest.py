@@ -22,6 +22,7 @@ from aioseed.telemetry.counters import Metrics
 from aioseed.transport.channel import Channel, DialOptions, ListenOptions
 from aioseed.transport.memory import MemoryTransport
 from aioseed.types import FIRST, EnvironmentSpec
+from aioseed.wire import packing
 from aioseed.wire.columns import ACTION_TYPE, ActionLayout, ActionRows, StepLayout, StepMessage
 from aioseed.wire.messages import ControlMessage, Hello, Welcome, decode_control
 
@@ -68,7 +69,9 @@ class Peer:
         self.welcome = await self.hears_a(Welcome)
         return self.welcome
 
-    def step(self, sequence: int, slots: list[int] | None = None, epochs: list[int] | None = None) -> None:
+    def step(
+        self, sequence: int, slots: list[int] | None = None, epochs: list[int] | None = None, *, packed: bool = False
+    ) -> None:
         """Say a STEP of all slots, under the epochs of the WELCOME unless others are given."""
         assert self.welcome is not None
         slots = slots or self.welcome.slots
@@ -77,7 +80,8 @@ class Peer:
         message.columns.epoch[:] = epochs or self.welcome.epochs
         message.columns.sequence[:] = sequence
         message.columns.flags[:] = FIRST if sequence == 0 else 0
-        self.say(message.tobytes())
+        payload = message.tobytes()
+        self.say(packing.pack(STEPS, payload, len(slots)) if packed else payload)
 
     async def acts(self) -> tuple[list[int], list[int]]:
         """Return slots and actions of the next ACTION."""

@@ -40,16 +40,16 @@ async def test_pings_are_answered_and_sent(desk):
 async def test_how_far_the_actors_are_is_known_from_their_pongs(desk):
     table = await desk(ping_interval_s=5.0)
     peer, nearer = await table.dial(), await table.dial()
-    assert math.isnan(table.server.round_trip_ms)
+    assert all(map(math.isnan, table.server.afar))
     await peer.join(2)
     await nearer.join(1)
     assert await peer.hears() == Ping(number=1)
     await asyncio.sleep(0.25)
-    peer.say(Pong(number=1))
+    peer.say(Pong(number=1, stepping_share=0.25))
     nearer.say(Pong(number=1))
-    nearer.say(Pong(number=1))  # one too many
+    nearer.say(Pong(number=1, stepping_share=0.9))  # one too many
     await asyncio.sleep(EVERYBODY_ELSE_FIRST_S)
-    assert table.server.round_trip_ms == pytest.approx(250.0, rel=1e-3)
+    assert table.server.afar == (pytest.approx(250.0, rel=1e-3), 0.25)
     assert table.metrics.quantiles("serving/round_trip_ms").count == 2
 
 

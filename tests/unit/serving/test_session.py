@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from aioseed.serving.groups import CarefulReply, KnownGroup
-from aioseed.serving.session import ROUND_TRIPS, Session, median_round_trip_s
+from aioseed.serving.session import ROUND_TRIPS, Session, seen_from_here
 from aioseed.transport.channel import DialOptions, ListenOptions
 from aioseed.transport.memory import MemoryChannel
-from aioseed.wire.messages import Bye, Drain, Ping, decode_control
+from aioseed.wire.messages import Bye, Drain, Ping, Pong, decode_control
 
 from .conftest import ACTIONS, STEPS
 
@@ -69,13 +69,13 @@ async def test_who_gives_its_slots_up_knows_no_groups_and_owes_no_answers() -> N
 
 def test_a_round_trip_ends_with_the_first_pong_of_the_newest_ping() -> None:
     session, _ = session_and_peer()
-    assert session.ponged(0, 6.0) is None  # of no ping
+    assert session.ponged(Pong(number=0), 6.0) is None  # of no ping
     session.ping(10.0)
     session.ping(14.0)
-    assert session.ponged(1, 14.5) is None
+    assert session.ponged(Pong(number=1), 14.5) is None
     assert math.isnan(session.round_trip_s)
-    assert session.ponged(2, 14.75) == 0.75
-    assert session.ponged(2, 14.0) is None
+    assert session.ponged(Pong(number=2), 14.75) == 0.75
+    assert session.ponged(Pong(number=2), 14.0) is None
     assert session.round_trip_s == 0.75
 
 
@@ -85,20 +85,34 @@ def test_an_actor_is_as_far_as_the_shortest_of_its_last_round_trips() -> None:
     seen = []
     for number, way_s in enumerate(ways_s, 1):
         session.ping(10.0 * number)
-        session.ponged(number, 10.0 * number + way_s)
+        session.ponged(Pong(number=number), 10.0 * number + way_s)
         seen.append(session.round_trip_s)
     assert seen == [0.5, *[0.25] * ROUND_TRIPS, 0.75]
 
 
+def test_an_actor_steps_for_as_long_as_it_said_lately() -> None:
+    session, _ = session_and_peer()
+    assert math.isnan(session.stepping_share)
+    shares = [None, 0.0, *[0.5] * (ROUND_TRIPS - 1), 1.0, None]
+    seen = []
+    for number, share in enumerate(shares, 1):
+        session.ping(10.0 * number)
+        session.ponged(Pong(number=number, stepping_share=share), 10.0 * number)
+        seen.append(session.stepping_share)
+    assert seen[1] == 0.0 and seen[2] == 0.25
+    assert seen[-3:] == [0.5 * (ROUND_TRIPS - 1) / ROUND_TRIPS, (0.5 * (ROUND_TRIPS - 1) + 1) / ROUND_TRIPS, seen[-2]]
+
+
 def test_of_several_actors_the_environments_count() -> None:
-    def known(environments: int, way_s: float | None) -> Session:
+    def known(environments: int, way_s: float | None, share: float | None = None) -> Session:
         session, _ = session_and_peer()
         session.slots = np.arange(environments)
         if way_s is not None:
             session.ping(10.0)
-            session.ponged(1, 10.0 + way_s)
+            session.ponged(Pong(number=1, stepping_share=share), 10.0 + way_s)
         return session
 
-    assert math.isnan(median_round_trip_s([]))
-    assert math.isnan(median_round_trip_s([known(8, None), known(0, 0.5)]))
-    assert median_round_trip_s([known(1, 0.25), known(2, 0.25), known(4, 0.75), known(90, None)]) == 0.75
+    for nobody in ([], [known(8, None), known(0, 0.5, 0.5)]):
+        assert all(map(math.isnan, seen_from_here(nobody)))
+    some = [known(1, 0.25, 0.5), known(2, 0.25), known(4, 0.75, 0.0), known(90, None)]
+    assert seen_from_here(some) == (750.0, 0.1)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import struct
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,17 @@ def test_a_line_that_a_full_disk_cuts_short_is_taken_back_and_the_next_is_whole(
     sink.write(3, {})
     sink.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 3]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows moves no open file")
+def test_figures_that_are_rotated_away_are_begun_anew(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    sink = JsonLinesSink(path)
+    sink.write(1, {})
+    path.rename(tmp_path / "metrics.jsonl.1")
+    sink.write(2, {})
+    sink.close()
+    assert path.read_text() == '{"step": 2}\n'
 
 
 def test_a_line_that_a_power_cut_left_in_part_is_ended(tmp_path):

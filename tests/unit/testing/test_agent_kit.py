@@ -134,6 +134,18 @@ def borders_ignored(agent: Agent) -> Agent:
     return agent._replace(loss=loss)
 
 
+def no_reset_in_unrolls(agent: Agent) -> Agent:
+    def network(observation, action, heads) -> Network:
+        made = linear(observation, action, heads)
+
+        def unroll(params, state, inputs):
+            return made.unroll(params, state, inputs._replace(first=jnp.zeros_like(inputs.first)))
+
+        return made._replace(unroll=unroll)
+
+    return vtrace.build(vtrace.config_type(entropy_cost=0.01), SPEC, network)
+
+
 def infinite_at_extremes(agent: Agent) -> Agent:
     def loss(params, extra, unroll, keys):
         found = agent.loss(params, extra, unroll, keys)
@@ -181,6 +193,7 @@ def test_a_sound_agent_passes() -> None:
         (mean_instead_of_sum, agent_kit.check_sums, "not a sum"),
         (loss_noise_by_place, agent_kit.check_sums, "the loss of an unroll depends on its place"),
         (borders_ignored, agent_kit.check_borders, "influence on the loss"),
+        (no_reset_in_unrolls, agent_kit.check_borders, "state that entered a first row has an influence"),
         (infinite_at_extremes, agent_kit.check_extremes, "not finite"),
         (no_gradient, partial(agent_kit.check_learns, updates=10), "bandit is not learned"),
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import jax
@@ -186,7 +187,7 @@ def test_only_the_transitions_of_the_skipped_step_of_a_call_are_dropped(kit):
 def test_too_many_nonfinite_updates_in_a_row_fail(kit):
     batches = [kit.poisoned(kit.batch(seed, 4)) for seed in range(5)]
     road = kit.road(kit.config(max_nonfinite_updates=3), batches)
-    with pytest.raises(TrainingFailed, match="last 3 updates"):
+    with pytest.raises(TrainingFailed, match=r"last 3 updates .*: the loss is not finite, nor is absolute_error; the"):
         run(road)
     assert len(road.source.returned) == 3
     assert road.ledger.snapshot().held == road.ledger.snapshot().queued
@@ -203,7 +204,27 @@ def test_a_finite_update_begins_the_count_anew(kit):
 def test_nonfinite_updates_are_told_once_for_those_in_a_row(kit, caplog):
     bad, good = (lambda: kit.poisoned(kit.batch(1, 4))), (lambda: kit.batch(2, 4))
     run(kit.road(kit.config(max_nonfinite_updates=3), [good(), good(), bad(), bad(), good(), bad(), good()]))
-    assert caplog.messages == ["an update was not finite and is skipped: its steps are dropped (nonfinite_update)"] * 2
+    told = (
+        "an update was not finite and is skipped, its steps are dropped (nonfinite_update): the loss is not finite, "
+        "nor is absolute_error"
+    )
+    assert caplog.messages == [told] * 2
+
+
+def test_what_an_author_cannot_mean_is_told_after_the_first_updates(kit, caplog):
+    def unmoved(state, columns):
+        state, output = kit.program(config)(state, columns)
+        codes = np.asarray(output.inspection.codes).copy()
+        codes[:, output.inspection.numbers.index("count") + 1 :] = 2
+        return state, output._replace(inspection=dataclasses.replace(output.inspection, codes=codes))
+
+    config = kit.config(updates_per_call=2)
+    run(kit.road(config, [kit.batch(seed, 8) for seed in range(7)], program=unmoved))
+    [told] = caplog.messages
+    assert told.startswith("the gradient of the loss was zero in each of the first 10 updates, and nothing is learned")
+    caplog.clear()
+    run(kit.road(config, [kit.batch(seed, 8) for seed in range(7)]))
+    assert caplog.messages == []
 
 
 def test_nonfinite_updates_in_a_row_are_counted_across_calls_and_inside_them(kit):

@@ -86,6 +86,54 @@ def test_the_step_of_a_save_that_failed_can_be_saved_again(tmp_path):
     assert_is(store.newest(), snapshot(1))
 
 
+def test_what_a_failed_save_could_not_remove_keeps_no_later_one_from_its_step(tmp_path):
+    class Failing(Files):
+        works = True
+
+        def write(self, path, data):
+            if not self.works:
+                raise OSError(errno.EROFS, "Read-only file system")
+            super().write(path, data)
+
+        def remove_tree(self, path):
+            if not self.works:
+                raise OSError(errno.EROFS, "Read-only file system")
+            super().remove_tree(path)
+
+    files = Failing()
+    store = CheckpointStore(tmp_path, files=files)
+    files.works = False
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"could not be saved: Read-only file system$"):
+            store.save(snapshot(1), 1)
+    files.works = True
+    assert store.save(snapshot(1), 1).name == "000000000001.2"
+    assert_is(store.newest(), snapshot(1))
+
+
+def test_a_save_of_which_nobody_could_tell_whether_it_was_there_is_made_good_by_the_next(tmp_path, monkeypatch):
+    class Failing(Files):
+        works = False
+
+        def write(self, path, data):
+            if not self.works:
+                self.hidden.setattr("pathlib.Path.exists", fails)
+                raise OSError(errno.EIO, "the disk says no")
+            super().write(path, data)
+
+    def fails(path, **options):
+        raise OSError(errno.EIO, "the disk says no", str(path))
+
+    files = Failing()
+    store = CheckpointStore(tmp_path, files=files)
+    with monkeypatch.context() as files.hidden, pytest.raises(CheckpointError, match=r"the disk says no$"):
+        store.save(snapshot(1), 1)
+    files.works = True
+    for step in (1, 2):
+        store.save(snapshot(step), 1)
+    assert names(tmp_path) == ["000000000001", "000000000002"]
+
+
 def test_a_leftover_that_cannot_be_removed_is_named_and_the_others_go(tmp_path, caplog):
     class Stuck(Files):
         def remove_tree(self, path):
@@ -151,6 +199,20 @@ def test_a_failing_disk_is_reported_and_leaves_nothing_behind(tmp_path, faulty_f
         assert isinstance(caught.value.__cause__, OSError)
         assert names(tmp_path) == ["000000000001"]
         assert_is(store.newest(), snapshot(1))
+
+
+def test_a_disk_that_does_not_answer_at_all_is_reported_in_the_systems_words(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path)
+
+    def fails(path, **options):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.exists", fails)
+        with pytest.raises(CheckpointError, match=r"^checkpoint 000000000001 could not be saved: Input/output error$"):
+            store.save(snapshot(1), 1)
+    store.save(snapshot(1), 1)
+    assert names(tmp_path) == ["000000000001"]
 
 
 def test_a_disk_that_changes_what_it_is_given_is_noticed_at_once(tmp_path):

@@ -23,7 +23,7 @@ from aioseed.specs import (
     observation_to_json,
 )
 from aioseed.types import FIRST, TERMINATED, TRUNCATED
-from aioseed.wire import messages
+from aioseed.wire import messages, packing
 from aioseed.wire.columns import ActionLayout, StepLayout, StepMessage, flat_columns, step_views
 
 FILE = Path(__file__).parents[3] / "docs" / "reference" / "wire-vectors.json"
@@ -45,6 +45,25 @@ SPECS: dict[str, tuple[ObservationSpec, ActionSpec, int]] = {
     ),
 }
 ROWS = {"vector": (1, 2, 3), "image": (1,), "odd_image": (1, 3), "nested": (1, 2, 5)}
+
+PACKED: dict[str, str] = {
+    "image, 1 rows": (
+        "6350f5ca9fb253cc3aa17515bb4e60d9ec03b24ee93d1bf98c236a171d57f1cc9bbc43d42abe65259b7640e9acfd328e69dd1b788dc2"
+        "6b161e53f6c89db45dc432ae7905ab967fc9cc7dd20ea95deb790cc3aa171c5572cf99b84dd822b669398ba65ff18cbd52f6299debb8"
+        "0d42abe61f5174cb9eb055c83ca67119b3866fd1f43d9276c91d6bb9f4432ae71d5670cdeadf226816ddb09449dda770da6e09dba4f6"
+        "359c7ac115730fc9bb64f66d16308daa5fc2a8e65d307597b84d62db6a0edda0f23907e59c337a37f19b44d62d6618f5c7a83f46fd31"
+        "ea8f517f8cfa63d41fa3fe18f5c7a83f46fd31ea8f517f8cfa63d41fa3fe18f5c7a83f46fd31ea8f517f8cfa63d41fa3fe18f5c7a83f"
+        "06a13f00"
+    ),
+    "nested, 5 rows": (
+        "63605038c8c0b0e6000383c37e06860a0706060e47068620207e0114d3006206a0d8152036018a0901d54e0089d93130cc008ac180ca"
+        "0130d5200aa1195eec87d0fc50358a10da410bca9785aa6385d20c10f10629078693094719761d7076f080caa87ae54fd929669dd0ba"
+        "8a5d27b06cf60159a7f49e8d7cc611b58b8eab78429500b11710e703f1140654a00aa5bda0743e9486a90300"
+    ),
+    "vector, 3 rows": "63605038c8c0b0e6000383c37e06860a0706060e47068620207e0114d3006206a0d8152036018a091d0400",
+}
+"""What the observations of some STEPs were deflated to once: other libraries, and other versions, yield other bytes."""
+_EIGHT_THOUSAND_ZEROS = "edc101010000008090feafee080a0000000000000018"
 
 HELLO: dict[str, Json] = {
     "type": "hello",
@@ -90,7 +109,11 @@ CONTROL: list[tuple[str, str, dict[str, Json]]] = [
     ("starting", "learner", {"type": "starting", "message": "compiling"}),
     ("starting, shortest", "learner", {"type": "starting"}),
     ("welcome, shortest", "learner", WELCOME),
-    ("welcome, everything", "learner", {**WELCOME, "protocol": 1, "credit": 2, "seed": 42}),
+    (
+        "welcome, everything",
+        "learner",
+        {**WELCOME, "protocol": 1, "credit": 2, "seed": 42, "packings": ["deflate", "later"]},
+    ),
     (
         "refused",
         "learner",
@@ -109,6 +132,7 @@ CONTROL: list[tuple[str, str, dict[str, Json]]] = [
     ("revoke", "learner", {"type": "revoke", "slots": [7], "epochs": [3], "reason": "no step for 60 s"}),
     ("ping", "either", {"type": "ping", "number": 1}),
     ("pong", "either", {"type": "pong", "number": 9_007_199_254_740_991}),
+    ("pong, everything", "actor", {"type": "pong", "number": 1, "stepping_share": 0.625}),
     ("drain", "learner", {"type": "drain", "reason": "shutting down"}),
     ("bye", "either", {"type": "bye", "code": "run_over", "reason": "the run has reached its last step"}),
     ("bye, shortest", "either", {"type": "bye", "code": "leaving"}),
@@ -167,9 +191,10 @@ def render() -> str:
         "specs": [_spec_entry(name) for name in SPECS],
         "control": [_control_entry(*entry) for entry in CONTROL],
         "step": [_step_entry(name, rows) for name in SPECS for rows in ROWS[name]],
+        "packed_step": [_packed_entry(name, deflated) for name, deflated in PACKED.items()],
         "action": [_action_entry(name, rows) for name in SPECS for rows in ROWS[name]],
         "session": _session(),
-        "invalid": [*(_invalid_control(*entry) for entry in BAD_CONTROL), *_invalid_columns()],
+        "invalid": [*(_invalid_control(*entry) for entry in BAD_CONTROL), *_invalid_columns(), *_invalid_packed()],
     }
     lines = ['{"protocol": 1,']
     for section, entries in sections.items():
@@ -227,6 +252,22 @@ def _step_entry(name: str, rows: int) -> Json:
     decoded: dict[str, Json] = {field: _numbers(getattr(columns, field)) for field in columns._fields[:-1]}
     decoded["observation"] = [_numbers(leaf) for leaf in columns.observation]
     return {"name": f"{name}, {rows} rows", "spec": name, "rows": rows, "hex": payload.hex(), "decoded": decoded}
+
+
+def packed_message(name: str, rows: int, deflated: bytes) -> bytes:
+    """Return the packed STEP that stands for `step_message(name, rows)`."""
+    observation, _, metrics = SPECS[name]
+    step = step_message(name, rows)
+    return b"\3" + step[1 : StepLayout(observation, metrics).observation_at(rows)] + deflated
+
+
+def _packed_entry(step: str, deflated: str) -> Json:
+    name, rows = step.split(", ")[0], int(step.split()[1])
+    payload = packed_message(name, rows, bytes.fromhex(deflated))
+    layout = StepLayout(SPECS[name][0], SPECS[name][2])
+    if packing.unpack(layout, payload, packing.packed_rows(layout, payload, rows)) != step_message(name, rows):
+        raise AssertionError(f"{step} is packed wrongly")
+    return {"name": f"{step}, packed", "spec": name, "step": step, "hex": payload.hex()}
 
 
 def _action_entry(name: str, rows: int) -> Json:
@@ -330,6 +371,37 @@ def _invalid_columns() -> list[Json]:
             entries.append({**entry, "hex": payload.hex(), "code": error.code, "fatal": error.fatal})
     if len(entries) != len(bad):
         raise AssertionError("a message that breaks the rules was accepted")
+    return entries
+
+
+def _invalid_packed() -> list[Json]:
+    deflated = bytes.fromhex(PACKED["image, 1 rows"])
+    good, whole = packed_message("image", 1, deflated), step_message("image", 1)
+    head, missing = good[: -len(deflated)], len(whole) - len(good)
+    bad = {
+        "a STEP where a packed one belongs": whole,
+        "packed: no header": good[:7],
+        "packed: version 2": good[:1] + b"\2" + good[2:],
+        "packed: no rows": good[:4] + bytes(4) + good[8:],
+        "packed: more rows than the session allows": good[:4] + b"\3\0\0\0" + good[8:],
+        "packed: nothing behind the flags": head,
+        "packed: as long as the STEP": good + bytes(missing),
+        "packed: the stream is cut": good[:-20],
+        "packed: the stream is broken": head + b"\7" + deflated[1:],
+        "packed: something behind the stream": good + b"\0",
+        "packed: too few bytes": head + bytes.fromhex("010500faff") + bytes(5),
+        "packed: too many bytes": head + bytes.fromhex(_EIGHT_THOUSAND_ZEROS),
+    }
+    layout = StepLayout(SPECS["image"][0], 0)
+    entries: list[Json] = []
+    for name, payload in bad.items():
+        try:
+            packing.unpack(layout, payload, packing.packed_rows(layout, payload, max_rows=2))
+        except ProtocolError as error:
+            entry: dict[str, Json] = {"name": name, "kind": "packed_step", "spec": "image", "max_rows": 2}
+            entries.append({**entry, "hex": payload.hex(), "code": error.code, "fatal": error.fatal})
+    if len(entries) != len(bad):
+        raise AssertionError("a packed message that breaks the rules was accepted")
     return entries
 
 

@@ -302,14 +302,23 @@ def test_a_scalar_action_has_one_axis() -> None:
     assert layout.decode(header(3, message_type=2) + bytes(layout.size_bytes(3) - 8)).action.shape == (3,)
 
 
-def test_choices_are_checked_each_against_its_own_count_and_real_numbers_are_not() -> None:
+def test_choices_are_checked_each_against_its_own_count_and_real_numbers_for_nan_alone() -> None:
     layout = ActionLayout(multi_discrete((3, 4)))
     layout.check(np.array([[2, 3], [0, 0]], "<i4"))
-    for wrong in ([3, 0], [0, 4], [-1, 0], [0, -1]):
-        with pytest.raises(ProtocolError, match="does not have"):
+    for wrong, said in (
+        ([3, 0], "3, .* 0 to 2"),
+        ([0, 4], "4, .* 0 to 3"),
+        ([-1, 0], "-1, .* 0 to 2"),
+        ([0, -1], "-1,"),
+    ):
+        with pytest.raises(ProtocolError, match=f"an ACTION makes the choice {said}"):
             layout.check(np.array([[0, 0], wrong], "<i4"))
+    with pytest.raises(ProtocolError, match="the choice 2, and the action space has 0 to 1: it is the agent's act"):
+        ActionLayout(discrete(2)).check(np.array([0, 2], "<i4"))
     box = ActionSpec("box", ArraySpec("float32", (1,)), low=(-1.0,), high=(1.0,))
-    ActionLayout(box).check(np.array([[1.0000001], [-2.0]], "<f4"))
+    ActionLayout(box).check(np.array([[1.0000001], [-2.0], [np.inf]], "<f4"))
+    with pytest.raises(ProtocolError, match="an ACTION holds a number that is NaN: it is the agent's act that chooses"):
+        ActionLayout(box).check(np.array([[1.0], [np.nan]], "<f4"))
 
 
 def test_a_step_is_no_action() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from aioseed.errors import ProtocolError
 from aioseed.specs import action_from_json, check_servable, observation_from_json
+from aioseed.wire import packing
 from aioseed.wire.columns import ActionLayout, StepLayout, StepMessage, step_views
 from aioseed.wire.messages import decode_control
 
@@ -86,6 +87,9 @@ def test_bad_messages_get_the_error_that_the_vector_says(entry: dict[str, object
     with pytest.raises(ProtocolError) as caught:
         if entry["kind"] == "control":
             decode_control(payload)
-        else:
+        elif entry["kind"] == "step":
             step_layout(entry["spec"]).rows(payload, entry["max_rows"])
+        else:
+            layout = step_layout(entry["spec"])
+            packing.unpack(layout, payload, packing.packed_rows(layout, payload, entry["max_rows"]))
     assert (caught.value.code, caught.value.fatal) == (entry["code"], entry["fatal"])

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,13 @@ KEYS: dict[str, dict[str, object]] = {
     "welcome": {
         "protocol": 1, "library": ..., "run_id": ..., "slots": ..., "epochs": ..., "credit": 1, "max_step_rows": ...,
         "max_message_bytes": ..., "step_deadline_s": ..., "ping_interval_s": ..., "ping_timeout_s": ...,
-        "resume_token": ..., "seed": 0,
+        "resume_token": ..., "seed": 0, "packings": [],
     },
     "refused": {"code": ..., "message": ..., "field": "", "ours": "", "theirs": "", "retry": False},
     "lease": {"slots": ..., "epochs": ...},
     "revoke": {"slots": ..., "epochs": ..., "reason": ""},
     "ping": {"number": ...},
-    "pong": {"number": ...},
+    "pong": {"number": ..., "stepping_share": None},
     "drain": {"reason": ""},
     "bye": {"code": ..., "reason": ""},
     "error": {"code": ..., "message": "", "rows": []},
@@ -110,6 +111,18 @@ def test_control_messages(entry: dict[str, object]) -> None:
 def test_steps(entry: dict[str, object]) -> None:
     spec = SPECS[entry["spec"]]
     assert read_step(bytes.fromhex(entry["hex"]), spec["observation"], spec["metrics"]) == entry["decoded"]
+
+
+@pytest.mark.parametrize("entry", VECTORS["packed_step"], ids=lambda entry: entry["name"])
+def test_packed_steps(entry: dict[str, object]) -> None:
+    step = next(step for step in VECTORS["step"] if step["name"] == entry["step"])
+    whole, packed, spec = bytes.fromhex(step["hex"]), bytes.fromhex(entry["hex"]), SPECS[entry["spec"]]
+    begin, rows = 8, step["rows"]
+    for dtype, size in [*IDENTITY, ("float32", 1), ("float32", spec["metrics"]), ("uint8", 1)]:
+        begin += (-begin) % 8 + struct.calcsize(f"<{rows * size}{FORMATS[dtype]}")
+    begin += (-begin) % 8
+    assert packed[0] == 3 and packed[1:begin] == whole[1:begin] and len(packed) < len(whole)
+    assert zlib.decompress(packed[begin:], wbits=-15) == whole[begin:]
 
 
 @pytest.mark.parametrize("entry", VECTORS["action"], ids=lambda entry: entry["name"])
