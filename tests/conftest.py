@@ -28,6 +28,9 @@ asyncio.constants.DEBUG_STACK_DEPTH = 1  # type: ignore[misc]
 # A shell starts what it puts into the background without Ctrl-C, and children would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# And nohup without the end of the terminal.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 OUR_PACKAGES = (
     "aioseed",
