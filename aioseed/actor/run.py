@@ -49,10 +49,10 @@ ANSWER_S = 1.0
 
 WORTH_PACKING_BYTES = 1024
 """Observations of a message that are packed where nobody said whether they are to be."""
-WORTH_UNASKED = 0.5
-"""Share of a message's size to which packing must bring it where nobody asked. Pictures of ViZDoom come to 0.3 to 0.52,
-and take half as long as their step to do so: no bargain below that."""
 WORTH_ASKED = 0.9
+"""Share of its size to which packing must bring a message to be gone on with, where somebody asked for it."""
+WORTH_UNASKED = 0.5
+"""And where nobody did: pictures of ViZDoom come to 0.3 to 0.52, which takes half as long as their step."""
 
 NO_TLS = ClientTls()
 """Trust the system's authorities, and show no certificate."""

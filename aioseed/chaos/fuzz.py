@@ -225,7 +225,7 @@ class _Codec:
         if kind == STEP_TYPE:
             step_views(self._steps, payload)
         elif kind == PACKED_STEP_TYPE:
-            packing.unpack(self._steps, payload, packing.packed_rows(self._steps, payload, MAX_ROWS))
+            packing.unpack(self._steps, payload, packing.packed_rows(self._steps, payload, MAX_ROWS, 2**20))
         elif kind == ACTION_TYPE:
             self._actions.decode(payload)
         else:
@@ -270,8 +270,10 @@ class _Learner:
 
     def read(self, payload: bytes) -> None:
         self._now_s += 0.5
-        take = self._intake.take_packed if payload[:1] == bytes([PACKED_STEP_TYPE]) else self._intake.take
-        take(self._peer, payload, self._now_s)
+        if payload[:1] == bytes([PACKED_STEP_TYPE]):
+            self._intake.take_packed(self._peer, payload, self._now_s, 2**20)
+        else:
+            self._intake.take(self._peer, payload, self._now_s)
         self._intake.poll(self._now_s)
 
     def _serve(self, batch: ClosedBatch) -> None:

@@ -145,14 +145,14 @@ class Intake:
         self._place(group, payload, now_s)
         return None
 
-    def take_packed(self, session: Respondent, payload: Payload, now_s: float) -> Error | None:
-        """Take one packed STEP in, as `take` does one that is not. It is inflated only if a row of it applies.
+    def take_packed(self, session: Respondent, payload: Payload, now_s: float, max_bytes: int) -> Error | None:
+        """Take a packed STEP in that stands for one of at most `max_bytes`. It is inflated only if a row of it applies.
 
         Raises:
             ProtocolError: The message cannot be read by the agreed specs.
         """
         steps = self._steps
-        rows = packing.packed_rows(steps, payload, self.limits.max_rows)
+        rows = packing.packed_rows(steps, payload, self.limits.max_rows, max_bytes)
         head = packing.beginning(steps, payload, rows)
         group = session.groups.get(head[(slot_at := steps.offsets(rows).columns[1][0]) : slot_at + 4])
         if group is None or not head.startswith(group.expected):

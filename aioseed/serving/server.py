@@ -338,8 +338,10 @@ class Server:
         if (kind == STEP_TYPE or kind == PACKED_STEP_TYPE) and state is State.ACTIVE:
             if session.suspended:
                 opened.leases.wake(session, now_s)  # and the step, which is of the old epochs, is refused
-            take = opened.intake.take if kind == STEP_TYPE else opened.intake.take_packed
-            error = take(session, payload, now_s)
+            if kind == STEP_TYPE:
+                error = opened.intake.take(session, payload, now_s)
+            else:
+                error = opened.intake.take_packed(session, payload, now_s, self._facts.max_message_bytes)
             opened.batching.poll_soon()
             if error is None:
                 return True

@@ -60,12 +60,18 @@ def pack(layout: StepLayout, payload: bytes, rows: int) -> bytes:
     return b"".join((_header(PACKED_STEP_TYPE, rows), payload[HEADER.size : begin], deflated))
 
 
-def packed_rows(layout: StepLayout, payload: Payload, max_rows: int) -> int:
+def packed_rows(layout: StepLayout, payload: Payload, max_rows: int, max_bytes: int) -> int:
     """Check header and size of a packed STEP and return its number of rows. What it inflates to is not looked at.
+
+    Args:
+        layout: Of STEPs.
+        payload: The message.
+        max_rows: Most rows of a STEP.
+        max_bytes: Most bytes of the STEP for which it stands.
 
     Raises:
         ProtocolError: Another type or version, no rows, more than `max_rows`, a message that ends before its
-            observations, or one that is not smaller than the STEP that it stands for.
+            observations, one that is not smaller than the STEP that it stands for, or such a STEP beyond `max_bytes`.
     """
     rows = claimed_rows(payload, PACKED_STEP_TYPE, max_rows)
     places, total_bytes = layout.place(rows)  # not kept: a claim costs the peer nothing
@@ -74,6 +80,8 @@ def packed_rows(layout: StepLayout, payload: Payload, max_rows: int) -> int:
         raise ProtocolError(
             "size_mismatch", f"{rows} rows are packed in {begin + 1} to {total_bytes - 1} bytes, not {len(payload)}"
         )
+    if total_bytes > max_bytes:
+        raise ProtocolError("size_mismatch", f"{rows} rows are {total_bytes} bytes, and {max_bytes} may be packed")
     return rows
 
 

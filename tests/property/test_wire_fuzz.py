@@ -177,7 +177,7 @@ def test_any_bytes_as_a_packed_step_are_a_step_of_that_size_or_a_protocol_error(
     observation, _, metrics = SPECS[name]
     layout = StepLayout(observation, metrics)
     try:
-        rows = packing.packed_rows(layout, payload, max_rows)
+        rows = packing.packed_rows(layout, payload, max_rows, 2**20)
         plain = packing.unpack(layout, payload, rows)
     except ProtocolError as error:
         assert error.code in ("truncated", "unexpected_message", "version", "row_count", "size_mismatch", "malformed")

@@ -93,7 +93,7 @@ class Peer:
         """Return the next message: a control message or a Step."""
         payload = await self.channel.receive()
         if payload[0] == PACKED_STEP_TYPE:
-            plain = packing.unpack(STEPS, payload, packing.packed_rows(STEPS, payload, 1024))
+            plain = packing.unpack(STEPS, payload, packing.packed_rows(STEPS, payload, 1024, 2**20))
             return Step(payload, step_views(STEPS, plain))
         if payload[0] == STEP_TYPE:
             return Step(payload, step_views(STEPS, payload))

@@ -14,6 +14,8 @@ from aioseed.wire.messages import Error
 
 from .bench import STEPS, Bench, Peer, taken
 
+LIMIT = 2**20
+
 
 def packed(payload: bytes) -> bytes:
     """Return a packed message even where it is larger, but for the check of that."""
@@ -23,7 +25,7 @@ def packed(payload: bytes) -> bytes:
 @pytest.fixture(autouse=True)
 def _of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     # Messages here are too small to shrink; that a packed one is smaller is tested where packing is.
-    def rows(layout: object, payload: bytes, max_rows: int) -> int:
+    def rows(layout: object, payload: bytes, max_rows: int, max_bytes: int) -> int:
         return int.from_bytes(payload[4:8], "little")
 
     monkeypatch.setattr(packing, "packed_rows", rows)
@@ -54,8 +56,10 @@ def test_any_messages_do_the_same_packed_and_plain(
             where = slots[rows]
             sequence = [max(0, int(last) + 1 + ahead) for last in bench.table.last_sequence[where]]
             payload = bench.step(where, sequence, float(number))
-            take = bench.intake.take_packed if is_packed and may_pack else bench.intake.take
-            error = take(peer, packed(payload) if is_packed and may_pack else payload, 0.0)
+            if is_packed and may_pack:
+                error = bench.intake.take_packed(peer, packed(payload), 0.0, LIMIT)
+            else:
+                error = bench.intake.take(peer, payload, 0.0)
             said.append(error.encode() if isinstance(error, Error) else error)
             bench.intake.sync()
             if serves and bench.intake.waiting_rows:
@@ -72,7 +76,7 @@ def stepping() -> tuple[Bench, Peer, np.ndarray]:
     bench = Bench()
     peer, slots = bench.join(1, 4)
     for sequence in range(2):
-        assert bench.intake.take_packed(peer, packed(bench.step(slots, sequence)), 0.0) is None
+        assert bench.intake.take_packed(peer, packed(bench.step(slots, sequence)), 0.0, LIMIT) is None
         bench.intake.poll(0.0)
         bench.serve()
     return bench, peer, slots
@@ -81,7 +85,7 @@ def stepping() -> tuple[Bench, Peer, np.ndarray]:
 def test_a_known_group_is_not_sorted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     bench, peer, slots = stepping()
     monkeypatch.setattr(bench.table, "sort", None)
-    assert bench.intake.take_packed(peer, packed(bench.step(slots, 2)), 0.0) is None
+    assert bench.intake.take_packed(peer, packed(bench.step(slots, 2)), 0.0, LIMIT) is None
     assert bench.intake.waiting_rows == 4
 
 
@@ -91,7 +95,7 @@ def test_what_brings_nothing_new_is_not_inflated(monkeypatch: pytest.MonkeyPatch
     payload = packed(bench.step(slots, sequence))
     before = len(peer.answers)
     monkeypatch.setattr(packing, "unpack", None)
-    error = bench.intake.take_packed(peer, payload, 0.0)
+    error = bench.intake.take_packed(peer, payload, 0.0, LIMIT)
     if sequence == 1:
         assert error is None and peer.answers[before:] == peer.answers[before - 1 : before] and peer.counted == 1
     else:
@@ -102,6 +106,6 @@ def test_a_broken_stream_leaves_everything_as_it_was() -> None:
     bench, peer, slots = stepping()
     good = bench.step(slots, 2)
     with pytest.raises(ProtocolError):
-        bench.intake.take_packed(peer, packed(good)[:-3], 0.0)
+        bench.intake.take_packed(peer, packed(good)[:-3], 0.0, LIMIT)
     assert bench.intake.waiting_rows == 0
     assert bench.intake.take(peer, good, 0.0) is None and bench.intake.waiting_rows == 4

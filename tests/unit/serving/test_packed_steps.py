@@ -9,6 +9,8 @@ import pytest
 from aioseed.wire.messages import Bye, Drain, Error
 from aioseed.wire.packing import DEFLATE, PACKED_STEP_TYPE
 
+from .conftest import STEPS
+
 
 async def test_a_welcome_offers_to_unpack_and_packed_and_plain_steps_are_answered(desk) -> None:
     table = await desk(capacity=64)
@@ -55,6 +57,16 @@ async def test_a_stream_that_cannot_be_inflated_ends_its_session_and_no_other(de
     await peer.channel.close()
     other.step(1)
     assert (await other.acts())[1] == [100 + slot for slot in other.welcome.slots]
+
+
+async def test_what_stands_for_more_than_a_message_may_have_ends_its_session(desk) -> None:
+    table = await desk(capacity=64)
+    peer = await table.dial()
+    await peer.join(20)
+    table.server._facts = table.server._facts._replace(max_message_bytes=STEPS.size_bytes(20) - 1)
+    peer.step(0, packed=True)
+    assert (await peer.hears_a(Error)).code == "size_mismatch"
+    assert (await peer.hears_a(Bye)).code == "protocol"
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,9 @@ from aioseed.wire.columns import ActionLayout, StepLayout, StepMessage, flat_col
 
 FILE = Path(__file__).parents[3] / "docs" / "reference" / "wire-vectors.json"
 MOST_NUMBERS_SHOWN = 64
+MAX_ROWS = 2
+MAX_BYTES = 2**20
+"""Of a STEP, in the session of the invalid ones."""
 
 SPECS: dict[str, tuple[ObservationSpec, ActionSpec, int]] = {
     "vector": (ArraySpec("float32", (4,)), discrete(2), 0),
@@ -265,7 +269,9 @@ def _packed_entry(step: str, deflated: str) -> Json:
     name, rows = step.split(", ")[0], int(step.split()[1])
     payload = packed_message(name, rows, bytes.fromhex(deflated))
     layout = StepLayout(SPECS[name][0], SPECS[name][2])
-    if packing.unpack(layout, payload, packing.packed_rows(layout, payload, rows)) != step_message(name, rows):
+    if packing.unpack(layout, payload, packing.packed_rows(layout, payload, rows, MAX_BYTES)) != step_message(
+        name, rows
+    ):
         raise AssertionError(f"{step} is packed wrongly")
     return {"name": f"{step}, packed", "spec": name, "step": step, "hex": payload.hex()}
 
@@ -362,16 +368,7 @@ def _invalid_columns() -> list[Json]:
         "fewer rows than bytes": good[:4] + b"\1\0\0\0" + good[8:],
     }
     layout = StepLayout(SPECS["vector"][0], 0)
-    entries: list[Json] = []
-    for name, payload in bad.items():
-        try:
-            layout.rows(payload, max_rows=2)
-        except ProtocolError as error:
-            entry: dict[str, Json] = {"name": name, "kind": "step", "spec": "vector", "max_rows": 2}
-            entries.append({**entry, "hex": payload.hex(), "code": error.code, "fatal": error.fatal})
-    if len(entries) != len(bad):
-        raise AssertionError("a message that breaks the rules was accepted")
-    return entries
+    return _refused(bad, "step", "vector", lambda payload: layout.rows(payload, MAX_ROWS))
 
 
 def _invalid_packed() -> list[Json]:
@@ -393,15 +390,23 @@ def _invalid_packed() -> list[Json]:
         "packed: too many bytes": head + bytes.fromhex(_EIGHT_THOUSAND_ZEROS),
     }
     layout = StepLayout(SPECS["image"][0], 0)
+
+    def read(payload: bytes) -> None:
+        packing.unpack(layout, payload, packing.packed_rows(layout, payload, MAX_ROWS, MAX_BYTES))
+
+    return _refused(bad, "packed_step", "image", read)
+
+
+def _refused(bad: dict[str, bytes], kind: str, spec: str, read: Callable[[bytes], object]) -> list[Json]:
     entries: list[Json] = []
     for name, payload in bad.items():
         try:
-            packing.unpack(layout, payload, packing.packed_rows(layout, payload, max_rows=2))
+            read(payload)
         except ProtocolError as error:
-            entry: dict[str, Json] = {"name": name, "kind": "packed_step", "spec": "image", "max_rows": 2}
+            entry: dict[str, Json] = {"name": name, "kind": kind, "spec": spec, "max_rows": MAX_ROWS}
             entries.append({**entry, "hex": payload.hex(), "code": error.code, "fatal": error.fatal})
     if len(entries) != len(bad):
-        raise AssertionError("a packed message that breaks the rules was accepted")
+        raise AssertionError("a message that breaks the rules was accepted")
     return entries
 
 

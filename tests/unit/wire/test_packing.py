@@ -30,8 +30,8 @@ def step(rows: int = 1, *, noise: float = 0.0, layout: StepLayout = IMAGE) -> by
     return message.tobytes()
 
 
-def read(payload: bytes, rows: int = 8) -> bytes:
-    return unpack(IMAGE, payload, packed_rows(IMAGE, payload, rows))
+def read(payload: bytes, rows: int = 8, max_bytes: int = 2**20) -> bytes:
+    return unpack(IMAGE, payload, packed_rows(IMAGE, payload, rows, max_bytes))
 
 
 @given(st.integers(1, 8), st.floats(0.0, 1.0))
@@ -109,6 +109,14 @@ def test_what_is_not_smaller_than_the_step_is_refused() -> None:
     assert caught.value.code == "size_mismatch"
 
 
+def test_what_stands_for_more_than_a_message_may_have_is_refused() -> None:
+    whole = step(3)
+    assert read(pack(IMAGE, whole, 3), max_bytes=len(whole)) == whole
+    with pytest.raises(ProtocolError, match=f"3 rows are {len(whole)} bytes, and {len(whole) - 1} may be") as caught:
+        read(pack(IMAGE, whole, 3), max_bytes=len(whole) - 1)
+    assert caught.value.code == "size_mismatch"
+
+
 def test_a_broken_stream_is_a_protocol_error() -> None:
     with pytest.raises(ProtocolError, match="cannot be inflated") as caught:
         read(bytes([PACKED_STEP_TYPE]) + step()[1:BEGIN] + b"\x07" * 30)
@@ -120,5 +128,5 @@ def test_a_claim_of_many_rows_takes_no_memory() -> None:
     head = pack(layout, step(layout=StepLayout(ArraySpec("uint8", (84, 84)), 0)), 1)
     for rows in range(1, 5000):
         with pytest.raises(ProtocolError):
-            packed_rows(layout, head[:4] + (rows + 1).to_bytes(4, "little") + b"\0" * 10, 2**20)
+            packed_rows(layout, head[:4] + (rows + 1).to_bytes(4, "little") + b"\0" * 10, 2**20, 2**40)
     assert len(layout._offsets) < 10

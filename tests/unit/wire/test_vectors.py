@@ -91,5 +91,5 @@ def test_bad_messages_get_the_error_that_the_vector_says(entry: dict[str, object
             step_layout(entry["spec"]).rows(payload, entry["max_rows"])
         else:
             layout = step_layout(entry["spec"])
-            packing.unpack(layout, payload, packing.packed_rows(layout, payload, entry["max_rows"]))
+            packing.unpack(layout, payload, packing.packed_rows(layout, payload, entry["max_rows"], 2**20))
     assert (caught.value.code, caught.value.fatal) == (entry["code"], entry["fatal"])
