@@ -65,7 +65,7 @@ def _estimate(config: PpoConfig, steps: Transitions, log_ratios: jax.Array, valu
 
 def _terms(config: PpoConfig, scale: Scale, steps: Transitions, found: Outputs) -> Terms:
     """Return the terms of one unroll; without the batch axis."""
-    # At a border the action means nothing, and an infinite ratio there would make the gradients of the others NaN.
+    # At a border the action means nothing, and a ratio there that is no number would make all gradients NaN.
     log_ratios = jnp.where(steps.valid, found.log_probs - found.behaviour_log_probs, 0.0)
     values = scale.values(found.values)
     estimated = _estimate(config, steps, log_ratios, values)
