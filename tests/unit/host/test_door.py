@@ -178,4 +178,22 @@ async def test_a_flood_of_refusals_is_counted_in_full_and_told_in_one_line(caplo
             door.report("bad_token", f"10.0.0.{number}\n\x1b[31m")
     assert metrics.counter("transport/bad_token").value == 1000
     assert len(caplog.records) == 1
+    assert caplog.records[0].getMessage().startswith("refused: a wrong token or none (")
     assert "\n" not in caplog.records[0].getMessage() and "\x1b" not in caplog.records[0].getMessage()
+
+
+@pytest.mark.virtual_time
+async def test_a_line_tells_what_became_of_whom_and_how_often_and_each_kind_is_one_of_its_own(caplog):
+    door = Door(None, None, None, 9, Metrics())
+    for what in ("slow_reader", "rate_limited", "rate_limited", "of a plugin: 9%d"):
+        door.report(what, "10.0.0.1:7")
+    await asyncio.sleep(1.0)
+    door.report("rate_limited", "10.0.0.2:7")
+    assert [record.getMessage() for record in caplog.records] == [
+        "cut: it does not read what it is sent ('10.0.0.1:7')",
+        "read more slowly: too many bytes a second ('10.0.0.1:7')",
+        "refused or cut: of a plugin: 9%d ('10.0.0.1:7')",
+        "read more slowly: too many bytes a second (2 times, the last '10.0.0.2:7')",
+    ]
+    # What bounds the lines of one kind on a screen or in a file must not keep another from there.
+    assert len({record.msg for record in caplog.records}) == 3
