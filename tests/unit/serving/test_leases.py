@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
+import numpy as np
 import pytest
 
-from aioseed.wire.messages import Refused, Welcome
+from aioseed.errors import ChannelClosed
+from aioseed.serving.thread import Leased, Released
+from aioseed.wire.columns import ActionRows
+from aioseed.wire.messages import Bye, Error, Lease, Ping, Pong, Refused, Revoke, Welcome
 
 pytestmark = pytest.mark.virtual_time
 
@@ -87,3 +92,75 @@ async def test_slots_that_are_free_already_are_not_counted_as_those_of_who_is_aw
     _, refused = await asks(table, 4, actor_id="too big")
     assert refused.code == "capacity" and refused.message.startswith("4 environments were asked for, 2 slots are free")
     assert table.server.environments == 2, "who is away was given up in vain"
+
+
+async def test_who_comes_back_for_slots_that_another_has_meanwhile_is_refused_and_may_ask_again(desk):
+    table = await desk(capacity=3, step_deadline_s=5.0, resume_grace_s=60.0, batch_deadline_s=0.01, ping_timeout_s=600)
+    peer, first = await asks(table, actor_id="back")
+    for sequence in range(8):  # one of its two environments hangs
+        peer.step(sequence, first.slots[:1], first.epochs[:1])
+        await asyncio.sleep(1.0)
+    assert (await peer.hears_a(Revoke)).slots == [1]
+    await cut(peer)
+    other, _ = await asks(table, actor_id="other")
+    token = {"actor_id": "back", "resume_token": first.resume_token}
+    _, refused = await asks(table, **token)
+    assert (refused.code, refused.retry) == ("capacity", True)
+    assert refused.message.startswith("1 environments were asked for, 0 slots are free")
+    other.say(Bye(code="leaving"))
+    await asyncio.sleep(0.1)
+    _, again = await asks(table, **token)
+    assert again.slots == [0, 1] and again.epochs[0] == first.epochs[0] and again.epochs[1] > first.epochs[1]
+
+
+async def test_only_the_session_that_lost_slots_is_told_so_and_warned_of(desk, caplog):
+    table = await desk(step_deadline_s=5.0, batch_deadline_s=0.01, ping_timeout_s=600.0)
+    guilty, _ = await asks(table, actor_id="guilty")
+    innocent, _ = await asks(table, actor_id="innocent")
+    for _ in range(2):
+        table.server.expel_from(np.array([0]), table.table.epoch[:1])
+        assert (await guilty.hears_a(Revoke)).slots == [0]
+        assert (await guilty.hears_a(Lease)).slots == [0]
+    assert [type(item) for item in table.told[-4:]] == [Released, Leased] * 2
+    for sequence in range(8):  # the other's environments hang
+        innocent.step(sequence)
+        await asyncio.sleep(1.0)
+    assert table.server.environments == 2
+    assert [item.reason for item in table.told if isinstance(item, Released)] == ["lease_ended"] * 3
+    innocent.say(Bye(code="leaving"))
+    heard = []
+    with pytest.raises(ChannelClosed):
+        while True:
+            heard.append(await innocent.hears())
+    assert {type(message) for message in heard} == {ActionRows, Ping}
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        "environments of guilty sent what is not finite; they begin anew",
+        "2 environments of guilty missed their step deadline",
+    ]
+
+
+async def test_a_refused_step_of_slots_that_are_leased_gives_none_again(desk):
+    table = await desk()
+    peer, _ = await asks(table)
+    told = len(table.told)
+    peer.step(7)
+    assert (await peer.hears_a(Error)).code == "sequence_gap"
+    peer.step(0)
+    assert isinstance(await peer.hears(), ActionRows) and len(table.told) == told
+
+
+async def test_a_session_that_woke_is_told_once_and_may_fall_silent_again(desk):
+    table = await desk(resume_grace_s=5.0, suspended_s=600.0)
+    peer, _ = await asks(table)
+    for times in (1, 2):
+        while table.count("serving/suspended") < times:
+            await asyncio.sleep(1.0)
+        assert table.server.environments == 0
+        peer.say(Pong(number=0))
+        await peer.hears_a(Lease)
+        peer.say(Pong(number=0))
+        await asyncio.sleep(2.0)
+        assert table.server.environments == 2
+        peer.say(Pong(number=0))
+        heard = [await peer.hears() for _ in range(2)]
+        assert {type(message) for message in heard} == {Ping}
