@@ -265,7 +265,7 @@ def test_what_was_written_whole_but_by_other_rules_is_not_sound(tmp_path, name, 
 
 
 def test_a_checkpoint_that_is_not_there_is_told_in_the_systems_words(tmp_path):
-    with pytest.raises(CheckpointError, match="000000000001 is no sound checkpoint: No such file or directory$"):
+    with pytest.raises(CheckpointError, match=r"000000000001 is no sound checkpoint: No such file or directory$"):
         CheckpointStore(tmp_path).at("000000000001")
 
 

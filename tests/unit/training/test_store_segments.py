@@ -100,14 +100,14 @@ def test_a_segment_that_is_broken_meanwhile_is_a_checkpoint_error(tmp_path: Path
     np.testing.assert_array_equal(found.segment(name)["rows/0"], pieces[0].arrays["rows/0"])
     file = path / f"{name}.safetensors"
     file.write_bytes(b"dust")
-    with pytest.raises(CheckpointError, match="cannot be read: .* is not what was written"):
+    with pytest.raises(CheckpointError, match=r"cannot be read: .* is not what was written"):
         found.segment(name)
     dust = found.manifest._replace(files={file.name: manifests.entry(b"dust")})
     for manifest in (dust, dust._replace(files={})):
         with pytest.raises(CheckpointError, match=f"{name}.safetensors cannot be read"):
             found._replace(manifest=manifest).segment(name)
     file.unlink()
-    with pytest.raises(CheckpointError, match="cannot be read: .*No such file"):
+    with pytest.raises(CheckpointError, match=r"cannot be read: .*No such file"):
         found.segment(name)
 
 
