@@ -185,7 +185,7 @@ def test_a_generation_is_never_given_twice_whenever_the_process_dies(tmp_path, f
 def test_a_disk_that_fails_is_a_run_directory_error(tmp_path, faulty_files, error):
     with (
         RunDirectory.open(tmp_path, files=faulty_files(1, error)) as run,
-        pytest.raises(RunDirectoryError, match="cannot be used: full$"),
+        pytest.raises(RunDirectoryError, match=r"cannot be used: full$"),
     ):
         run.next_generation()
 
