@@ -55,8 +55,8 @@ async def test_in_lockstep_a_place_that_somebody_has_is_refused_as_such(desk):
     peer, _ = await asks(table, actor_id="first")
     away, _ = await asks(table, actor_id="away", actor_index=1)
     await cut(away)
-    for fields in ({"environments": 2}, {"environments": 3}, {"environments": 4}):
-        _, refused = await asks(table, actor_id="forgot its place", **fields)
+    for environments in (1, 2, 3, 4):
+        _, refused = await asks(table, environments, actor_id="forgot its place")
         assert (refused.code, refused.field, refused.retry) == ("capacity", "actor_index", True)
         assert refused.message.endswith("and another actor has some")
     assert table.server.environments == 4  # nobody was given up in vain
