@@ -58,6 +58,7 @@ class Talk:
         self.listener: Callable[..., None] | None = None
         self.ticks = 0
         self.events: list[ActorEvent] = []
+        self.welcomes: list[Welcome] = []
         self._said: asyncio.Queue[bytes] = asyncio.Queue()
         watch = Watch(1, 60.0, asyncio.get_running_loop().time())
         conversation = Conversation(
@@ -66,7 +67,7 @@ class Talk:
             self,  # type: ignore[arg-type]
             watch,
             self.events.append,
-            lambda welcome: None,
+            self.welcomes.append,
             self._tick,
         )
         self.running = asyncio.create_task(conversation.run(HELLO, 5.0))
@@ -147,3 +148,4 @@ async def test_who_leaves_to_come_back_names_no_fault_of_its_own() -> None:
     end = await talk.running
     assert end.outcome == "retry" and "leases no environment of this actor" in str(end.error)
     assert decode_control(talk.sent[-1]) == Bye(code="leaving")
+    assert [event.kind for event in talk.events] == ["welcomed", "revoked"] and talk.welcomes == [WELCOME]
