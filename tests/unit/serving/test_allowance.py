@@ -71,6 +71,24 @@ async def test_slots_that_were_revoked_are_not_given_again_beyond_what_the_token
     assert table.table.leased == 3
 
 
+async def test_who_comes_back_gets_slots_that_it_lost_only_if_its_token_allows_them_still(desk):
+    table = await desk(step_deadline_s=5.0, resume_grace_s=60.0, batch_deadline_s=0.01, ping_timeout_s=600.0)
+    first = await joined(table, MINE, 3)
+    first.welcome = welcome = await first.hears_a(Welcome)
+    for sequence in range(8):  # two of its environments hang
+        first.step(sequence, welcome.slots[:1], welcome.epochs[:1])
+        await asyncio.sleep(1.0)
+    second = await joined(table, MINE, 2, actor_id="another")
+    assert (await second.hears()).kind == "welcome"
+    await first.channel.close()
+    token = {"actor_id": "actor of 3", "resume_token": welcome.resume_token}
+    refused = await (await joined(table, MINE, 3, **token)).hears_a(Refused)
+    assert (refused.code, refused.retry) == ("capacity", True) and "lab-7 allows 3" in refused.message
+    second.say(Bye(code="leaving"))
+    again = await (await joined(table, MINE, 3, **token)).hears_a(Welcome)
+    assert again.slots == welcome.slots and again.epochs[0] == welcome.epochs[0]
+
+
 async def test_a_flood_of_messages_that_are_no_steps_ends_its_session_alone(desk):
     table = await desk(messages_per_s=5.0)
     loud, quiet = await table.dial(), await table.dial()

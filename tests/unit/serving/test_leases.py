@@ -76,6 +76,14 @@ async def test_in_lockstep_only_who_had_that_place_gives_way_to_an_actor_that_wa
         assert (await asks(table, **fields))[1].epochs == peers[place][1].epochs
 
 
+async def test_in_lockstep_the_only_one_that_is_away_gives_way_too(desk):
+    table = await desk(capacity=8, lockstep=2)
+    peer, first = await asks(table, actor_id="first")
+    await cut(peer)
+    _, second = await asks(table, actor_id="another process")
+    assert second.slots == first.slots and table.server.environments == 2
+
+
 async def test_slots_that_are_free_already_are_not_counted_as_those_of_who_is_away(desk):
     table = await desk(capacity=4, step_deadline_s=5.0, resume_grace_s=600.0, batch_deadline_s=0.01, ping_timeout_s=600)
     here, _ = await asks(table, 1, actor_id="here")
