@@ -53,6 +53,19 @@ async def test_an_actor_that_comes_back_is_not_counted_beside_itself(desk):
     assert (await again.hears_a(Welcome)).epochs == welcome.epochs
 
 
+async def test_a_name_alone_takes_nothing_from_who_shows_another_token_at_the_door(desk):
+    table = await desk()
+    first = await joined(table, MINE, 2, actor_id="a")
+    welcome = await first.hears_a(Welcome)
+    await first.channel.close()
+    refused = await (await joined(table, OTHER, 2, actor_id="a", resume_token=welcome.resume_token)).hears_a(Refused)
+    assert (refused.code, "another actor's" in refused.message) == ("resume_token", True)
+    theirs = await (await joined(table, OTHER, 2, actor_id="a")).hears_a(Welcome)
+    assert not {*theirs.slots} & {*welcome.slots} and table.server.environments == 4
+    again = await (await joined(table, MINE, 2, actor_id="a", resume_token=welcome.resume_token)).hears_a(Welcome)
+    assert (again.slots, again.epochs) == (welcome.slots, welcome.epochs)
+
+
 async def test_more_than_the_token_ever_allows_is_not_worth_asking_again(desk):
     table = await desk()
     refused = await (await joined(table, MINE, 4)).hears_a(Refused)

@@ -58,6 +58,7 @@ async def test_in_lockstep_a_place_that_somebody_has_is_refused_as_such(desk):
     for environments in (1, 2, 3, 4):
         _, refused = await asks(table, environments, actor_id="forgot its place")
         assert (refused.code, refused.field, refused.retry) == ("capacity", "actor_index", True)
+        assert "at place 0 (--actor-index) has the slots 0 to" in refused.message
         assert refused.message.endswith("and another actor has some")
     assert table.server.environments == 4  # nobody was given up in vain
     await cut(peer)
