@@ -170,6 +170,42 @@ async def test_a_certificate_that_nobody_renews_is_warned_of_each_day_also_when_
     assert metrics.gauge("transport/certificate_days_left").value == pytest.approx(-1.5, abs=0.1)
 
 
+@pytest.mark.virtual_time
+async def test_a_new_certificate_is_taken_in_and_how_long_it_lasts_is_noted_at_once(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("aioseed.host.door.days_left", lambda pem: float(pem))
+
+    async def in_no_time(function, *arguments):
+        return function(*arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", in_no_time)
+    tls, metrics = Mock(spec=ServerTls, material=Mock(certificate=b"90.0")), Metrics()
+    left = metrics.gauge("transport/certificate_days_left")
+    found: list[bool | Exception] = [False, True, UsageError("not whole yet"), False]
+
+    def refresh() -> bool:
+        news = found.pop(0) if found else False
+        if isinstance(news, Exception):
+            raise news
+        if news:
+            tls.material.certificate = b"365.0"
+        return news
+
+    tls.refresh = refresh
+    watch = asyncio.create_task(Door(None, None, tls, 9, metrics).watch())
+    await asyncio.sleep(0.1)
+    assert left.value == 90.0
+    await asyncio.sleep(0.25)
+    assert (left.value, metrics.counter("transport/reloads").value) == (365.0, 1)
+    await asyncio.sleep(10.0)
+    watch.cancel()
+    assert metrics.counter("transport/reloads_failed").value == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "the certificate was read again",
+        "what was there before stays: not whole yet",
+    ]
+
+
 async def test_a_flood_of_refusals_is_counted_in_full_and_told_in_one_line(caplog):
     metrics = Metrics()
     door = Door(None, None, None, 9, metrics)
