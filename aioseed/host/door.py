@@ -139,7 +139,11 @@ class Door:
         return news
 
     async def _note_expiry(self, certificate: bytes) -> None:
-        left = await asyncio.to_thread(days_left, certificate)
+        try:
+            left = await asyncio.to_thread(days_left, certificate)
+        except UsageError as error:  # OpenSSL, which has taken it, is less strict than what reads it here
+            log.warning("how long the certificate lasts cannot be told: %s", error)
+            return
         self._metrics.gauge("transport/certificate_days_left").set(left)
         if left < 0:
             log.warning("the certificate has expired: renew it, actors that look at it do not come in any more")

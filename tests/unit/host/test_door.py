@@ -206,6 +206,27 @@ async def test_a_new_certificate_is_taken_in_and_how_long_it_lasts_is_noted_at_o
     ]
 
 
+@pytest.mark.virtual_time
+async def test_a_certificate_of_which_nobody_can_tell_how_long_it_lasts_ends_no_watch(monkeypatch, caplog):
+    def unreadable(pem: bytes) -> float:
+        raise UsageError("the certificate cannot be read: its serial number is negative")
+
+    async def in_no_time(function, *arguments):
+        return function(*arguments)
+
+    monkeypatch.setattr("aioseed.host.door.days_left", unreadable)
+    monkeypatch.setattr(asyncio, "to_thread", in_no_time)
+    tls = Mock(spec=ServerTls, material=Mock(certificate=b"odd"), refresh=Mock(return_value=False))
+    watch = asyncio.create_task(Door(None, None, tls, 9, Metrics()).watch())
+    await asyncio.sleep(10.0)
+    assert not watch.done() and tls.refresh.call_count > 30
+    watch.cancel()
+    [record] = caplog.records
+    assert record.getMessage().startswith(
+        "how long the certificate lasts cannot be told: the certificate cannot be read"
+    )
+
+
 async def test_a_flood_of_refusals_is_counted_in_full_and_told_in_one_line(caplog):
     metrics = Metrics()
     door = Door(None, None, None, 9, metrics)
