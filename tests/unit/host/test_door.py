@@ -98,6 +98,21 @@ def test_a_token_file_that_is_gone_at_the_first_look_is_told(tmp_path):
         door._read_keys()
 
 
+def test_a_token_file_that_stays_as_it_was_is_read_once_and_is_no_news(tmp_path, monkeypatch):
+    file, reads = tmp_path / "tokens", []
+    write(file, ONE.reveal())
+    monkeypatch.setattr("aioseed.host.door.read_keys", lambda path: reads.append(path) or parse_keys(path.read_text()))
+    keys = Keyring.of(ONE)
+    door = Door(keys, file, None, 9, Metrics())
+    assert [door._read_keys() for _ in range(3)] == [False] * 3 and reads == [file]
+    write(file, OTHER.reveal())
+    assert [door._read_keys() for _ in range(3)] == [True, False, False] and reads == [file] * 2
+    assert keys.admit(OTHER.reveal()) is not None and keys.admit(ONE.reveal()) is None
+    for without in (Door(None, file, None, 9, Metrics()), Door(keys, None, None, 9, Metrics())):
+        assert not without._read_keys()
+    assert len(reads) == 2
+
+
 async def test_one_token_opens_so_many_channels_and_a_closed_one_makes_room(opened):
     _, metrics, dial = opened
     first, _second, third = await dial(ONE), await dial(ONE), await dial(ONE)
