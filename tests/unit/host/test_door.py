@@ -57,7 +57,7 @@ async def opened(tmp_path: Path):
     await listener.close(0.1)
 
 
-async def test_a_token_that_is_removed_closes_its_sessions_and_no_others(opened):
+async def test_a_token_that_is_removed_closes_its_sessions_and_no_others(opened, caplog):
     file, metrics, dial = opened
     mine, theirs = await dial(ONE), await dial(OTHER)
     await asyncio.to_thread(write, file, OTHER.reveal())
@@ -66,6 +66,8 @@ async def test_a_token_that_is_removed_closes_its_sessions_and_no_others(opened)
             await mine.receive()
     await theirs.send(b"still here")
     assert metrics.counter("transport/revoked").value == 1
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["closed 1 sessions whose token was taken back or has expired"]
     with pytest.raises(AuthenticationError):
         await dial(ONE)
 
