@@ -34,3 +34,23 @@ def test_a_file_without_a_certificate_is_said_so(authority: Any, tmp_path: Path,
     (tmp_path / "none.pem").write_bytes(text)
     with pytest.raises(UsageError, match=r"none\.pem .*cannot be used: it holds no certificate in PEM form"):
         ServerTls(tmp_path / "none.pem", authority.issue("127.0.0.1").key)
+
+
+def test_files_that_do_not_belong_together_are_told_in_plain_words(authority: Any) -> None:
+    one, other = authority.issue("127.0.0.1"), authority.issue("127.0.0.1")
+    with pytest.raises(UsageError, match=f"in {one.certificate} and {other.key} cannot be used: key values mismatch$"):
+        ServerTls(one.certificate, other.key)
+
+
+def test_a_file_that_is_gone_for_a_while_is_told_once_and_its_certificate_stays(authority: Any) -> None:
+    issued = authority.issue("127.0.0.1")
+    tls = ServerTls(*issued)
+    before, data = tls.material, issued.certificate.read_bytes()
+    assert tls.refresh() is False
+    issued.certificate.unlink()
+    with pytest.raises(UsageError, match=f"the file {issued.certificate} cannot be read: No such file or directory$"):
+        tls.refresh()
+    assert tls.refresh() is False and tls.material is before
+    issued.certificate.write_bytes(data)
+    assert tls.refresh() is True and tls.material.fingerprint == before.fingerprint
+    assert str(issued.key.read_bytes()) not in repr(tls.material)
