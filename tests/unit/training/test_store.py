@@ -229,6 +229,16 @@ def test_a_size_is_looked_at_before_anything_is_read(tmp_path, caplog, monkeypat
     assert f"checkpoint {huge} is skipped: state.json has " in caplog.text
 
 
+def test_a_manifest_has_a_size_that_is_looked_at_first_too(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path)
+    size = (store.save(snapshot(1), 1) / manifests.NAME).stat().st_size
+    monkeypatch.setattr("aioseed.training.reading.MANIFEST_LIMIT_BYTES", size)
+    assert_is(store.newest(), snapshot(1))
+    monkeypatch.setattr("aioseed.training.reading.MANIFEST_LIMIT_BYTES", size - 1)
+    [finding] = store.findings()
+    assert finding.fault == f"MANIFEST.json has {size} bytes"
+
+
 def test_a_state_that_is_no_object_is_not_sound(tmp_path):
     for state in ([1], "deep"):
         path = tmp_path / str(state)
