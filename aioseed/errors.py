@@ -19,6 +19,7 @@
     ├── RunDirectoryError            the run directory cannot be used               exit 2
     │   ├── RunDirectoryInUse
     │   └── CheckpointError          no sound checkpoint where one is needed
+    │       └── SaveFailed           a checkpoint could not be written                  exit 1
     └── TrainingFailed               the learner cannot go on                       exit 1
 
 Each class names the counter that telemetry keeps for it and the exit code of a command that ends with it; a class
@@ -46,6 +47,7 @@ __all__ = [
     "RefusedError",
     "RunDirectoryError",
     "RunDirectoryInUse",
+    "SaveFailed",
     "SpaceError",
     "TrainingFailed",
     "TransportError",
@@ -271,6 +273,13 @@ class CheckpointError(RunDirectoryError):
     """Report that no sound checkpoint is there, or that one does not fit the configuration."""
 
     counter = "errors/checkpoint"
+
+
+class SaveFailed(CheckpointError):
+    """Report a checkpoint that could not be written: a full disk, say. What was there before is as it was."""
+
+    counter = "errors/save"
+    exit_code = 1  # another start goes on from the checkpoint before
 
 
 class TrainingFailed(AioseedError):

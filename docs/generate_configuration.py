@@ -21,6 +21,7 @@ from aioseed_gymnasium.options import GymnasiumOptions, WrapperOptions
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from aioseed.agents.ppo.config import PpoConfig
 from aioseed.agents.r2d2.config import R2d2Config
 from aioseed.agents.sac.config import SacConfig
 from aioseed.agents.vtrace.config import VtraceConfig
@@ -67,6 +68,7 @@ def page() -> str:
     ]
     sections = (
         ("agent", "`vtrace`: the options of V-trace", VtraceConfig),
+        ("agent", "`ppo`: the options of PPO", PpoConfig),
         ("agent", "`r2d2`: the options of R2D2", R2d2Config),
         ("agent", "`sac`: the options of SAC", SacConfig),
         ("environment.options", "`gymnasium`: how its environments are made", GymnasiumOptions),

@@ -73,7 +73,7 @@ def build_experience(
     threads = config.experience.copy_threads
     copier = Copier(usual_threads() if threads is None else threads)
     zeros = page_locked(trains_on, aligned_zeros) if config.experience.page_locked else aligned_zeros
-    chosen, per_call = config.replay, config.training.updates_per_call
+    chosen, per_call = config.replay, config.training.call_updates
     if chosen is None:
         assembler = _assembler(config, layout, config.training.call_unrolls, ledger, copier, zeros)
         return Experience(ledger, assembler, assembler, None, (), lambda batches: batches * per_call)
@@ -225,6 +225,9 @@ def _check_match(config: RunConfig, built: BuiltAgent) -> None:
         raise ConfigError(
             f"the agent {name} learns from each unroll once: leave the section replay out", path="replay", value=name
         )
+    if config.training.passes > 1:
+        message = "unrolls come back from replay by themselves: leave training.passes at 1, and set samples_per_insert"
+        raise ConfigError(message, path="training.passes", value=str(config.training.passes))
     if config.mode == "lockstep" and config.replay.samples_per_insert is None:
         message = "lockstep needs replay.samples_per_insert: without it the number of updates depends on speed"
         raise ConfigError(message, path="replay.samples_per_insert")

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from aioseed.ops._check import check_kind, check_length, check_rank
 
+_MAX_LOG_RATIO = 20.0
+
 
 def policy_gradient(log_probs: jax.Array, advantages: jax.Array) -> jax.Array:
     """Return float32[T], ``-log pi(a_t | x_t) A_t`` (Williams 1992, REINFORCE, eq. 11).
@@ -23,6 +25,24 @@ def policy_gradient(log_probs: jax.Array, advantages: jax.Array) -> jax.Array:
     check_kind(jnp.floating, log_probs=log_probs, advantages=advantages)
     check_length(log_probs.shape[0], advantages=advantages)
     return -log_probs * jax.lax.stop_gradient(advantages)
+
+
+def clipped_surrogate(log_ratios: jax.Array, advantages: jax.Array, clip_ratio: float) -> jax.Array:
+    """Return float32[T], ``-min(r_t A_t, clip(r_t, 1 - clip_ratio, 1 + clip_ratio) A_t)`` (Schulman et al. 2017,
+    arXiv:1707.06347, eq. 7), r being pi/mu.
+
+    Args:
+        log_ratios: float32[T], ``log pi(a_t | x_t) - log mu(a_t | x_t)``, pi being learned and mu having acted. Beyond
+            20 the ratio stays as it is there: its square is a number still.
+        advantages: float32[T], constants: no gradient flows through them.
+        clip_ratio: By how much a ratio may leave 1 in the direction of the advantage and still be followed.
+    """
+    check_rank(1, log_ratios=log_ratios, advantages=advantages)
+    check_kind(jnp.floating, log_ratios=log_ratios, advantages=advantages)
+    check_length(log_ratios.shape[0], advantages=advantages)
+    advantages = jax.lax.stop_gradient(advantages)
+    ratios = jnp.exp(jnp.minimum(log_ratios, _MAX_LOG_RATIO))
+    return -jnp.minimum(ratios * advantages, jnp.clip(ratios, 1 - clip_ratio, 1 + clip_ratio) * advantages)
 
 
 def value_error(values: jax.Array, targets: jax.Array) -> jax.Array:

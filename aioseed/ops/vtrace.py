@@ -73,20 +73,21 @@ def vtrace(
     discounts = jnp.where(valid, discounts, 0.0)
     rewards = jnp.where(valid, rewards, 0.0)
 
-    deltas = _clipped(rhos, clip_rho) * (rewards + discounts * values[1:] - values[:-1])
-    decays = discounts * lambda_ * _clipped(rhos, 1.0)
-    errors = _discounted_sums(deltas, decays)
+    deltas = clipped(rhos, clip_rho) * (rewards + discounts * values[1:] - values[:-1])
+    decays = discounts * lambda_ * clipped(rhos, 1.0)
+    errors = discounted_sums(deltas, decays)
     targets = values[:-1] + errors
     next_targets = jnp.concatenate([targets[1:], values[-1:]])
-    advantages = _clipped(rhos, clip_pg_rho) * (rewards + discounts * next_targets - values[:-1])
+    advantages = clipped(rhos, clip_pg_rho) * (rewards + discounts * next_targets - values[:-1])
     return Vtrace(targets, advantages, errors)
 
 
-def _clipped(rhos: jax.Array, bound: float | None) -> jax.Array:
+def clipped(rhos: jax.Array, bound: float | None) -> jax.Array:
+    """Return importance weights, at most `bound`; None is no bound."""
     return rhos if bound is None else jnp.minimum(rhos, bound)
 
 
-def _discounted_sums(deltas: jax.Array, decays: jax.Array) -> jax.Array:
+def discounted_sums(deltas: jax.Array, decays: jax.Array) -> jax.Array:
     """Return ``x_t = deltas_t + decays_t x_t+1`` with ``x_T = 0``."""
 
     def step(later: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -76,7 +76,14 @@ class TrainingConfig(BaseModel):
 
     batch_unrolls: PositiveInt = Field(default=32, description="Unrolls that one optimiser step averages over.")
     updates_per_call: PositiveInt = Field(
-        default=1, description="Optimiser steps that one compiled call makes, each on its own unrolls."
+        default=1, description="Optimiser steps of one pass of a compiled call, each on its own unrolls."
+    )
+    passes: PositiveInt = Field(
+        default=1,
+        description=(
+            "How often a compiled call goes over its unrolls. Each pass after the first shares them out anew among "
+            "`updates_per_call` optimiser steps. More than one is for losses that bound their steps, such as PPO's."
+        ),
     )
     micro_unrolls: PositiveInt | None = Field(
         default=None,
@@ -134,3 +141,8 @@ class TrainingConfig(BaseModel):
     def call_unrolls(self) -> int:
         """Return the unrolls of one compiled call, which is what `UnrollSource.take` must hand over."""
         return self.batch_unrolls * self.updates_per_call
+
+    @property
+    def call_updates(self) -> int:
+        """Return the optimiser steps of one compiled call."""
+        return self.updates_per_call * self.passes

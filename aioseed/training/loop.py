@@ -225,12 +225,16 @@ class TrainingLoop:
         return output, np.array(output.finite)
 
     def _settle(self, batch: UnrollBatch, output: UpdateOutput, finite: np.ndarray) -> None:
-        settled = self._ports.source.settle(batch, finite, _priorities(output))
+        # Each step once, by the first pass over it.
+        settled = self._ports.source.settle(batch, finite[: self._config.updates_per_call], _priorities(output))
         self._progress.trained_transitions += settled.trained
         self._progress.taken_transitions += settled.trained + settled.skipped
 
     def _policy_lag(self, batch: UnrollBatch) -> np.ndarray:
-        """Return for some rows by how many optimiser steps the policy that acted was older than the one updated."""
+        """Return for some rows by how many optimiser steps the policy that acted was older than the one updated.
+
+        The one that the first pass updated: later passes are as far off-policy as they make themselves.
+        """
         versions = batch.columns.policy_version
         # Odd, so that the samples do not all fall into one column where the number of unrolls is a power of two.
         every = versions.size // LAG_SAMPLES | 1

@@ -29,9 +29,9 @@ def make_optimizer(
     """Return the optimiser: clipping by global norm, then the named rule.
 
     The schedule counts optimiser steps that were applied. Where its length comes from `total_steps`, one optimiser step
-    stands for ``batch_unrolls * unroll_steps / samples_per_insert`` rows behind those of `first_unrolls`. A run ends by
-    its transitions, which are the rows without the first of each episode, so that it makes somewhat more steps than the
-    schedule has.
+    stands for ``batch_unrolls * unroll_steps / (samples_per_insert * passes)`` rows behind those of `first_unrolls`. A
+    run ends by its transitions, which are the rows without the first of each episode, so that it makes somewhat more
+    steps than the schedule has.
 
     Args:
         config: The section `training`.
@@ -52,7 +52,7 @@ def make_optimizer(
         )
     if length is None and config.total_steps is not None and samples_per_insert is not None:
         unrolls = config.total_steps / unroll_steps - first_unrolls
-        length = max(1, int(unrolls * samples_per_insert / config.batch_unrolls))
+        length = max(1, int(unrolls * samples_per_insert * config.passes / config.batch_unrolls))
     schedule = _schedule(config.optimizer, min(length or 1, MOST_UPDATES))
     norm = config.optimizer.clip_norm
     clip = optax.identity() if norm is None else optax.clip_by_global_norm(norm)

@@ -22,7 +22,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from aioseed.errors import CheckpointError, RunDirectoryError
+from aioseed.errors import CheckpointError, RunDirectoryError, SaveFailed
 from aioseed.specs import Json
 from aioseed.training import manifest as manifests
 from aioseed.training.files import Files
@@ -141,8 +141,8 @@ class CheckpointStore:
         """Write a checkpoint, verify it, remove those that are no longer kept, and return its directory.
 
         Raises:
-            CheckpointError: It could not be written (a full disk, say) or does not verify. Nothing of it is left, the
-                earlier ones are untouched, and a later attempt uses other names.
+            SaveFailed: It could not be written (a full disk, say) or does not verify. Nothing of it is left, earlier
+                ones are untouched, and a later attempt uses other names.
         """
         final = self._directory / f"{snapshot.step:012d}"
         try:
@@ -150,7 +150,7 @@ class CheckpointStore:
             final = self._free_path(snapshot.step)
         except (RunDirectoryError, OSError) as error:
             message = f"checkpoint {final.name} could not be saved: {_words(error)}"
-            raise CheckpointError(message, path=str(final)) from error
+            raise SaveFailed(message, path=str(final)) from error
         unfinished = final.with_name(final.name + ".tmp")
         try:
             self._write(snapshot, generation, unfinished, final)
@@ -162,7 +162,7 @@ class CheckpointStore:
         except (OSError, Unsound, safetensors.SafetensorError, ValueError, TypeError) as error:
             self._abandon(unfinished, final)
             message = f"checkpoint {final.name} could not be saved: {_words(error)}"
-            raise CheckpointError(message, path=str(final)) from error
+            raise SaveFailed(message, path=str(final)) from error
         self._retain()
         self._segments = {name: known for name, known in self._segments.items() if known[0].exists()}
         return final

@@ -1,12 +1,13 @@
 """The compiled update: columns of unrolls in, a new training state out, the old one's buffers reused.
 
-One call makes `updates_per_call` optimiser steps in a `jax.lax.scan`, each on its own slice of the columns. Pieces that
-fit into a cache (64 to 128 unrolls of 20 to 32 steps for a small network) train about three times as fast on a CPU as
-one large piece does. The columns come cut into pieces along the axis of unrolls, which is a view: leaves
-[rows, N, P, ...] for N pieces of P unrolls. On several devices each holds its share of every piece (axis P), so that an
-optimiser step averages over the same unrolls on however many devices, and all that they tell one another is sums of
-gradients. Each takes its share as a piece of its own (`jax.shard_map`): left to itself, XLA gathers all unrolls on
-every device where a network folds the axes of rows and unrolls into one, and each computes everything.
+One call makes `updates_per_call` optimiser steps in a `jax.lax.scan`, each on its own slice of the columns, and with
+`passes` does so again in another order. Pieces that fit into a cache (64 to 128 unrolls of 20 to 32 steps for a small
+network) train about three times as fast on a CPU as one large piece does. The columns come cut into pieces along the
+axis of unrolls, which is a view: leaves [rows, N, P, ...] for N pieces of P unrolls. On several devices each holds its
+share of every piece (axis P), so that an optimiser step averages over the same unrolls on however many devices, and all
+that they tell one another is sums of gradients. Each takes its share as a piece of its own (`jax.shard_map`): left to
+itself, XLA gathers all unrolls on every device where a network folds the axes of rows and unrolls into one, and each
+computes everything.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from aioseed.training.config import TrainingConfig
 from aioseed.training.device import UNROLLS, Placement, owned, spec
 from aioseed.training.inspection import Inspection, named_leaves
 from aioseed.training.optimizer import MOST_UPDATES, Optimizer
+from aioseed.training.passes import Pass
 from aioseed.types import UnrollColumns, UnrollLayout
 
 
@@ -68,9 +70,9 @@ class UpdateOutput(NamedTuple):
     """Hold what one call reports."""
 
     metrics: Figures  # means over the finite steps of the call
-    finite: jax.Array  # bool[U], False for a step that was skipped
-    aux: PyTree  # of the agent's loss, leaves [U * B, ...] in the order of the unrolls
-    inspection: Inspection  # of the U steps
+    finite: jax.Array  # bool[passes * U], False for a step that was skipped
+    aux: PyTree  # of the agent's loss in the first pass, leaves [U * B, ...] in the order of the unrolls
+    inspection: Inspection  # of all steps
 
 
 UpdateProgram: TypeAlias = Callable[[TrainState, UnrollColumns], tuple[TrainState, UpdateOutput]]
@@ -117,6 +119,7 @@ class Update:
         self._optimizer = optimizer
         self._observation = observation
         self._updates = config.updates_per_call
+        self._passes = config.passes
         self._unrolls = config.batch_unrolls
         self._piece = config.piece_unrolls
         self._mesh: Mesh | None = None
@@ -131,24 +134,36 @@ class Update:
         return here
 
     def __call__(self, state: TrainState, columns: UnrollColumns) -> tuple[TrainState, UpdateOutput]:
-        """Return the state after U steps and what they report; `columns` hold U * B unrolls, cut into pieces."""
+        """Return the state after all steps and what they report; `columns` hold U * B unrolls, cut into pieces."""
+        if self._passes == 1:
+            state, steps = self._pass(state, Pass(columns))
+            return state, _report(steps, self._updates)
+
+        def one(state: TrainState, number: jax.Array) -> tuple[TrainState, _StepOutput]:
+            # A number that is no unroll's: their keys come from those below.
+            key = jax.random.fold_in(_next_key(state), self._unrolls)
+            return self._pass(state, Pass.of_several(columns, number, key))
+
+        state, steps = jax.lax.scan(one, state, jnp.arange(self._passes))
+        return state, _report(_join_leading_axes(steps), self._updates)
+
+    def _pass(self, state: TrainState, over: Pass) -> tuple[TrainState, _StepOutput]:
+        """Return the state after U steps and what each reports, leaves [U, ...]."""
         per_step = self._unrolls // self._piece
 
         def step(state: TrainState, first: jax.Array) -> tuple[TrainState, _StepOutput]:
-            return self._step(state, columns, first)
+            return self._step(state, over, first)
 
         if self._updates == 1:
             # Not as a loop of one turn: on a CPU, XLA computes gradients of convolutions within loops eight times as
             # slowly, and does not take such a loop apart.
             state, only = step(state, jnp.int32(0))
-            return state, _report(jax.tree.map(lambda leaf: leaf[None], only))
-        state, steps = jax.lax.scan(step, state, jnp.arange(self._updates, dtype=jnp.int32) * per_step)
-        return state, _report(steps)
+            return state, jax.tree.map(lambda leaf: leaf[None], only)
+        return jax.lax.scan(step, state, jnp.arange(self._updates, dtype=jnp.int32) * per_step)
 
-    def _step(self, state: TrainState, columns: UnrollColumns, first: jax.Array) -> tuple[TrainState, _StepOutput]:
-        # Both counts, so that a step that was skipped is followed by another noise.
-        keys = _unroll_keys(jax.random.fold_in(state.key, state.step + state.skipped), self._unrolls)
-        sums, aux = self._sums(state.learner, columns, first, keys)
+    def _step(self, state: TrainState, over: Pass, first: jax.Array) -> tuple[TrainState, _StepOutput]:
+        keys = _unroll_keys(_next_key(state), self._unrolls)
+        sums, aux = self._sums(state.learner, over, first, keys)
         weight = _divisor(sums.weight)
         gradient = jax.tree.map(lambda leaf: (leaf / weight).astype(leaf.dtype), sums.gradients)
         squares = {name: _sum_of_squares(leaf) for name, leaf in named_leaves({"params": gradient})}
@@ -157,10 +172,7 @@ class Update:
         learner = state.learner
         updates, opt_state = self._optimizer.transformation.update(gradient, state.opt_state, learner.params)
         moved = LearnerState(optax.apply_updates(learner.params, updates), learner.extra)
-        moved = self._agent.observe(
-            self._agent.after_update(moved, state.step + 1),
-            self._unroll(columns, first, self._unrolls // self._piece),
-        )
+        moved = self._observe(self._agent.after_update(moved, state.step + 1), over, first)
         # The whole state: a finite loss may leave statistics or moments of the optimiser that are not.
         left = {**moved._asdict(), "opt_state": opt_state}
         inspection = Inspection.of(sums.total, sums.metrics, sums.weight, squares, left)
@@ -176,14 +188,19 @@ class Update:
         report = _StepOutput(sums.total, sums.weight, sums.metrics, norm, rate, finite, aux, inspection)
         return TrainState(learner, opt_state, step, state.key, skipped), report
 
-    def _sums(
-        self, learner: LearnerState, columns: UnrollColumns, first: jax.Array, keys: jax.Array
-    ) -> tuple[_Sums, PyTree]:
+    def _observe(self, moved: LearnerState, over: Pass, first: jax.Array) -> LearnerState:
+        seen = self._agent.observe(moved, self._unroll(over, first, self._unrolls // self._piece))
+        if (is_first := over.is_first) is None:
+            return seen
+        # What comes again is not counted again.
+        return LearnerState(*jax.tree.map(lambda new, old: jnp.where(is_first, new, old), tuple(seen), tuple(moved)))
+
+    def _sums(self, learner: LearnerState, over: Pass, first: jax.Array, keys: jax.Array) -> tuple[_Sums, PyTree]:
         """Return the sums over the B unrolls of the pieces from `first` on, and aux with leaves [B, ...]."""
 
         def piece(number: jax.Array) -> tuple[_Sums, PyTree]:
             piece_keys = jax.lax.dynamic_slice_in_dim(keys, number * self._piece, self._piece)
-            return self._piece_sums(learner, self._unroll(columns, first + number, 1), piece_keys)
+            return self._piece_sums(learner, self._unroll(over, first + number, 1), piece_keys)
 
         if self._piece == self._unrolls:
             return piece(jnp.int32(0))
@@ -228,11 +245,12 @@ class Update:
         weight = jnp.asarray(output.count, jnp.float32)
         return _Sums(output.total, weight, output.metrics, gradients), output.aux
 
-    def _unroll(self, columns: UnrollColumns, first: jax.Array, pieces: int) -> Unroll:
+    def _unroll(self, over: Pass, first: jax.Array, pieces: int) -> Unroll:
         """Return the unrolls of some pieces from `first` on, with trees in the place of flat leaves."""
+        columns = over.columns
 
         def rows(column: np.ndarray, axis: int = 1) -> jax.Array:
-            cut = jax.lax.dynamic_slice_in_dim(jnp.asarray(column), first, pieces, axis)
+            cut = over.cut(column, first, pieces, axis)
             return cut.reshape(*cut.shape[:axis], pieces * self._piece, *cut.shape[axis + 2 :])
 
         entries = partial(rows, axis=0)
@@ -325,7 +343,9 @@ def _map_columns(
     )
 
 
-def _report(steps: _StepOutput) -> UpdateOutput:
+def _report(steps: _StepOutput, first_pass: int) -> UpdateOutput:
+    """Return what the steps of a call say together, of which the first so many are the first pass."""
+
     def mean(values: jax.Array, weights: jax.Array) -> jax.Array:
         total = jnp.sum(jnp.where(steps.finite, values, 0.0), dtype=jnp.float32)
         return total / _divisor(jnp.sum(jnp.where(steps.finite, weights, 0.0)))
@@ -335,12 +355,18 @@ def _report(steps: _StepOutput) -> UpdateOutput:
     metrics["loss"] = mean(steps.total, steps.weight)
     metrics["gradient_norm"] = mean(steps.gradient_norm, ones)
     metrics["learning_rate"] = mean(steps.learning_rate, ones)
-    return UpdateOutput(Figures.of(metrics), steps.finite, _join_leading_axes(steps.aux), steps.inspection)
+    aux = jax.tree.map(lambda leaf: leaf[:first_pass], steps.aux)
+    return UpdateOutput(Figures.of(metrics), steps.finite, _join_leading_axes(aux), steps.inspection)
 
 
 def _divisor(weight: jax.Array) -> jax.Array:
     """Return what sums are divided by: sums over nothing are 0 and stay so."""
     return jnp.where(weight > 0, weight, 1.0)
+
+
+def _next_key(state: TrainState) -> jax.Array:
+    """Return the key of the next step: of both counts, so that one that is skipped is followed by another noise."""
+    return jax.random.fold_in(state.key, state.step + state.skipped)
 
 
 def _unroll_keys(key: jax.Array, unrolls: int) -> jax.Array:

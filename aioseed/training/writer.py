@@ -10,7 +10,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from aioseed.errors import AioseedError, CheckpointError
+from aioseed.errors import AioseedError, CheckpointError, SaveFailed
 from aioseed.telemetry.counters import Metrics
 from aioseed.training.store import CheckpointStore, Snapshot
 
@@ -128,7 +128,7 @@ class CheckpointWriter:
         except CheckpointError as failure:
             error = failure
         except Exception as failure:  # nobody awaits this thread: whatever went wrong goes into the report
-            error = CheckpointError(f"checkpoint {snapshot.step} could not be saved: {failure!r}", path="")
+            error = SaveFailed(f"checkpoint {snapshot.step} could not be saved: {failure!r}", path="")
             error.__cause__ = failure
         snapshot.release(error is None)
         self._metrics.counter("checkpoints/failed" if error else "checkpoints/saved").add()

@@ -33,11 +33,13 @@ from aioseed.validation import validate
 SPEC = EnvironmentSpec(ArraySpec("float32", (3,)), discrete(2))
 UNROLL_STEPS, CALLS = 5, 3
 FOUR = ("cpu:0", "cpu:1", "cpu:2", "cpu:3")
-AGENTS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
-    "vtrace": ({"name": "vtrace"}, {"name": "mlp", "hidden": [8]}),
+AGENTS: dict[str, tuple[dict[str, object], dict[str, object], int]] = {  # and the passes over a batch
+    "vtrace": ({"name": "vtrace"}, {"name": "mlp", "hidden": [8]}, 1),
+    "ppo": ({"name": "ppo"}, {"name": "mlp", "hidden": [8]}, 2),
     "r2d2": (
         {"name": "r2d2", "burn_in_steps": 2, "target_update_every": 2},
         {"name": "dueling_lstm", "hidden": [8], "lstm_units": 8, "dueling_units": 8},
+        1,
     ),
 }
 SMALL = [
@@ -63,11 +65,12 @@ def columns(layout: UnrollLayout, unrolls: int, seed: int) -> UnrollColumns:
 
 def trained(name: str, devices: tuple[str, ...]) -> dict[str, Any]:
     """Return what a few updates on `devices` leave: parameters, priorities, and what was published to each device."""
+    agent, network, passes = AGENTS[name]
     config = TrainingConfig.model_validate(
-        {"batch_unrolls": 8, "micro_unrolls": 4, "updates_per_call": 2, "devices": devices,
+        {"batch_unrolls": 8, "micro_unrolls": 4, "updates_per_call": 2, "passes": passes, "devices": devices,
          "optimizer": {"learning_rate": 0.01, "epsilon": 1e-3, "clip_norm": 1.0}}
     )  # fmt: skip
-    built, placement = build_agent(*AGENTS[name], SPEC), find_devices(config.devices)
+    built, placement = build_agent(agent, network, SPEC), find_devices(config.devices)
     seen: set[int] = set()
 
     def loss(params: PyTree, extra: PyTree, unroll: Unroll, keys: jax.Array) -> LossOutput:

@@ -29,6 +29,7 @@ EXAMPLES = [
     errors.RunDirectoryError("text", path="runs/a"),
     errors.RunDirectoryInUse("text", path="runs/a"),
     errors.CheckpointError("text", path="runs/a"),
+    errors.SaveFailed("text", path="runs/a"),
     errors.TrainingFailed("text"),
 ]
 

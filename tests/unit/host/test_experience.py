@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from aioseed.agents.r2d2 import R2d2Config
 from aioseed.agents.r2d2 import agent as r2d2
+from aioseed.errors import ConfigError
 from aioseed.experience.layout import allocate_buffer
 from aioseed.experience.replay.config import ReplayConfig
 from aioseed.experience.replay.limiter import SamplesPerInsert
@@ -122,6 +123,14 @@ def test_each_step_of_a_call_has_importance_weights_of_its_own(built: BuiltAgent
     importance = batch.columns.importance.reshape(6, 4)
     np.testing.assert_array_equal(importance.max(axis=1), np.ones(6, np.float32))
     assert np.all(importance.min(axis=1) < 1), "the weights reach what is learned from"
+
+
+def test_several_passes_over_what_comes_back_from_replay_anyway_are_refused(built: BuiltAgent) -> None:
+    form = {"environment": {"name": "none"}, "replay": {}, "training": {"passes": 2}}
+    device = jax.devices()[0]
+    with pytest.raises(ConfigError, match=r"leave training\.passes at 1") as caught:
+        build_experience(validate(RunConfig, form, ""), built, layout_of(built, 1), None, Metrics(), device, device)
+    assert (caught.value.path, caught.value.value) == ("training.passes", "2")
 
 
 @pytest.mark.parametrize(("total_steps", "told"), [(None, False), (161, False), (160, True)])

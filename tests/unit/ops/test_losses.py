@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,28 @@ def test_terms_by_hand() -> None:
     np.testing.assert_allclose(losses.policy_gradient(log_probs, advantages), [3, -8])
     np.testing.assert_allclose(losses.value_error(jnp.array([1.0, 2.0]), jnp.array([4.0, 2.0])), [4.5, 0])
     np.testing.assert_allclose(losses.behaviour_kl(jnp.array([-1.0, -1.0]), log_probs), [0, 1])
+
+
+def test_the_clipped_surrogate_follows_the_ratio_until_it_has_moved_enough_where_the_advantage_wants_it() -> None:
+    ratios, advantages = np.array([1.1, 1.3, 0.7, 1.3, 0.7, 0.9]), np.array([2.0, 2.0, 2.0, -2.0, -2.0, -2.0])
+    log_ratios = jnp.log(jnp.asarray(ratios, jnp.float32))
+
+    def loss(log_ratios):
+        return losses.clipped_surrogate(log_ratios, jnp.asarray(advantages, jnp.float32), 0.2)
+
+    np.testing.assert_allclose(loss(log_ratios), [-2.2, -2.4, -1.4, 2.6, 1.6, 1.8], rtol=1e-6)
+    slopes = jax.grad(lambda given: loss(given).sum())(log_ratios)
+    np.testing.assert_allclose(slopes, [-2.2, 0, -1.4, 2.6, 0, 1.8], rtol=1e-6)
+
+
+def test_a_surrogate_of_an_endless_ratio_is_a_number_still() -> None:
+    def loss(log_ratio, advantage):
+        return losses.clipped_surrogate(log_ratio[None], advantage[None], 0.2)[0]
+
+    for advantage in (-1.0, 1.0):
+        found = jax.value_and_grad(loss, argnums=(0, 1))(jnp.float32(1e4), jnp.float32(advantage))
+        assert np.isfinite(np.array(jax.tree.leaves(found))).all()
+        assert found[1][1] == 0, "advantages are constants"
 
 
 def test_gradients_reach_the_learned_side_only() -> None:
@@ -38,6 +62,7 @@ def test_masked_terms_reach_neither_the_sum_nor_the_gradient() -> None:
     ("term", "names"),
     [
         (losses.policy_gradient, ("log_probs", "advantages")),
+        (partial(losses.clipped_surrogate, clip_ratio=0.2), ("log_ratios", "advantages")),
         (losses.value_error, ("values", "targets")),
         (losses.behaviour_kl, ("behaviour_log_probs", "log_probs")),
     ],

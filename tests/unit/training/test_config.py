@@ -51,6 +51,8 @@ def test_a_linear_schedule_ends_after_total_steps():
     assert [float(rate(jnp.int32(step))) for step in (0, 5, 10, 99)] == [1.0, 0.75, 0.5, 0.5]
     often = make_optimizer(config, unroll_steps=20, samples_per_insert=4).learning_rate
     assert [float(often(jnp.int32(step))) for step in (0, 20, 40, 99)] == [1.0, 0.75, 0.5, 0.5], "out of replay"
+    thrice = make_optimizer(config.model_copy(update={"passes": 3}), unroll_steps=20).learning_rate
+    assert [float(thrice(jnp.int32(step))) for step in (0, 15, 30, 99)] == [1.0, 0.75, 0.5, 0.5], "in several passes"
     short = make_optimizer(config.model_copy(update={"total_steps": 1}), unroll_steps=20).learning_rate
     assert [float(short(jnp.int32(step))) for step in (0, 1)] == [1.0, 0.5], "less than one optimiser step"
 

@@ -239,6 +239,21 @@ def test_nonfinite_updates_in_a_row_are_counted_across_calls_and_inside_them(kit
     assert road.loop.summary().skipped_updates == 2
 
 
+def test_a_step_is_trained_once_by_the_first_pass_over_it(kit):
+    batch = kit.batch(1, 8)
+    batch.columns.flags[...] = 0
+    batch.identity.transitions[...] = kit.steps
+    batch.columns.reward[1:, :4] = np.nan
+    config = kit.config(updates_per_call=2, passes=2)
+    road = kit.road(config, [batch, kit.batch(2, 8)], program=kit.program(config))
+    summary = run(road)
+    good = int(kit.batch(2, 8).identity.transitions.sum())
+    assert summary.trained_transitions == 4 * kit.steps + good
+    assert road.ledger.snapshot().dropped == {"nonfinite_update": 4 * kit.steps}
+    assert summary.version == 8
+    assert summary.skipped_updates >= 2, "unrolls that spoil a step do so in each pass"
+
+
 def test_an_update_that_breaks_off_gives_its_batch_back_and_fails(kit):
     def broken(state, columns):
         raise RuntimeError("out of memory")

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from aioseed.errors import CheckpointError
+from aioseed.errors import CheckpointError, SaveFailed
 from aioseed.training.files import Files
 from aioseed.training.store import CheckpointStore
 
@@ -208,7 +208,7 @@ def test_a_failing_disk_is_reported_and_leaves_nothing_behind(tmp_path, faulty_f
     shutil.rmtree(tmp_path / "000000000002")
     for call in range(1, counting.calls + 1):
         files = faulty_files(call, OSError(code, "the disk says no"))
-        with pytest.raises(CheckpointError, match=r"could not be saved: the disk says no$") as caught:
+        with pytest.raises(SaveFailed, match=r"could not be saved: the disk says no$") as caught:
             CheckpointStore(tmp_path, files=files).save(snapshot(2), 1)
         assert isinstance(caught.value.__cause__, OSError)
         assert names(tmp_path) == ["000000000001"]

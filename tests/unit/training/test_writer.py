@@ -7,7 +7,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from aioseed.errors import CheckpointError
+from aioseed.errors import CheckpointError, SaveFailed
 from aioseed.telemetry.counters import Metrics
 from aioseed.training.config import CheckpointConfig
 from aioseed.training.store import CheckpointStore, Snapshot
@@ -119,8 +119,9 @@ def test_the_last_save_waits_for_its_end(tmp_path):
 
 def test_the_last_save_raises_what_went_wrong(tmp_path, faulty_files):
     writer = make(CheckpointStore(tmp_path, files=faulty_files(1, OSError(errno.ENOSPC, "full"))))
-    with pytest.raises(CheckpointError, match="full"):
+    with pytest.raises(SaveFailed, match="full") as caught:
         writer.finish(snapshot(1))
+    assert caught.value.exit_code == 1, "2 would say that no other start can mend it"
 
 
 def test_the_last_save_takes_as_long_as_it_takes_and_says_so(tmp_path, monkeypatch):
