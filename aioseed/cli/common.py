@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -188,11 +189,11 @@ class RunLog(logging.Handler):
         """Show what was held back, and from now on everything at once."""
         held, self._held = self._held or [], None
         for line in held:
-            self._show(line)
+            self._tell(line)
 
     def write_to(self, path: Path) -> None:
         """Write what was logged so far, and all that follows, to the file at `path`."""
-        self._file = LogFile(path, self._show)
+        self._file = LogFile(path, self._tell)
         self._waiting.setTarget(self._file)
         self._waiting.flush()
         self._root.removeHandler(self._waiting)
@@ -207,10 +208,15 @@ class RunLog(logging.Handler):
         if len(times) < self.SHOWN_AT_A_TIME:
             times.append(record.created)
             if self._held is None:
-                self._show(record.getMessage())
+                self._tell(record.getMessage())
             else:
                 self._held.append(record.getMessage())
         self._shown[record.msg] = times
+
+    def _tell(self, line: str) -> None:
+        """Show a line if it can be: nobody reads standard error any more, say, and whoever logs cannot help that."""
+        with contextlib.suppress(OSError):
+            self._show(line)
 
 
 def print_json(values: dict[str, object]) -> None:

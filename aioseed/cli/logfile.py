@@ -91,5 +91,5 @@ class LogFile(logging.Handler):
 
 def _note(record: logging.LogRecord, words: str, count: int) -> logging.LogRecord:
     """Return a line that stands before `record` for those that are not written."""
-    told = {"name": record.name, "levelname": record.levelname, "levelno": record.levelno}
-    return logging.makeLogRecord({**told, "msg": words, "args": (count,)})
+    told = {"name": record.name, "levelname": record.levelname, "msg": words, "args": (count,)}
+    return logging.makeLogRecord(told)

@@ -52,5 +52,5 @@ def _leaves(value: Json, path: str) -> Iterator[tuple[str, Json]]:
 def _shown(leaves: dict[str, Json], path: str) -> str:
     if path not in leaves:
         return "not there"
-    text = json.dumps(leaves[path])
+    text = json.dumps(leaves[path], ensure_ascii=False)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."

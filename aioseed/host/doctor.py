@@ -118,7 +118,7 @@ def _configuration(run_dir: Path) -> Iterator[Found]:
     elsewhere: list[PluginError] = []
     own: list[str] = []
     try:
-        config = validate(RunConfig, json.loads(path.read_text()), "")
+        config = validate(RunConfig, json.loads(path.read_text(encoding="utf-8")), "")
         sections = (config.agent, config.network, *config.transforms)
         own += filter(is_reference, (config.environment.plugin, *(section.name for section in sections)))
         if not own:

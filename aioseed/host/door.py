@@ -31,19 +31,19 @@ GOODBYE_S = 0.5
 """Longest wait for a peer whose token was taken back to close its channel; then it is cut."""
 
 _WORDS = {
-    "bad_token": "a wrong token or none",
-    "tls_failed": "no TLS, or a certificate that is not accepted",
-    "handshake_timeout": "too slow to open a channel",
-    "header_too_large": "too large a request head",
-    "too_many_connections": "too many connections",
-    "no_descriptors": "too few file descriptors are left: raise the limit of this process, ulimit -n",
-    "foreign_origin": "a web page whose origin is not listed (transport.allowed_origins)",
-    "foreign_host": "a Host that is not this listener's",
-    "bad_request": "no request of an actor",
-    "no_upgrade": "a token without a WebSocket: a proxy must pass Upgrade and Connection on",
-    "control_flood": "too many control frames",
-    "rate_limited": "too many bytes a second; it is read more slowly",
-    "slow_reader": "it does not read what it is sent",
+    "bad_token": "refused: a wrong token or none",
+    "tls_failed": "refused: no TLS, or a certificate that is not accepted",
+    "handshake_timeout": "refused: too slow to open a channel",
+    "header_too_large": "refused: too large a request head",
+    "too_many_connections": "refused: too many connections",
+    "no_descriptors": "refused: too few file descriptors are left: raise the limit of this process, ulimit -n",
+    "foreign_origin": "refused: a web page whose origin is not listed (transport.allowed_origins)",
+    "foreign_host": "refused: a Host that is not this listener's",
+    "bad_request": "refused: no request of an actor",
+    "no_upgrade": "refused: a token without a WebSocket: a proxy must pass Upgrade and Connection on",
+    "control_flood": "cut: too many control frames",
+    "rate_limited": "read more slowly: too many bytes a second",
+    "slow_reader": "cut: it does not read what it is sent",
 }
 
 
@@ -76,11 +76,13 @@ class Door:
         self._seen: tuple[int, int, int] | None = None
 
     def report(self, what: str, peer: str) -> None:
-        """Count what a listener refused or cut, and log at most one line a second of each kind."""
+        """Count what a listener refused, cut or held, and log at most one line a second of each kind."""
         self._metrics.counter(f"transport/{what}").add()
         count = self._throttle.ask(what, asyncio.get_running_loop().time())
         if count is not None:
-            log.warning("refused %d peers (%s), the last at %.100r", count, _WORDS.get(what, what), peer)
+            # The words are no argument: who shows or keeps so many lines of a kind knows kinds by what stands here.
+            line = _WORDS.get(what, "refused or cut: " + what.replace("%", "%%")) + " (%s%.100r)"
+            log.warning(line, "" if count == 1 else f"{count} times, the last ", peer)
 
     def guarded(self, handler: Handler) -> Handler:
         """Return `handler` behind the bound on channels with one token."""
@@ -137,7 +139,11 @@ class Door:
         return news
 
     async def _note_expiry(self, certificate: bytes) -> None:
-        left = await asyncio.to_thread(days_left, certificate)
+        try:
+            left = await asyncio.to_thread(days_left, certificate)
+        except UsageError as error:  # OpenSSL, which has taken it, is less strict than what reads it here
+            log.warning("how long the certificate lasts cannot be told: %s", error)
+            return
         self._metrics.gauge("transport/certificate_days_left").set(left)
         if left < 0:
             log.warning("the certificate has expired: renew it, actors that look at it do not come in any more")

@@ -165,7 +165,7 @@ def _remove_made(path: Path, made: Sequence[Path]) -> None:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

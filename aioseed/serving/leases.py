@@ -31,7 +31,7 @@ from aioseed.serving.allowance import check_environments
 from aioseed.serving.config import ServingConfig
 from aioseed.serving.intake import Intake
 from aioseed.serving.session import Session
-from aioseed.serving.slots import SlotTable
+from aioseed.serving.slots import NOBODY, SlotTable
 from aioseed.serving.thread import Leased, Released
 from aioseed.telemetry.counters import Metrics
 from aioseed.wire.messages import Bye, Hello, Lease, RefusalCode, Revoke, clip
@@ -59,7 +59,8 @@ class Leases:
         intake: Where their rows wait.
         to_inference: Takes what inference must know about leases.
         poll: Called after leases have ended: the open batch may have nobody left to wait for.
-        lockstep: Whether an actor's place gives it its slots, and nothing is revoked for being late.
+        lockstep: Environments in lockstep mode, where an actor's place gives it its slots and nothing is revoked for
+            being late; else 0.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Leases:
         poll: Callable[[float], None],
         metrics: Metrics,
         *,
-        lockstep: bool,
+        lockstep: int,
     ) -> None:
         self._config = config
         self._table = table
@@ -155,27 +156,40 @@ class Leases:
                 self.end(former, now_s)
 
     def _lease(self, session: Session, hello: Hello, now_s: float) -> None:
-        slots = self._table.lease(
-            session.number,
-            hello.environments,
-            now_s,
-            evaluation=session.evaluation,
-            first_slot=(hello.actor_index or 0) * hello.environments if self._lockstep else None,
-        )
-        if slots is None and self._make_room(hello.environments, now_s):
-            return self._lease(session, hello, now_s)
-        if slots is None:
-            raise self._full(hello.environments)
+        wanted, first = hello.environments, self._place_of(hello)
+        while (
+            slots := self._table.lease(session.number, wanted, now_s, evaluation=session.evaluation, first_slot=first)
+        ) is None:
+            former = self._in_the_way(wanted, first)
+            if former is None:
+                raise self._full(wanted) if first is None else _no_such_place(hello, first, "another actor has some")
+            self.end(former, now_s)
         session.slots = slots.astype(np.int64)
         self._to_inference(Leased(session.slots, session.evaluation))
 
-    def _make_room(self, wanted: int, now_s: float) -> bool:
-        """Give up a session that is away for an actor that is here, the longest away first, if that can help."""
-        kept = sum(former.slots.size for former in self._parked.values())
-        if not kept or wanted > self._table.capacity - self._table.leased + kept:
-            return False
-        self.end(next(iter(self._parked.values())), now_s)
-        return True
+    def _place_of(self, hello: Hello) -> int | None:
+        """Return the first slot of an actor's place in lockstep mode, else None.
+
+        Raises:
+            RefusedError: It ends beyond the environments of the run, which a batch has rows for.
+        """
+        if not self._lockstep:
+            return None
+        first, last = (hello.actor_index or 0) * hello.environments, min(self._lockstep, self._table.capacity)
+        if first + hello.environments > last:
+            raise _no_such_place(hello, first, f"this run has {last}, counted from 0", retry=False)
+        return first
+
+    def _in_the_way(self, wanted: int, first: int | None) -> Session | None:
+        """Return a session that is away and gives way to an actor that is here, the longest away, if that can help."""
+        parked = self._parked.values()
+        if first is None:
+            enough = wanted <= self._table.capacity - self._table.leased + sum(former.held.size for former in parked)
+            return next(iter(parked), None) if enough else None
+        owners = set(self._table.owner[first : first + wanted].tolist()) - {NOBODY}
+        return (
+            next((former for former in parked if former.number in owners), None) if owners <= {*self._parked} else None
+        )
 
     def _full(self, wanted: int) -> RefusedError:
         free = self._table.capacity - self._table.leased
@@ -316,7 +330,7 @@ class Leases:
     def _give_again(self, session: Session, slots: np.ndarray, now_s: float) -> None:
         if not slots.size:
             return
-        if (self._table.owner[slots] >= 0).any():
+        if (self._table.owner[slots] != NOBODY).any():
             session.tell(Bye(code="replaced", reason="the slots were leased to another actor; connect again"))
             return
         try:
@@ -359,6 +373,18 @@ def bad_token(why: str) -> RefusedError:
     """Return the error that refuses a resume token: the actor asks again at once without it."""
     message = f"the resume token is not good: {why}"
     return RefusedError(RefusalCode.RESUME_TOKEN, message, field="resume_token", retry=True)
+
+
+def _no_such_place(hello: Hello, first: int, why: str, *, retry: bool = True) -> RefusedError:
+    index, slots = hello.actor_index or 0, f"{first} to {first + hello.environments - 1}"
+    return RefusedError(
+        RefusalCode.CAPACITY,
+        f"in lockstep an actor of {hello.environments} environments at place {index} (--actor-index) has the slots"
+        f" {slots}, and {why}",
+        field="actor_index",
+        theirs=str(index),
+        retry=retry,
+    )
 
 
 def _same_actor(one: Session, other: Session) -> bool:

@@ -132,7 +132,7 @@ class Server:
         """Begin to welcome actors: everything is compiled."""
         contract, table, intake, to_inference, greeted = serving
         batching = Batching(self._loop, intake, Meters(self._metrics), self._time, self._answered)
-        lockstep = self._facts.lockstep_environments > 0
+        lockstep = self._facts.lockstep_environments
         leases = Leases(self._config, table, intake, to_inference, batching.poll, self._metrics, lockstep=lockstep)
         self._opened = _Opened(contract, table, intake, greeted, leases, batching)
         self._ready.set()

@@ -35,8 +35,12 @@ class NamedFile:
             self._folder = os.open(self.path.parent, os.O_RDONLY)
         if self._file is None:
             self._file = open(self.path, "a+b", buffering=0, opener=self._opened)
-            if not _ends_with_a_line(self._file):
-                append_whole(self._file, b"\n")
+            try:
+                if not _ends_with_a_line(self._file):
+                    append_whole(self._file, b"\n")
+            except OSError:
+                self._let_go()  # or the next line, once there is room, would be written behind that part
+                raise
 
     def append(self, data: bytes) -> None:
         """Append `data` whole, or nothing.

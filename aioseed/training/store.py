@@ -234,8 +234,6 @@ class CheckpointStore:
 
     def sweep(self) -> None:
         """Remove what interrupted saves and removals left behind."""
-        if not self._directory.is_dir():
-            return
         for path in self._directory.glob("*.tmp"):
             try:
                 self._files.remove_tree(path)

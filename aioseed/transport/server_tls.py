@@ -93,7 +93,7 @@ class ServerTls:
             context.load_cert_chain(self._certificate, self._key, password=no_password)
             if client_ca is not None:
                 context.verify_mode = ssl.CERT_REQUIRED
-                context.load_verify_locations(cadata=client_ca.decode("ascii"))
+                context.load_verify_locations(cadata=_text(client_ca))
         except (OSError, ValueError) as error:
             names = " and ".join(str(path) for path in self._files())
             raise UsageError(f"the certificate in {names} cannot be used: {_words(error)}") from error
@@ -110,8 +110,13 @@ def _bytes(path: Path, *, private: bool = False) -> bytes:
         raise UsageError(f"the file {path} cannot be read: {error.strerror or error}") from error
 
 
+def _text(pem: bytes) -> str:
+    """Return PEM as text without the letters beyond ASCII that comments may have: OpenSSL passes comments over."""
+    return pem.decode("ascii", "ignore")
+
+
 def _first_certificate(pem: bytes) -> str:
-    text, end = pem.decode("ascii"), "-----END CERTIFICATE-----"
+    text, end = _text(pem), "-----END CERTIFICATE-----"
     begin = text.find("-----BEGIN CERTIFICATE-----")
     if begin < 0 or end not in text:
         raise ValueError("it holds no certificate in PEM form")

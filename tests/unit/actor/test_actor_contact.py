@@ -60,3 +60,17 @@ def test_each_session_renews_the_long_patience() -> None:
     contact.lost(1200.0)  # a dial that failed is no session
     assert contact.remaining_s(1200.0) == 400.0
     assert contact.retry_delay_s(1600.0) is None
+
+
+def test_a_session_that_lasted_begins_the_delays_anew_and_changes_what_patience_is_told() -> None:
+    contact = Contact(10.0, 600.0, longest(), now_s=0.0)
+    assert (contact.welcomed_once, contact.patience_s) == (False, 10.0)
+    for _ in range(5):
+        contact.retry_delay_s(0.0)
+    contact.welcomed(9.0)
+    assert (contact.welcomed_once, contact.patience_s) == (True, 10.0)
+    contact.lost(25.0)
+    assert contact.patience_s == 600.0 and contact.retry_delay_s(25.0) == 3.2
+    contact.welcomed(30.0)
+    contact.lost(60.0)
+    assert contact.welcomed_once and contact.retry_delay_s(60.0) == 0.1

@@ -198,6 +198,21 @@ def test_a_flood_of_one_kind_is_cut(log, shown):
     assert shown == [*(f"refused actor {number}" for number in range(5)), "something else"]
 
 
+def test_whoever_logs_does_not_fail_where_nobody_reads_the_warnings_any_more(tmp_path):
+    def unread(line: str) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    path = tmp_path / "learner.log"
+    with common.RunLog(unread) as log:
+        logging.getLogger("aioseed.serving").warning("held back")
+        log.begin()
+        logging.getLogger("aioseed.serving").warning("shown at once")
+        log.write_to(path)
+    assert [line.partition(": ")[2] for line in path.read_text().splitlines()] == ["held back", "shown at once"]
+    with common.RunLog(unread) as log:
+        log.write_to(tmp_path)  # which is no file, as is to be told
+
+
 def test_a_clock_that_is_set_back_keeps_no_warning_from_the_screen(log, shown, monkeypatch):
     log.begin()
     for number in range(6):

@@ -29,6 +29,7 @@ class Opened:
     def written(self) -> list[str]:
         """Close the file and return what its lines say."""
         self.file.close()
+        assert not self.file._thread.is_alive()
         return [line.partition(": ")[2] for line in self.path.read_text().splitlines()]
 
 
@@ -79,7 +80,7 @@ def test_a_path_that_is_not_utf8_is_spelt_out(opened, capsys):
     assert "Logging error" in capsys.readouterr().err
 
 
-def test_a_flood_of_one_kind_fills_no_disk_and_what_is_left_out_is_counted(opened, monkeypatch):
+def test_a_flood_of_one_kind_fills_no_disk_and_what_is_left_out_is_counted(opened, monkeypatch, capsys):
     now_s = 100.0
     monkeypatch.setattr("aioseed.cli.logfile.time.monotonic", lambda: now_s)
     for number in range(5000):
@@ -90,6 +91,8 @@ def test_a_flood_of_one_kind_fills_no_disk_and_what_is_left_out_is_counted(opene
     now_s += 2.0
     for number in range(3):
         opened.log("actor %d joined", number)
+    now_s += 1.0
+    opened.log("actor %d joined", 3)
     lines = opened.written()
     printed = [line for line in lines if "prints" in line]
     assert len(printed) == 2000
@@ -100,7 +103,14 @@ def test_a_flood_of_one_kind_fills_no_disk_and_what_is_left_out_is_counted(opene
         "4000 lines like the next are left out",
         "actor 0 joined",
         "actor 1 joined",
+        "1 lines like the next are left out",
+        "actor 3 joined",
     ]
+    assert {line.split(" ", 2)[2].partition(":")[0] for line in opened.path.read_text().splitlines()} == {
+        "INFO aioseed.serving",
+        "INFO aioseed.actors",
+    }
+    assert capsys.readouterr().err == ""
 
 
 def test_a_disk_that_hangs_holds_up_nobody_and_costs_what_cannot_wait(tmp_path, shown, monkeypatch):
@@ -123,8 +133,9 @@ def test_a_disk_that_hangs_holds_up_nobody_and_costs_what_cannot_wait(tmp_path, 
     goes_on.set()
     assert has_room.wait(10.0)
     opened.log("line %d", 8)
+    opened.log("line %d", 9)
     told = "4 lines are left out: the disk was too slow"
-    assert opened.written() == ["line 0", "line 1", "line 2", "line 3", told, "line 8"]
+    assert opened.written() == ["line 0", "line 1", "line 2", "line 3", told, "line 8", "line 9"]
 
 
 def test_the_end_does_not_wait_for_a_disk_that_hangs(tmp_path, shown, monkeypatch):
@@ -135,6 +146,7 @@ def test_the_end_does_not_wait_for_a_disk_that_hangs(tmp_path, shown, monkeypatc
     opened.log("never written")
     opened.file.close()
     assert opened.file._thread.is_alive()
+    assert opened.file._thread.daemon  # the process ends without it
     goes_on.set()
     opened.file._thread.join(10.0)
     assert not opened.file._thread.is_alive()

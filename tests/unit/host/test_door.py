@@ -57,7 +57,7 @@ async def opened(tmp_path: Path):
     await listener.close(0.1)
 
 
-async def test_a_token_that_is_removed_closes_its_sessions_and_no_others(opened):
+async def test_a_token_that_is_removed_closes_its_sessions_and_no_others(opened, caplog):
     file, metrics, dial = opened
     mine, theirs = await dial(ONE), await dial(OTHER)
     await asyncio.to_thread(write, file, OTHER.reveal())
@@ -66,6 +66,8 @@ async def test_a_token_that_is_removed_closes_its_sessions_and_no_others(opened)
             await mine.receive()
     await theirs.send(b"still here")
     assert metrics.counter("transport/revoked").value == 1
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["closed 1 sessions whose token was taken back or has expired"]
     with pytest.raises(AuthenticationError):
         await dial(ONE)
 
@@ -96,6 +98,21 @@ def test_a_token_file_that_is_gone_at_the_first_look_is_told(tmp_path):
     door = Door(Keyring.of(ONE), tmp_path / "none", None, 9, Metrics())
     with pytest.raises(UsageError, match="cannot be read"):
         door._read_keys()
+
+
+def test_a_token_file_that_stays_as_it_was_is_read_once_and_is_no_news(tmp_path, monkeypatch):
+    file, reads = tmp_path / "tokens", []
+    write(file, ONE.reveal())
+    monkeypatch.setattr("aioseed.host.door.read_keys", lambda path: reads.append(path) or parse_keys(path.read_text()))
+    keys = Keyring.of(ONE)
+    door = Door(keys, file, None, 9, Metrics())
+    assert [door._read_keys() for _ in range(3)] == [False] * 3 and reads == [file]
+    write(file, OTHER.reveal())
+    assert [door._read_keys() for _ in range(3)] == [True, False, False] and reads == [file] * 2
+    assert keys.admit(OTHER.reveal()) is not None and keys.admit(ONE.reveal()) is None
+    for without in (Door(None, file, None, 9, Metrics()), Door(keys, None, None, 9, Metrics())):
+        assert not without._read_keys()
+    assert len(reads) == 2
 
 
 async def test_one_token_opens_so_many_channels_and_a_closed_one_makes_room(opened):
@@ -170,6 +187,63 @@ async def test_a_certificate_that_nobody_renews_is_warned_of_each_day_also_when_
     assert metrics.gauge("transport/certificate_days_left").value == pytest.approx(-1.5, abs=0.1)
 
 
+@pytest.mark.virtual_time
+async def test_a_new_certificate_is_taken_in_and_how_long_it_lasts_is_noted_at_once(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("aioseed.host.door.days_left", lambda pem: float(pem))
+
+    async def in_no_time(function, *arguments):
+        return function(*arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", in_no_time)
+    tls, metrics = Mock(spec=ServerTls, material=Mock(certificate=b"90.0")), Metrics()
+    left = metrics.gauge("transport/certificate_days_left")
+    found: list[bool | Exception] = [False, True, UsageError("not whole yet"), False]
+
+    def refresh() -> bool:
+        news = found.pop(0) if found else False
+        if isinstance(news, Exception):
+            raise news
+        if news:
+            tls.material.certificate = b"365.0"
+        return news
+
+    tls.refresh = refresh
+    watch = asyncio.create_task(Door(None, None, tls, 9, metrics).watch())
+    await asyncio.sleep(0.1)
+    assert left.value == 90.0
+    await asyncio.sleep(0.25)
+    assert (left.value, metrics.counter("transport/reloads").value) == (365.0, 1)
+    await asyncio.sleep(10.0)
+    watch.cancel()
+    assert metrics.counter("transport/reloads_failed").value == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "the certificate was read again",
+        "what was there before stays: not whole yet",
+    ]
+
+
+@pytest.mark.virtual_time
+async def test_a_certificate_of_which_nobody_can_tell_how_long_it_lasts_ends_no_watch(monkeypatch, caplog):
+    def unreadable(pem: bytes) -> float:
+        raise UsageError("the certificate cannot be read: its serial number is negative")
+
+    async def in_no_time(function, *arguments):
+        return function(*arguments)
+
+    monkeypatch.setattr("aioseed.host.door.days_left", unreadable)
+    monkeypatch.setattr(asyncio, "to_thread", in_no_time)
+    tls = Mock(spec=ServerTls, material=Mock(certificate=b"odd"), refresh=Mock(return_value=False))
+    watch = asyncio.create_task(Door(None, None, tls, 9, Metrics()).watch())
+    await asyncio.sleep(10.0)
+    assert not watch.done() and tls.refresh.call_count > 30
+    watch.cancel()
+    [record] = caplog.records
+    assert record.getMessage().startswith(
+        "how long the certificate lasts cannot be told: the certificate cannot be read"
+    )
+
+
 async def test_a_flood_of_refusals_is_counted_in_full_and_told_in_one_line(caplog):
     metrics = Metrics()
     door = Door(None, None, None, 9, metrics)
@@ -178,4 +252,22 @@ async def test_a_flood_of_refusals_is_counted_in_full_and_told_in_one_line(caplo
             door.report("bad_token", f"10.0.0.{number}\n\x1b[31m")
     assert metrics.counter("transport/bad_token").value == 1000
     assert len(caplog.records) == 1
+    assert caplog.records[0].getMessage().startswith("refused: a wrong token or none (")
     assert "\n" not in caplog.records[0].getMessage() and "\x1b" not in caplog.records[0].getMessage()
+
+
+@pytest.mark.virtual_time
+async def test_a_line_tells_what_became_of_whom_and_how_often_and_each_kind_is_one_of_its_own(caplog):
+    door = Door(None, None, None, 9, Metrics())
+    for what in ("slow_reader", "rate_limited", "rate_limited", "of a plugin: 9%d"):
+        door.report(what, "10.0.0.1:7")
+    await asyncio.sleep(1.0)
+    door.report("rate_limited", "10.0.0.2:7")
+    assert [record.getMessage() for record in caplog.records] == [
+        "cut: it does not read what it is sent ('10.0.0.1:7')",
+        "read more slowly: too many bytes a second ('10.0.0.1:7')",
+        "refused or cut: of a plugin: 9%d ('10.0.0.1:7')",
+        "read more slowly: too many bytes a second (2 times, the last '10.0.0.2:7')",
+    ]
+    # What bounds the lines of one kind on a screen or in a file must not keep another from there.
+    assert len({record.msg for record in caplog.records}) == 3

@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
 from jax.errors import JaxRuntimeError
 
-from aioseed.errors import TrainingFailed
+from aioseed.errors import EnvironmentFailed, TrainingFailed, UsageError
 from aioseed.host.config import RunConfig
 from aioseed.host.evaluate import (
     NOBODY_S,
     TELL_EVERY_S,
     EpisodeDealer,
+    Evaluation,
     FixedPolicy,
+    _end,
+    _local_actors,
+    _result,
+    _until_done,
     evaluate,
     tell_how_far,
     tell_of_nobody,
@@ -209,3 +216,84 @@ async def test_how_far_it_is_is_told_again_and_again_of_the_episodes_that_are_me
     await asyncio.sleep(TELL_EVERY_S)
     assert told == [(0, 2, 0), (1, 2, 2)]
     telling.cancel()
+
+
+def test_the_report_is_of_the_episodes_that_were_wanted_and_of_no_other() -> None:
+    dealer = EpisodeDealer(3, 4, EpisodeTracker(4), lambda: None)
+    dealer.returns, dealer.lengths_steps = [1.0, 3.0, 8.0, 999.0], [2, 4, 3, 999]  # one ended with the last
+    report = _result(dealer, 3, 7)
+    assert report == Evaluation(4.0, pytest.approx(np.sqrt(26 / 3)), 3, 3.0, 7)
+
+
+@pytest.mark.parametrize(("episodes", "processes"), [(1, 1), (8, 1), (12, 1), (24, 3), (1000, 4)])
+def test_no_more_local_processes_step_than_there_are_episodes_for(episodes: int, processes: int) -> None:
+    config = CARTPOLE.model_copy(
+        update={"actor": CARTPOLE.actor.model_copy(update={"processes": 4, "groups": 2, "envs_per_group": 4})}
+    )
+    listeners = SimpleNamespace(urls=("ws://127.0.0.1:1", "grpc://127.0.0.1:2"), token=None)
+    made = Mock()
+    with patch("aioseed.host.evaluate.LocalActors", made):
+        _local_actors(config, listeners, episodes, print)  # type: ignore[arg-type]
+    fewer, url, _, _, role = made.call_args.args
+    assert (fewer.actor.processes, fewer.actor.groups, fewer.actor.envs_per_group) == (processes, 2, 4)
+    assert (url, role) == ("ws://127.0.0.1:1", "evaluate")
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def failing(error: Exception) -> None:
+    raise error
+
+
+async def test_it_is_over_when_every_episode_has_ended_and_who_steps_is_told_to_end() -> None:
+    outcome = asyncio.get_running_loop().create_future()
+    beside = asyncio.create_task(for_ever())
+    cancelled: list[bool] = []
+
+    async def steps() -> None:
+        try:
+            await for_ever()
+        finally:
+            cancelled.append(True)
+
+    waiting = asyncio.create_task(_until_done(outcome, (beside,), steps()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    _end(outcome, None)
+    _end(outcome, OSError("too late"))
+    await waiting
+    assert cancelled == [True] and not beside.done()
+    beside.cancel()
+
+
+async def test_what_keeps_it_from_ending_is_raised() -> None:
+    async def until(
+        error: Exception | None = None, beside: asyncio.Task[None] | None = None, steps: Any = None
+    ) -> None:
+        outcome = asyncio.get_running_loop().create_future()
+        if error is not None:
+            _end(outcome, error)
+        await _until_done(outcome, () if beside is None else (beside,), steps or for_ever())
+
+    watch = asyncio.create_task(failing(UsageError("a token file")))
+    with pytest.raises(UsageError, match="a token file"):
+        await until(beside=watch)
+    with pytest.raises(EnvironmentFailed, match="no process"):
+        await until(steps=failing(EnvironmentFailed("no process could be started")))
+    with pytest.raises(EnvironmentFailed, match="ended before the evaluation was over"):
+        await until(steps=asyncio.sleep(0))
+    ours, foreign = EnvironmentFailed("not finite"), ValueError("9 bytes")
+    ours.__cause__ = foreign
+    with pytest.raises(EnvironmentFailed) as caught:
+        await until(ours)
+    assert caught.value is ours and ours.__cause__ is foreign
+    with pytest.raises(TrainingFailed, match=r"^inference failed: .*9 bytes") as failed:
+        await until(foreign)
+    assert failed.value.__cause__ is foreign
+
+
+def test_inference_is_never_held_up_by_a_dealer(dealer: EpisodeDealer) -> None:
+    assert dealer.has_room(np.arange(4)) and dealer.batches_finished == 0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.errors import JaxRuntimeError
 
-from aioseed.agents.agent import Agent, AgentPlugin, LearnerState, Unroll
+from aioseed.agents.agent import Agent, AgentPlugin, LearnerState, LossOutput, Unroll
 from aioseed.agents.vtrace import agent as vtrace
 from aioseed.errors import PluginError
 from aioseed.host.acting import BuiltAgent, acting_of, build_agent, layout_of
@@ -151,6 +151,9 @@ def test_priorities_are_one_number_an_unroll():
     unroll = Unroll(*[None] * len(Unroll._fields))._replace(reward=jnp.zeros((4, 3)))
     with pytest.raises(PluginError, match=r"priorities returned float32\[3, 3\], and float32\[3\] is needed"):
         spoilt.priorities(unroll)
+    listed = checked_agent(sound()._replace(priorities=lambda unroll: [1.0] * 3), "mine:agent")
+    with pytest.raises(PluginError, match=r"priorities returned a list, and float32\[3\] is needed"):
+        listed.priorities(unroll)
     sound_one = checked_agent(sound()._replace(priorities=lambda unroll: unroll.reward[0]), "mine:agent")
     assert sound_one.priorities(unroll).shape == (3,)
 
@@ -183,6 +186,14 @@ def plain_metric(output):
     return output._replace(metrics={"losses/value": 1.0})
 
 
+def listed_metrics(output):
+    return output._replace(metrics=[output.total])
+
+
+def priority_of_each_row(output):
+    return output._replace(aux={"priorities": jnp.zeros((4, 3))})
+
+
 def one_priority(output):
     return output._replace(aux={"priorities": output.total})
 
@@ -200,6 +211,11 @@ def one_priority(output):
         (count_of_each, "the count that loss returned is float32[3], and float32[] is needed"),
         (metric_of_each, "metrics['losses/value'] that loss returned is float32[4, 3], and float32[] is needed"),
         (plain_metric, "metrics['losses/value'] that loss returned is a float, and float32[] is needed"),
+        (listed_metrics, "the metrics that loss returned are a list, and a dict is needed"),
+        (
+            priority_of_each_row,
+            "aux that loss returned has float32[4, 3], and every leaf needs one entry an unroll first",
+        ),
         (one_priority, "aux that loss returned has float32[], and every leaf needs one entry an unroll first"),
     ],
 )
@@ -210,6 +226,19 @@ def test_what_loss_answers_is_looked_at_where_it_is_compiled(spoil, said):
         compile_update_of(spoilt)
     assert said in str(caught.value)
     assert isinstance(caught.value.__cause__, KeyError) is (spoil is raising)
+
+
+def test_aux_has_one_entry_an_unroll_of_whatever_shape():
+    unroll = Unroll(*[None] * len(Unroll._fields))._replace(reward=jnp.zeros((4, 3)))
+    for shape, fits in (((3,), True), ((3, 5), True), ((4,), False), ((), False)):
+        output = LossOutput(jnp.zeros(()), jnp.ones(()), {}, {"priorities": jnp.zeros(shape)})
+        agent = checked_agent(sound()._replace(loss=lambda *_, output=output: output), "mine:agent")
+        if fits:
+            assert agent.loss((), (), unroll, ()) is output
+        else:
+            with pytest.raises(PluginError, match="one entry an unroll first") as caught:
+                agent.loss((), (), unroll, ())
+            assert caught.value.group == "aioseed.agents"
 
 
 def parameters_alone(state):
@@ -247,6 +276,29 @@ def test_what_is_raised_while_an_agent_is_built_is_told_with_its_line(monkeypatc
         PluginError, match=r"build of mine:agent raised KeyError: 'policy', in line \d+ of .*test_forms"
     ):
         build_agent({"name": "mine:agent"}, {"name": "mlp"}, SPEC)
+
+
+def test_what_a_library_raises_is_told_with_the_authors_line_and_what_no_author_wrote_without_one():
+    def calls_a_library(key):
+        return jnp.reshape(jnp.zeros(3), (2, 2))
+
+    with pytest.raises(PluginError) as caught:
+        checked_agent(sound()._replace(init=calls_a_library), "mine:agent").init(jax.random.key(0))
+    assert str(caught.value.__cause__) in str(caught.value)
+    assert f", in line {calls_a_library.__code__.co_firstlineno + 1} of {__file__} (" in str(caught.value)
+    with pytest.raises(PluginError, match=r"init of mine:agent raised TypeError: [^/]* \(aioseed"):
+        checked_agent(sound()._replace(init=int.__add__), "mine:agent").init(jax.random.key(0))
+
+
+def test_an_error_of_ours_goes_on_as_it_is():
+    ours = PluginError("the network cannot be used: mine", group="aioseed.nets")
+
+    def fails(key):
+        raise ours
+
+    with pytest.raises(PluginError) as caught:
+        checked_agent(sound()._replace(init=fails), "mine:agent").init(jax.random.key(0))
+    assert caught.value is ours
 
 
 @pytest.mark.parametrize("error", [MemoryError("Unable to allocate 3 TiB"), JaxRuntimeError("RESOURCE_EXHAUSTED: 3")])

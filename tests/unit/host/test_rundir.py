@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 from pathlib import Path
@@ -242,11 +243,43 @@ def test_discarding_gives_a_resumed_run_its_configuration_back(opened, tmp_path)
     assert (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_new_paths_are_free(tmp_path):
-    first = new_run_path("cartpole", tmp_path)
-    assert first.name.startswith("cartpole-") and first.name.endswith(str(os.getpid()))
-    first.mkdir()
-    assert new_run_path("cartpole", tmp_path) != first
+def test_new_paths_are_free(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda form: form)  # all in one second
+    made = []
+    for _ in range(3):
+        made.append(new_run_path("cartpole", tmp_path))
+        made[-1].mkdir()
+    stem = f"cartpole-%Y%m%d-%H%M%S-{os.getpid()}"
+    assert [path.name for path in made] == [stem, f"{stem}-2", f"{stem}-3"]
+
+
+def test_a_run_begun_again_before_its_first_save_is_not_configured_otherwise_than_it_was(opened):
+    opened("auto", "seed=5").directory.close()
+    begun = opened("auto", "seed=6", save=7)
+    assert begun.changes == ""
+    begun.directory.close()
+    assert opened("auto", "seed=7").changes == "configured otherwise than before: seed is 7 (was 6)"
+
+
+def test_figures_that_cannot_be_read_are_not_no_figures(opened, tmp_path):
+    (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
+    with pytest.raises(RunDirectoryError, match=r"metrics\.jsonl cannot be read: Is a directory$"):
+        opened("auto")
+
+
+@pytest.mark.parametrize("locale", ["utf-8", "iso-8859-1", "ascii"])
+def test_a_configuration_is_utf8_whatever_the_locale_says(opened, tmp_path, monkeypatch, locale):
+    text_encoding = io.text_encoding
+    monkeypatch.setattr(io, "text_encoding", lambda given, *_: locale if given is None else text_encoding(given))
+    opened("never", "transport.tls.certificate=Fähre/c.pem", "transport.tls.key=k", save=7).directory.close()
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    assert "Fähre".encode() in before
+    run = opened("auto", "seed=6")
+    assert "(was " in run.changes and "Fähre" in run.changes
+    discard(run)
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+    run.directory.close()
+    assert {found.level for found in examine(tmp_path / "run").found if found.subject == "config.json"} == {"sound"}
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])

@@ -12,6 +12,7 @@ from aioseed.host.statistics import Statistics, digest_of, progress_values
 from aioseed.serving.session import Afar
 from aioseed.telemetry.counters import Metrics
 from aioseed.telemetry.ledger import Account, Ledger, Reason
+from aioseed.training.progress import TrainingReport
 
 
 @pytest.fixture
@@ -58,13 +59,61 @@ def test_without_an_end_there_is_no_share(runtime: Any, small: Any) -> None:
     assert Statistics(small(), runtime, Metrics(), 0.0).progress(1.0, None, 0).share_done is None
 
 
-def test_sinks_get_the_ledger_with_its_reasons(runtime: Any, small: Any) -> None:
-    train(runtime.ledger, 10, 5)
-    runtime.ledger.drop(2, Reason.LEASE_ENDED, Account.OPEN)
-    values = progress_values(Statistics(small(), runtime, Metrics(), 0.0).progress(1.0, None, 0))
-    assert (values["ledger/accepted"], values["ledger/consumed"], values["ledger/held"]) == (10, 5, 3)
-    assert values["ledger/dropped_lease_ended"] == 2
+def test_sinks_get_the_ledger_with_its_reasons_and_its_formula_holds(runtime: Any, small: Any) -> None:
+    ledger = runtime.ledger
+    train(ledger, 100, 50)
+    ledger.accept(0, evaluated=7)
+    ledger.drop(2, Reason.LEASE_ENDED, Account.OPEN)
+    ledger.finish(30)
+    ledger.begin_training(20)
+    ledger.remember(11)
+    ledger.consume(4, Account.REPLAY)
+    ledger.lose_after_checkpoint(3)
+    progress = Statistics(small(), runtime, Metrics(), 0.0).progress(1.0, None, 0)
+    values = progress_values(progress)
+    assert (values["ledger/accepted"], values["ledger/consumed"], values["ledger/evaluated"]) == (107, 54, 7)
+    assert (values["ledger/replay"], values["ledger/held"], values["ledger/lost_after_checkpoint"]) == (7, 44, 3)
+    dropped = {name: value for name, value in values.items() if name.startswith("ledger/dropped_")}
+    assert dropped == {"ledger/dropped_lease_ended": 2}
+    held = values["ledger/held"]
+    assert values["ledger/accepted"] == values["ledger/consumed"] + values["ledger/evaluated"] + held + 2
     assert values["environment/score"] == 0.5
+
+
+def test_what_training_reports_stands_beside_what_environments_tell(runtime: Any, small: Any) -> None:
+    statistics = Statistics(small(), runtime, Metrics(), 0.0)
+    assert (statistics.progress(1.0, None, 0).policy_lag, statistics.progress(2.0, None, 0).metrics) == (
+        0.0,
+        {"environment/score": 0.5},
+    )
+    report = TrainingReport(12, 400, 0, {"loss/total": 1.5}, 3.0, 9.0, 1.0, 0.0, 0.0)
+    told = statistics.progress(3.0, report, 0)
+    assert (told.policy_lag, told.metrics) == (3.0, {"loss/total": 1.5, "environment/score": 0.5})
+
+
+def test_shares_and_latency_are_over_the_time_since_the_report_before(runtime: Any, small: Any) -> None:
+    def stand(training_s: float, act_s: float, append_s: float, blocked_s: float) -> None:
+        runtime.loop.summary = lambda: SimpleNamespace(busy_s=training_s)
+        runtime.engine.times = SimpleNamespace(act_s=act_s, append_s=append_s)
+        runtime.assembler.statistics = lambda: QueueStatistics(0, 0, 0, 0, 1, blocked_s)
+
+    metrics = Metrics()
+    latency = metrics.quantiles("serving/action_latency_ms", low=1e-3, high=1e5)
+    latency.observe_many(np.full(99, 700.0))
+    stand(3.0, 2.0, 1.0, 0.5)
+    statistics = Statistics(small(), runtime, metrics, 0.0)
+    stand(7.0, 4.0, 3.0, 1.5)
+    latency.observe_many(np.full(9, 0.02))
+    progress = statistics.progress(10.0, None, 0)
+    shares = progress.shares
+    assert shares[1:4] == pytest.approx((0.4, 0.3, 0.1))
+    assert shares.action_latency_ms == progress.action_latency_ms == pytest.approx(0.02, rel=0.1)
+
+
+def test_no_more_than_all_is_done(runtime: Any, small: Any) -> None:
+    statistics = Statistics(small("training.total_steps=1000"), runtime, Metrics(), 0.0)
+    train(runtime.ledger, 1100, 1064)  # the last batch goes beyond
+    assert statistics.progress(1.0, None, 0).share_done == 1.0
 
 
 def test_the_digest_depends_on_names_dtypes_shapes_and_bytes_and_on_nothing_else() -> None:

@@ -15,7 +15,7 @@ from aioseed.serving.handshake import Contract, Role
 from aioseed.serving.intake import ActionTable, ClosedBatch, Intake
 from aioseed.serving.rule import Limits
 from aioseed.serving.server import RunFacts, Server, Serving
-from aioseed.serving.slots import SlotTable
+from aioseed.serving.slots import NOBODY, SlotTable
 from aioseed.serving.thread import Item, Leased, Released
 from aioseed.specs import ArraySpec, discrete, observation_to_json
 from aioseed.telemetry.counters import Metrics
@@ -172,4 +172,7 @@ async def desk() -> AsyncIterator[Callable[..., Any]]:
         watch.cancel()
         assert not watch.done()  # a failure of the watch would have gone unseen
     for made in desks:
+        # What is counted on the way is what a count of all would give: who is expected rests on it.
+        assert made.table.late_count == np.count_nonzero(made.table.late)
+        assert made.table.leased == np.count_nonzero(made.table.owner != NOBODY)
         await made.listener.close(0.1)

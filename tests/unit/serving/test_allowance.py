@@ -53,6 +53,19 @@ async def test_an_actor_that_comes_back_is_not_counted_beside_itself(desk):
     assert (await again.hears_a(Welcome)).epochs == welcome.epochs
 
 
+async def test_a_name_alone_takes_nothing_from_who_shows_another_token_at_the_door(desk):
+    table = await desk()
+    first = await joined(table, MINE, 2, actor_id="a")
+    welcome = await first.hears_a(Welcome)
+    await first.channel.close()
+    refused = await (await joined(table, OTHER, 2, actor_id="a", resume_token=welcome.resume_token)).hears_a(Refused)
+    assert (refused.code, "another actor's" in refused.message) == ("resume_token", True)
+    theirs = await (await joined(table, OTHER, 2, actor_id="a")).hears_a(Welcome)
+    assert not {*theirs.slots} & {*welcome.slots} and table.server.environments == 4
+    again = await (await joined(table, MINE, 2, actor_id="a", resume_token=welcome.resume_token)).hears_a(Welcome)
+    assert (again.slots, again.epochs) == (welcome.slots, welcome.epochs)
+
+
 async def test_more_than_the_token_ever_allows_is_not_worth_asking_again(desk):
     table = await desk()
     refused = await (await joined(table, MINE, 4)).hears_a(Refused)
@@ -69,6 +82,24 @@ async def test_slots_that_were_revoked_are_not_given_again_beyond_what_the_token
     first.step(0)
     assert "lab-7 allows 3" in (await first.hears_a(Bye)).reason
     assert table.table.leased == 3
+
+
+async def test_who_comes_back_gets_slots_that_it_lost_only_if_its_token_allows_them_still(desk):
+    table = await desk(step_deadline_s=5.0, resume_grace_s=60.0, batch_deadline_s=0.01, ping_timeout_s=600.0)
+    first = await joined(table, MINE, 3)
+    first.welcome = welcome = await first.hears_a(Welcome)
+    for sequence in range(8):  # two of its environments hang
+        first.step(sequence, welcome.slots[:1], welcome.epochs[:1])
+        await asyncio.sleep(1.0)
+    second = await joined(table, MINE, 2, actor_id="another")
+    assert (await second.hears()).kind == "welcome"
+    await first.channel.close()
+    token = {"actor_id": "actor of 3", "resume_token": welcome.resume_token}
+    refused = await (await joined(table, MINE, 3, **token)).hears_a(Refused)
+    assert (refused.code, refused.retry) == ("capacity", True) and "lab-7 allows 3" in refused.message
+    second.say(Bye(code="leaving"))
+    again = await (await joined(table, MINE, 3, **token)).hears_a(Welcome)
+    assert again.slots == welcome.slots and again.epochs[0] == welcome.epochs[0]
 
 
 async def test_a_flood_of_messages_that_are_no_steps_ends_its_session_alone(desk):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from aioseed.telemetry import files
 from aioseed.telemetry.files import NamedFile
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows moves no open file")
@@ -57,15 +59,82 @@ def test_it_goes_with_its_folder_and_never_into_another_that_lies_there_now(run:
     assert (run / "log").read_text() == "another's\n"
 
 
-def test_the_umask_says_who_may_read_it(run: Path) -> None:
-    before = os.umask(0o027)
+@pytest.mark.parametrize(("umask", "mode"), [(0o027, 0o640), (0o000, 0o666)])
+def test_the_umask_says_who_may_read_it(run: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
     file = NamedFile(run / "log")
     try:
         file.append(b"1\n")
     finally:
         os.umask(before)
         file.close()
-    assert (run / "log").stat().st_mode & 0o777 == 0o640
+    assert (run / "log").stat().st_mode & 0o777 == mode
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what was opened."""
+    found: list[str] = []
+    really = os.open
+
+    def noting(path: str | Path, *arguments: int, **named: int) -> int:
+        found.append(Path(path).name)
+        return really(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", noting)
+    return found
+
+
+def test_one_that_stays_where_it_is_is_opened_once(run: Path, opened: list[str]) -> None:
+    file = NamedFile(run / "log")
+    for _ in range(3):
+        file.append(b"1\n")
+    file.close()
+    assert opened == ["run", "log"]
+
+
+def test_where_nothing_can_be_opened_by_its_folder_a_path_will_do(
+    run: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_BY_FOLDER", False)
+    before = os.umask(0)
+    file = NamedFile(run / "log")
+    file.append(b"1\n")
+    os.umask(before)
+    file.append(b"2\n")
+    file.close()
+    assert opened == ["log"] and (run / "log").read_text() == "1\n2\n"
+    assert (run / "log").stat().st_mode & 0o777 == 0o666
+
+
+def test_what_cannot_be_opened_is_tried_anew_each_time(run: Path) -> None:
+    (run / "log").mkdir()
+    file = NamedFile(run / "log")
+    for _ in range(2):
+        with pytest.raises(IsADirectoryError):
+            file.append(b"lost\n")
+    (run / "log").rmdir()
+    file.append(b"1\n")
+    file.close()
+    assert (run / "log").read_text() == "1\n"
+
+
+def test_a_part_of_a_line_is_ended_also_where_the_disk_was_full_at_first(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run / "log").write_text("a par")
+    file, append_whole = NamedFile(run / "log"), files.append_whole
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "append_whole", full)
+    with pytest.raises(OSError, match="No space left"):
+        file.open()
+    monkeypatch.setattr(files, "append_whole", append_whole)
+    file.append(b"1\n")
+    file.close()
+    assert (run / "log").read_text() == "a par\n1\n"
 
 
 def test_no_descriptor_is_left(run: Path) -> None:

@@ -46,6 +46,14 @@ def looked_at(*, total=1.0, metrics=None, count=8.0, gradient=None, after=None) 
             "the loss is finite, but not its gradient by params/0, params/1, params/2 and 6 more",
         ),
         (
+            {"gradient": {f"params/{i}": np.nan for i in range(4)}},
+            "the loss is finite, but not its gradient by params/0, params/1, params/2 and params/3",
+        ),
+        (
+            {"gradient": {f"params/{i}": np.nan for i in range(5)}},
+            "the loss is finite, but not its gradient by params/0, params/1, params/2 and 2 more",
+        ),
+        (
             {"after": {"extra": {"mean": jnp.array([0, np.nan])}}},
             "the gradient is finite, but not what the step makes of extra/mean",
         ),
@@ -77,6 +85,14 @@ def watched(steps, columns=COLUMNS):
     said = [sentence for step in steps for sentence in first.observe(columns, step, ONE)]
     assert first.are_over
     return said
+
+
+@pytest.mark.parametrize("parameters", [0, 2, 9])
+def test_a_state_is_finite_whatever_the_loss_and_its_gradient_are(parameters):
+    squares = {f"params/{number}": jnp.float32(np.nan) for number in range(parameters)}
+    for after, finite in (({"a": jnp.ones(2)}, True), ({"a": jnp.array([1, np.inf])}, False)):
+        found = Inspection.of(jnp.float32(np.nan), {"x": jnp.float32(np.nan)}, jnp.float32(np.nan), squares, after)
+        assert found.is_state_finite() == finite
 
 
 def test_a_loss_that_depends_on_no_parameter_is_told_once():

@@ -13,8 +13,14 @@ from aioseed.training.rundir import RunDirectory, owner_of
 
 
 def test_a_new_directory_is_the_owners_alone(tmp_path):
-    with RunDirectory.open(tmp_path / "runs" / "today" / "one") as run:
+    before = os.umask(0)
+    try:
+        run = RunDirectory.open(tmp_path / "runs" / "today" / "one")
+    finally:
+        os.umask(before)
+    with run:
         assert run.path.stat().st_mode & 0o777 == 0o700
+        assert (run.path / "learner.lock").stat().st_mode & 0o777 == 0o600
         assert run.checkpoints == run.path / "checkpoints"
 
 
@@ -23,6 +29,26 @@ def test_a_second_owner_is_refused_with_the_name_of_the_first(tmp_path):
         RunDirectory.open(tmp_path)
     assert f"process {os.getpid()} on {socket.gethostname()}" in str(caught.value)
     assert caught.value.path == str(tmp_path)
+
+
+def test_an_owner_is_named_whatever_stood_there_before(tmp_path):
+    (tmp_path / "learner.lock").write_text("process 1234567890 on a-machine-with-a-long-name.example.org\n" * 3)
+    with RunDirectory.open(tmp_path):
+        assert owner_of(tmp_path) == f"process {os.getpid()} on {socket.gethostname()}"
+        (tmp_path / "learner.lock").write_bytes(b"process 7 on \xff\n")
+        assert owner_of(tmp_path) == "process 7 on \N{REPLACEMENT CHARACTER}"
+
+
+def test_no_descriptor_is_left(tmp_path):
+    with open(os.devnull) as probe:
+        lowest = probe.fileno()
+    with RunDirectory.open(tmp_path) as run:
+        with pytest.raises(RunDirectoryInUse):
+            RunDirectory.open(tmp_path)
+        (tmp_path / "learner.lock").unlink()
+        run.check()
+    with open(os.devnull) as probe:
+        assert probe.fileno() == lowest
 
 
 def test_a_directory_can_be_taken_again_once_it_is_given_up(tmp_path):
@@ -58,6 +84,13 @@ def test_an_owner_notices_that_its_directory_was_moved_and_that_it_is_back(tmp_p
         run.check()
 
 
+def test_whoever_gave_a_directory_up_saves_nothing_there(tmp_path):
+    run = RunDirectory.open(tmp_path)
+    run.close()
+    with pytest.raises(RunDirectoryError, match="was given up"):
+        run.check()
+
+
 def test_an_owner_notices_that_another_directory_lies_in_the_place_of_its_own(tmp_path):
     with RunDirectory.open(tmp_path / "run") as run:
         run.path.rename(tmp_path / "elsewhere")
@@ -88,7 +121,7 @@ def test_a_missing_directory_is_an_error_where_none_is_to_be_made(tmp_path):
 
 def test_a_file_in_its_place_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunDirectoryError):
+    with pytest.raises(RunDirectoryError, match=f"the run directory {tmp_path / 'file'} cannot be used: File exists$"):
         RunDirectory.open(tmp_path / "file")
 
 
@@ -148,10 +181,11 @@ def test_a_generation_is_never_given_twice_whenever_the_process_dies(tmp_path, f
             assert run.next_generation() > given
 
 
-def test_a_disk_that_fails_is_a_run_directory_error(tmp_path, faulty_files):
+@pytest.mark.parametrize("error", [OSError(28, "full"), OSError("full")])
+def test_a_disk_that_fails_is_a_run_directory_error(tmp_path, faulty_files, error):
     with (
-        RunDirectory.open(tmp_path, files=faulty_files(1, OSError(28, "full"))) as run,
-        pytest.raises(RunDirectoryError, match="full"),
+        RunDirectory.open(tmp_path, files=faulty_files(1, error)) as run,
+        pytest.raises(RunDirectoryError, match=r"cannot be used: full$"),
     ):
         run.next_generation()
 

@@ -48,8 +48,12 @@ def test_an_array_in_fortran_order_comes_back_right(tmp_path):
 
 def test_what_cannot_be_saved_leaves_nothing(tmp_path):
     store = CheckpointStore(tmp_path)
-    for bad in (Snapshot(1, {"a": np.array(["x"])}, {}), Snapshot(2, {}, {"a": object()})):
-        with pytest.raises(CheckpointError):
+    for bad, said in (
+        (Snapshot(1, {"a": np.array(["x"])}, {}), "array 'a' has dtype <U1, which cannot be saved$"),
+        (Snapshot(1, {"a": np.zeros(1, np.complex64)}, {}), "array 'a' has dtype complex64, which cannot be saved$"),
+        (Snapshot(2, {}, {"a": object()}), "object is not JSON serializable$"),
+    ):
+        with pytest.raises(CheckpointError, match=f"could not be saved: .*{said}"):
             store.save(bad, 1)
     assert names(tmp_path) == []
 
@@ -58,9 +62,10 @@ def test_before_the_first_save_there_is_none(tmp_path):
     store = CheckpointStore(tmp_path / "checkpoints")
     assert store.newest() is None
     (tmp_path / "checkpoints" / "000000000003.tmp").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "000000000004").write_text("a file")
     assert store.newest() is None
     store.sweep()
-    assert names(tmp_path / "checkpoints") == []
+    assert names(tmp_path / "checkpoints") == ["000000000004"]
 
 
 def test_the_newest_sound_one_is_found_and_the_other_named(tmp_path, caplog):
@@ -224,12 +229,54 @@ def test_a_size_is_looked_at_before_anything_is_read(tmp_path, caplog, monkeypat
     assert f"checkpoint {huge} is skipped: state.json has " in caplog.text
 
 
+def test_a_manifest_has_a_size_that_is_looked_at_first_too(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path)
+    size = (store.save(snapshot(1), 1) / manifests.NAME).stat().st_size
+    monkeypatch.setattr("aioseed.training.reading.MANIFEST_LIMIT_BYTES", size)
+    assert_is(store.newest(), snapshot(1))
+    monkeypatch.setattr("aioseed.training.reading.MANIFEST_LIMIT_BYTES", size - 1)
+    [finding] = store.findings()
+    assert finding.fault == f"MANIFEST.json has {size} bytes"
+
+
 def test_a_state_that_is_no_object_is_not_sound(tmp_path):
     for state in ([1], "deep"):
         path = tmp_path / str(state)
         CheckpointStore(path).save(Snapshot(1, {}, state), 1)
         with pytest.raises(CheckpointError):
             CheckpointStore(path).newest()
+
+
+FOREIGN_DTYPE = b'{"a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("arrays.safetensors", b"dust"),
+        ("arrays.safetensors", len(FOREIGN_DTYPE).to_bytes(8, "little") + FOREIGN_DTYPE + b"\0"),
+        ("state.json", b"{"),
+        ("state.json", b"\xff"),
+        ("state.json", b"[" * 100_000),
+        ("state.json", b"[]"),
+    ],
+)
+def test_what_was_written_whole_but_by_other_rules_is_not_sound(tmp_path, name, data):
+    store = CheckpointStore(tmp_path)
+    path = store.save(snapshot(1), 1)
+    written = manifests.decode((path / manifests.NAME).read_bytes())
+    (path / name).write_bytes(data)
+    files = {**written.files, name: manifests.entry(data)}
+    (path / manifests.NAME).write_bytes(manifests.encode(written._replace(files=files)))
+    with pytest.raises(CheckpointError, match="is no sound checkpoint: it was written by other rules: "):
+        store.at(path.name)
+    [finding] = store.findings()
+    assert finding.checkpoint is None and finding.fault.startswith("it was written by other rules: ")
+
+
+def test_a_checkpoint_that_is_not_there_is_told_in_the_systems_words(tmp_path):
+    with pytest.raises(CheckpointError, match=r"000000000001 is no sound checkpoint: No such file or directory$"):
+        CheckpointStore(tmp_path).at("000000000001")
 
 
 def test_one_checkpoint_is_read_by_its_name_which_a_copy_keeps(tmp_path):

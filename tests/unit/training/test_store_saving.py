@@ -62,9 +62,23 @@ def test_a_save_whose_sync_failed_is_never_trusted_even_if_it_cannot_be_removed(
     files.names_on_disk = True
     store.save(snapshot(4), 1)
     assert names(tmp_path) == ["000000000002", "000000000003", "000000000004"]  # 3 is none of the two that are kept
-    files.removes = True
+    files.removes, store._keep = True, 3
     store.save(snapshot(5), 1)
-    assert names(tmp_path) == ["000000000004", "000000000005"]
+    assert names(tmp_path) == ["000000000002", "000000000004", "000000000005"]
+
+
+def test_a_directory_that_cannot_be_listed_afterwards_costs_no_save(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path, keep=1)
+    store.save(snapshot(1), 1)
+
+    def fails(store):
+        raise OSError(errno.EIO, "the disk says no")
+
+    with monkeypatch.context() as hidden:
+        hidden.setattr(CheckpointStore, "_newest_first", fails)
+        store.save(snapshot(2), 1)
+    assert names(tmp_path) == ["000000000001", "000000000002"]
+    assert_is(store.newest(), snapshot(2))
 
 
 def test_the_step_of_a_save_that_failed_can_be_saved_again(tmp_path):
@@ -236,3 +250,5 @@ def test_a_failure_to_remove_old_ones_does_not_fail_the_save(tmp_path, caplog):
     CheckpointStore(tmp_path, keep=1, files=Stuck()).save(snapshot(2), 1)
     assert_is(CheckpointStore(tmp_path).newest(), snapshot(2))
     assert "no" in caplog.text
+    CheckpointStore(tmp_path).sweep()
+    assert names(tmp_path) == ["000000000002"]

@@ -92,6 +92,25 @@ def test_a_checkpoint_with_a_broken_segment_is_passed_over(tmp_path: Path, piece
     assert newest is not None and newest.manifest.step == 1
 
 
+def test_a_segment_that_is_broken_meanwhile_is_a_checkpoint_error(tmp_path: Path, pieces: list[Piece]) -> None:
+    store = CheckpointStore(tmp_path)
+    path = store.save(snapshot(1, pieces[0]), 1)
+    found, name = store.newest(), pieces[0].name
+    assert found is not None
+    np.testing.assert_array_equal(found.segment(name)["rows/0"], pieces[0].arrays["rows/0"])
+    file = path / f"{name}.safetensors"
+    file.write_bytes(b"dust")
+    with pytest.raises(CheckpointError, match=r"cannot be read: .* is not what was written"):
+        found.segment(name)
+    dust = found.manifest._replace(files={file.name: manifests.entry(b"dust")})
+    for manifest in (dust, dust._replace(files={})):
+        with pytest.raises(CheckpointError, match=f"{name}.safetensors cannot be read"):
+            found._replace(manifest=manifest).segment(name)
+    file.unlink()
+    with pytest.raises(CheckpointError, match=r"cannot be read: .*No such file"):
+        found.segment(name)
+
+
 def test_a_copied_checkpoint_shares_names_with_another_and_is_verified_for_itself(
     tmp_path: Path, pieces: list[Piece]
 ) -> None:

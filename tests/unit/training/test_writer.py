@@ -33,11 +33,12 @@ def make(store, executor=None, **options):
 
 def test_a_submitted_snapshot_is_saved_and_reported(tmp_path):
     reports = []
-    writer = make(CheckpointStore(tmp_path), on_report=reports.append)
+    moments_s = iter([100.0, 102.5])
+    writer = make(CheckpointStore(tmp_path), on_report=reports.append, clock=lambda: next(moments_s))
     assert writer.last is None
     writer.submit(snapshot(3))
     assert reports == [writer.last]
-    assert (reports[0].step, reports[0].path, reports[0].error) == (3, tmp_path / "000000000003", None)
+    assert reports[0] == (3, tmp_path / "000000000003", None, 2.5)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])

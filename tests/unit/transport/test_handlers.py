@@ -91,6 +91,44 @@ async def test_handler_that_does_not_end_is_cancelled_after_the_grace() -> None:
     assert asyncio.get_running_loop().time() - started_s == pytest.approx(3.0)
 
 
+async def test_nothing_is_kept_of_a_channel_whose_handler_has_ended() -> None:
+    _, far = channel_pair()
+
+    async def handler(channel: Channel) -> None:
+        await channel.send(b"once")
+
+    handlers = HandlerSet(handler)
+    task = handlers.start(far)
+    assert len(handlers) == 1
+    await task
+    await asyncio.sleep(0)
+    assert len(handlers) == 0
+
+
+async def test_a_channel_that_fails_to_close_is_reported_and_keeps_no_other_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (near, far), (_, broken) = channel_pair(), channel_pair()
+    reports: list[dict[str, object]] = []
+
+    async def handler(channel: Channel) -> None:
+        await asyncio.Event().wait()
+
+    async def fails(reason: str = "") -> None:
+        raise LookupError("on purpose")
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    handlers = HandlerSet(handler)
+    for channel in (broken, far):
+        handlers.start(channel)
+    await asyncio.sleep(0)
+    monkeypatch.setattr(broken, "close", fails)
+    await handlers.close(grace_s=0.0)
+    assert (await closed(near)).reason == "the listener closed"
+    found = [(report["message"], type(report["exception"])) for report in reports]
+    assert found and set(found) == {("a channel failed to close", LookupError)}
+
+
 async def test_handler_may_close_its_own_set() -> None:
     _, far = channel_pair()
 

@@ -102,6 +102,37 @@ async def test_take_each_ends_with_the_queue() -> None:
     assert taken == [b"1"]
 
 
+async def test_take_each_hands_over_in_order_what_waited_before_what_comes() -> None:
+    queue, taken = MessageQueue(), []
+    for message in (b"1", b"2", b"3"):
+        queue.put(message)
+    taking = asyncio.create_task(queue.take_each(lambda message: taken.append(message) is None))
+    await asyncio.sleep(0)
+    queue.put(b"4")
+    assert taken == [b"1", b"2", b"3", b"4"] and queue.size_bytes == 0
+    queue.end(BROKEN)  # while it waits for another to be put
+    with pytest.raises(ChannelClosed, match="broken") as caught:
+        await taking
+    assert caught.value is not BROKEN
+
+
+async def test_a_taker_that_ends_the_queue_and_raises_breaks_nothing_of_whoever_puts() -> None:
+    queue = MessageQueue()
+
+    def take(message: Payload) -> bool:
+        if message == b"bad":
+            queue.end(BROKEN)
+            raise ValueError("as told")
+        return True
+
+    queue.put(b"good")
+    taking = asyncio.create_task(queue.take_each(take))
+    await asyncio.sleep(0)
+    queue.put(b"bad")
+    with pytest.raises(ChannelClosed, match="broken"):
+        await taking
+
+
 async def test_who_takes_each_is_asked_for_places_once_nothing_waits_and_hears_when_they_are_filled() -> None:
     queue, taken = MessageQueue(), []
     memory = memoryview(bytearray(5))
@@ -123,7 +154,8 @@ async def test_who_takes_each_is_asked_for_places_once_nothing_waits_and_hears_w
         found = queue.place(9, memory)
         assert found is not None and found.memory == [memory]
         memory[: len(end)] = end
-        found.filled()
+        assert found.filled() is (end != b"last!")
+    queue.end(CLEAN)  # which is not what ended it
     assert queue.place(9, memory) is None  # the last one said so
     await taking
     assert taken == [b"1", b"first", b"nextt", b"last!"]
@@ -168,7 +200,7 @@ async def test_what_a_filled_place_raises_comes_out_of_take_each() -> None:
     await asyncio.sleep(0)
     found = queue.place(9, memoryview(bytearray(9)))
     assert found is not None
-    found.filled()
+    assert found.filled() is False
     with pytest.raises(ValueError, match="as told"):
         await taking
 
@@ -203,6 +235,21 @@ async def test_room_waits_above_the_high_mark_and_a_cancelled_waiter_takes_nothi
     assert [task.done() for task in waiting] == [True, False, False]
     await queue.take()
     await asyncio.gather(*waiting[1:])
+
+
+async def test_a_queue_that_is_exactly_at_the_high_mark_has_room() -> None:
+    told: list[str] = []
+    queue = MessageQueue(lambda: told.append("full"), lambda: told.append("room"))
+    at_the_mark = bytes(HIGH_WATER_BYTES - MESSAGE_OVERHEAD_BYTES)
+    queue.put(at_the_mark)
+    await queue.room()
+    assert await queue.take() == at_the_mark and told == ["room"]
+    queue.put(b"")
+    queue.put(at_the_mark)
+    waiting = asyncio.create_task(queue.room())
+    await asyncio.sleep(0)
+    assert await queue.take() == b"" and told == ["room", "full", "room"]
+    await waiting
 
 
 @pytest.mark.parametrize("drop", [False, True])

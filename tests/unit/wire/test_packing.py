@@ -109,6 +109,22 @@ def test_what_is_not_smaller_than_the_step_is_refused() -> None:
     assert caught.value.code == "size_mismatch"
 
 
+def test_what_comes_to_its_own_size_goes_as_it_is_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = step()
+    payload = pack(IMAGE, whole, 1).ljust(len(whole), b"\0")
+    with pytest.raises(ProtocolError, match="packed in 57 to 2067 bytes, not 2068"):
+        packed_rows(IMAGE, payload, 8, 2**20)
+    assert packed_rows(IMAGE, payload[:-1], 8, 2**20) == 1
+    monkeypatch.setattr("aioseed.wire.packing.pack", lambda *_: payload)
+    assert Packer(IMAGE, 0.5).pack(whole, 1) is whole
+
+
+def test_what_ends_before_its_observations_is_refused() -> None:
+    with pytest.raises(ProtocolError, match=f"packed in {BEGIN + 1} to 2067 bytes, not {BEGIN}") as caught:
+        packed_rows(IMAGE, pack(IMAGE, step(), 1)[:BEGIN], 8, 2**20)
+    assert caught.value.code == "size_mismatch"
+
+
 def test_what_stands_for_more_than_a_message_may_have_is_refused() -> None:
     whole = step(3)
     assert read(pack(IMAGE, whole, 3), max_bytes=len(whole)) == whole
