@@ -70,7 +70,7 @@ def names_in_the_source() -> set[str]:
     """Return the names that are asked of `Metrics` and those that are keys of dicts of figures."""
     found: set[str] = set()
     for path, tree in sources():
-        figures = path.parent.name in ("host", "vtrace", "r2d2", "sac")
+        figures = path.parent.name in ("host", "agents") or path.parent.parent.name == "agents"
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
                 if node.func.attr in ("counter", "gauge", "quantiles"):

@@ -111,7 +111,14 @@ def box(size: int) -> ActionSpec:
 
 @pytest.mark.parametrize(
     ("agent", "action", "measured"),
-    [("vtrace", discrete(50), "mode"), ("vtrace", box(2), "mode"), ("sac", box(2), "mode"), ("r2d2", discrete(50), "")],
+    [
+        ("vtrace", discrete(50), "mode"),
+        ("vtrace", box(2), "mode"),
+        ("sac", box(2), "mode"),
+        ("ppo", discrete(50), "mode"),
+        ("ppo", box(2), "mode"),
+        ("r2d2", discrete(50), ""),
+    ],
 )
 def test_rows_of_the_role_evaluate_take_the_mode_beside_training_alone(agent, action, measured):
     spec = EnvironmentSpec(ArraySpec("float32", (3,)), action)
