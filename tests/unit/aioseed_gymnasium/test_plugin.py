@@ -120,7 +120,7 @@ def test_an_environment_of_the_older_gym_is_told_from_one_that_is_nowhere(local_
             "odd-v0",
             {},
             ConfigError,
-            '^there is no environment "odd-v0": where a package registers it, put its module .* some_package:odd-v0; one',
+            '^there is no environment "odd-v0": where a package registers it, put .* some_package:odd-v0; one of',
         ),
         ("CartPole-v9", {}, ConfigError, '^there is no environment "CartPole-v9" \\(did you mean "CartPole-v1"'),
         ("carpole-v1", {}, ConfigError, 'did you mean "CartPole-v1"'),
@@ -171,7 +171,7 @@ def test_an_environment_of_the_older_gym_is_told_from_one_that_is_nowhere(local_
             "own_errors:Own/Cart-v0",
             {},
             ConfigError,
-            '^the module "own_errors" was imported and registers no "Own/Cart-v0": another .* own_errors.envs:Own/Cart-v0;',
+            '^the module "own_errors" was imported and registers no "Own/Cart-v0": another .* own_errors.envs:Own/',
         ),
         (
             "own_errors:CartPole-v7",
