@@ -65,7 +65,8 @@ def answer_alone() -> Iterator[None]:
     answer = sys.stdout
     answer.flush()
     if _is_numbered(answer, 1) and _is_numbered(sys.stderr, 2):
-        answer = open(os.dup(1), "w", encoding=answer.encoding, errors=answer.errors)
+        # It stays open to the end, of which Python would warn where an environment asked for all warnings.
+        answer = open(os.dup(1), "w", encoding=answer.encoding, errors=answer.errors, closefd=False)
         os.dup2(2, 1)
     try:
         with contextlib.redirect_stdout(sys.stderr):

@@ -55,7 +55,9 @@ def test_output_that_nobody_reads_is_no_traceback(words, unbuffered):
 
 
 TALKS = """
-import ctypes, gymnasium
+import ctypes, gymnasium, warnings
+
+warnings.simplefilter("always")
 
 class Talks(gymnasium.Env):
     observation_space = action_space = gymnasium.spaces.Discrete(2)
@@ -83,6 +85,7 @@ def test_what_environments_print_is_no_part_of_an_answer(words, tmp_path):
     answers = [done.stdout] if words[0] == "env-spec" else done.stdout.splitlines()
     assert answers and all(json.loads(answer) for answer in answers)
     assert {"hello from Python", "hello from C"} <= set(done.stderr.splitlines())
+    assert "ResourceWarning" not in done.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
