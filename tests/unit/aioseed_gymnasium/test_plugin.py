@@ -245,6 +245,18 @@ def test_wrappers_of_gymnasium_and_of_the_user_are_put_on_in_order(local_module)
     assert plugin.make("CartPole-v1", {"wrappers": wrappers}, 1).spec.observation == ArraySpec("float32", (12,))
 
 
+def test_a_list_of_a_configuration_is_a_tuple_to_wrappers_of_gymnasium_and_stays_one_to_others(local_module):
+    # Gymnasium's own refuse a list.
+    source = "def mine(env, given):\n    assert given == [1, [2]]\n    return env\n"
+    local_module("wrapper_with_a_list", source)
+    wrappers = [
+        {"name": "wrapper_with_a_list:mine", "kwargs": {"given": [1, [2]]}},
+        {"name": "ReshapeObservation", "kwargs": {"shape": [2, 2]}},
+    ]
+    env = plugin.make("CartPole-v1", {"wrappers": wrappers}, 1)
+    assert env.spec.observation == ArraySpec("float32", (2, 2))
+
+
 def test_the_task_is_what_must_be_equal_between_actors():
     options = {
         "vectorized": True,
