@@ -260,19 +260,25 @@ def _check_step(env: Env, look: _Look, result: tuple[object, ...]) -> None:
     say = look.say
     observation, reward, terminated, truncated, info = result
     _check_observation(env, look, observation, "step()")
-    if np.ndim(reward) or not isinstance(reward, int | float | np.number):  # type: ignore[arg-type]
+    if np.ndim(reward) or not hasattr(reward, "__float__"):  # type: ignore[arg-type]
         say("error", f"the reward is {reward!r}, and it must be one number: return float(reward)")
         raise _Stop
     if not abs(float(reward)) <= _MOST:
         say("error", f"the reward is {reward}, and it must be finite: look for a division by zero, or clip it")
         raise _Stop
-    wrong = [flag for flag in (terminated, truncated) if not isinstance(flag, bool | np.bool_)]
+    wrong = [flag for flag in (terminated, truncated) if not _is_flag(flag)]
     if wrong:
         say("error", f"terminated and truncated must be True or False, one is {wrong[0]!r}: return bool(...)")
         raise _Stop
     if not isinstance(info, dict):
         say("error", f"info must be a dict, it is a {type(info).__name__}: return {{}} where there is nothing to say")
         raise _Stop
+
+
+def _is_flag(value: object) -> bool:
+    """Say whether a value is true or false, as a number or an array of no dimensions may be, too."""
+    flag = np.asarray(value)
+    return flag.ndim == 0 and flag.dtype.kind in "biuf" and flag.item() in (0, 1)
 
 
 def _check_observation(env: Env, look: _Look, observation: object, source: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from fractions import Fraction
 
 import gymnasium
 import numpy as np
@@ -14,6 +15,7 @@ from aioseed_gymnasium.options import GymnasiumOptions
 from gymnasium import spaces
 
 from aioseed.errors import EnvironmentFailed
+from aioseed.types import TERMINATED
 
 DICT = spaces.Dict({"a": spaces.Discrete(3), "c": spaces.Discrete(3)})
 MISFIT = "the observation of step() is not in its space:"
@@ -58,6 +60,8 @@ def step_returning(**changes):
         ({"reward": float("inf")}, "the reward is inf, and it must be finite: look for a division by zero"),
         ({"reward": 1e39}, "the reward is 1e+39, and it must be finite"),
         ({"terminated": None}, "terminated and truncated must be True or False, one is None: return bool(...)"),
+        ({"truncated": 2}, "terminated and truncated must be True or False, one is 2: return bool(...)"),
+        ({"terminated": np.zeros(1, bool)}, "terminated and truncated must be True or False, one is array([False])"),
         ({"info": None}, "info must be a dict, it is a NoneType: return {}"),
         (
             {"observation": np.zeros(4, np.float32)},
@@ -77,6 +81,24 @@ def test_a_step_that_breaks_the_interface_is_an_error(ladder, changes, sentence)
     findings = look(changed(ladder, original=ladder.step, step=step_returning(**changes)))
     (error,) = said(findings, "error")
     assert error.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reward": np.float64(0.5), "terminated": np.True_},
+        {"reward": np.array(0.5), "terminated": np.array(True)},
+        {"reward": np.array(1), "terminated": 1, "truncated": 0.0},
+        {"reward": Fraction(1, 2), "terminated": True},
+    ],
+)
+def test_numbers_and_flags_of_other_types_that_a_run_takes_are_no_errors(ladder, group, changes):
+    kind = changed(ladder, original=ladder.step, step=step_returning(**changes))
+    assert said(look(kind), "error") == []
+    run = group(PlainEnvironment(kind, 2, "x", GymnasiumOptions()))
+    run.reset()
+    run.step(0, 0)
+    assert run.flags == [TERMINATED] * 2 and run.columns.reward.tolist() == [float(changes["reward"])] * 2
 
 
 @pytest.mark.parametrize(
