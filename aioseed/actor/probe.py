@@ -14,6 +14,7 @@ import threading
 from typing import NamedTuple
 
 from aioseed.actor.config import EnvironmentConfig
+from aioseed.actor.leave import leave
 from aioseed.errors import AioseedError, SpaceError
 from aioseed.lookup import look_here_too
 from aioseed.plugins import environment_plugin
@@ -115,4 +116,6 @@ def _end_with_stdin() -> None:
 
 if __name__ == "__main__":
     look_here_too()
-    sys.exit(main())
+    exit_code = main()
+    leave(exit_code)
+    sys.exit(exit_code)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from aioseed import presets
 from aioseed.actor.config import ActorConfig, EnvironmentConfig
+from aioseed.actor.leave import leave
 from aioseed.actor.run import run_actor
 from aioseed.actor.session import ActorEvent
 from aioseed.actor.task import task_of
@@ -272,4 +273,6 @@ class _Interrupt:
 
 if __name__ == "__main__":
     look_here_too()
-    sys.exit(main())
+    exit_code = main()
+    leave(exit_code)
+    sys.exit(exit_code)
