@@ -12,6 +12,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
@@ -52,10 +53,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def sentence_of(error: BaseException) -> str:
-    """Return a foreign error as text for a message: its type and its first line, at most 300 characters."""
+    """Return a foreign error as text for a message: its type and its first line, at most 300 characters.
+
+    Of one that says nothing, as that of a bare ``assert``, it tells where it was raised.
+    """
     lines = str(error).strip().splitlines()
     name = type(error).__name__
-    return f"{name}: {lines[0]}"[:300] if lines else name
+    if lines:
+        return f"{name}: {lines[0]}"[:300]
+    places = list(traceback.walk_tb(error.__traceback__))
+    return f"{name} in line {places[-1][1]} of {places[-1][0].f_code.co_filename}" if places else name
 
 
 def is_reference(name: str) -> bool:

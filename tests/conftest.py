@@ -116,6 +116,22 @@ def _logs_reach_the_test() -> Iterator[None]:
     ours.propagate = True
 
 
+_NO_USE = dict.fromkeys(
+    (
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+        "encipher_only",
+        "decipher_only",
+    ),
+    False,
+)
+
+
 class Issued(NamedTuple):
     """Files of a certificate and its key."""
 
@@ -161,6 +177,7 @@ class Authority:
             return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
         now = datetime.datetime.now(datetime.UTC)
+        ours = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         made = (
             x509.CertificateBuilder()
             .subject_name(named(subject))
@@ -170,7 +187,13 @@ class Authority:
             .not_valid_before(now - datetime.timedelta(days=60))
             .not_valid_after(now + datetime.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            # From Python 3.13 on nobody is trusted by default whose authority does not say which key it is.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ours), critical=False)
         )
+        if authority:
+            signs = dict.fromkeys(("key_cert_sign", "crl_sign"), True)
+            made = made.add_extension(x509.KeyUsage(**_NO_USE | signs), critical=True)
         if hosts:
             names = [
                 x509.IPAddress(ipaddress.ip_address(host)) if host[0].isdigit() or ":" in host else x509.DNSName(host)

@@ -14,6 +14,8 @@ import threading
 from typing import NamedTuple
 
 from aioseed.actor.config import EnvironmentConfig
+from aioseed.actor.leave import leave
+from aioseed.actor.lifeline import take_stdin
 from aioseed.errors import AioseedError, SpaceError
 from aioseed.lookup import look_here_too
 from aioseed.plugins import environment_plugin
@@ -92,7 +94,7 @@ def main() -> int:
     # Not to standard error, whose last line tells why a child crashed: what C holds back is printed at the very end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     line = sys.stdin.buffer.readline()
-    threading.Thread(target=_end_with_stdin, name="aioseed-lifeline", daemon=True).start()
+    threading.Thread(target=_end_with, args=(take_stdin(),), name="aioseed-lifeline", daemon=True).start()
     code, form = _answer(line)
     with os.fdopen(answer, "w") as out:
         out.write(json.dumps(form) + "\n")
@@ -106,13 +108,15 @@ def _answer(line: bytes) -> tuple[int, dict[str, Json]]:
         return error.exit_code, {"error": str(error), "exit_code": error.exit_code, "kind": type(error).__name__}
 
 
-def _end_with_stdin() -> None:
+def _end_with(lifeline: int) -> None:
     # Not sys.stdin: its lock, held here, would keep the interpreter from ending.
-    while os.read(0, 4096):
+    while os.read(lifeline, 4096):
         pass
     os._exit(1)
 
 
 if __name__ == "__main__":
     look_here_too()
-    sys.exit(main())
+    exit_code = main()
+    leave(exit_code)
+    sys.exit(exit_code)

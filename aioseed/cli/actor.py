@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from aioseed import presets
 from aioseed.actor.config import ActorConfig, EnvironmentConfig
+from aioseed.actor.leave import leave
+from aioseed.actor.lifeline import take_stdin
 from aioseed.actor.run import run_actor
 from aioseed.actor.session import ActorEvent
 from aioseed.actor.task import task_of
@@ -241,7 +243,7 @@ class _Interrupt:
 
     def watch_stdin(self) -> None:
         """End when standard input closes; a parent that dies closes it, however it dies."""
-        threading.Thread(target=self._read_stdin, name="aioseed-lifeline", daemon=True).start()
+        threading.Thread(target=self._read, args=(take_stdin(),), name="aioseed-lifeline", daemon=True).start()
 
     async def _cancellable(self, actor: Coroutine[object, object, object]) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.ensure_future(actor)
@@ -256,10 +258,10 @@ class _Interrupt:
             signal.signal(number, cancel)
         await task
 
-    def _read_stdin(self) -> None:
+    def _read(self, lifeline: int) -> None:
         try:
             # Not sys.stdin: its lock, held here, would keep the interpreter from ending.
-            while os.read(0, 4096):
+            while os.read(lifeline, 4096):
                 pass
         except OSError:
             pass  # closed already: the same news
@@ -272,4 +274,6 @@ class _Interrupt:
 
 if __name__ == "__main__":
     look_here_too()
-    sys.exit(main())
+    exit_code = main()
+    leave(exit_code)
+    sys.exit(exit_code)

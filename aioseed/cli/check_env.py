@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from aioseed.cli.common import Parser, guarded
 from aioseed.cli.environment import add_environment_arguments, environment_of
+from aioseed.cli.streams import answer_alone
 from aioseed.errors import PluginError
 from aioseed.plugins import environment_plugin
 from aioseed.specs import Json
@@ -50,7 +51,8 @@ def _check_env(argv: Sequence[str]) -> int:
     plugin = environment_plugin(config.plugin)
     if not isinstance(plugin, Checks):
         raise PluginError(f'the environment plugin "{config.plugin}" has no check', group="aioseed.envs")
-    findings = plugin.check(config.name, config.options)
+    with answer_alone():
+        findings = plugin.check(config.name, config.options)
     for finding in findings:
         form = {"level": finding.level, "text": finding.text}
         sys.stdout.write(f"{json.dumps(form) if chosen.json else f'{finding.level}: {finding.text}'}\n")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from aioseed.actor.probe import describe
 from aioseed.cli.common import Parser, guarded
 from aioseed.cli.environment import add_environment_arguments, environment_of
+from aioseed.cli.streams import answer_alone
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,6 +20,8 @@ def main(argv: Sequence[str]) -> int:
 def _env_spec(argv: Sequence[str]) -> int:
     words = Parser(prog="aioseed env-spec", description="Print an environment's specs as JSON.")
     add_environment_arguments(words, positional=False)
-    description = describe(environment_of(words.parse_intermixed_args(argv)))
+    chosen = words.parse_intermixed_args(argv)
+    with answer_alone():
+        description = describe(environment_of(chosen))
     sys.stdout.write(json.dumps(description.to_json(), indent=2) + "\n")
     return 0

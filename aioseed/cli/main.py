@@ -21,18 +21,21 @@ class _Command(NamedTuple):
     module: str
     summary: str
     learner_side: bool
+    makes_environments: bool = False  # in its own process
 
 
 _COMMANDS = {
     "train": _Command("aioseed.cli.train", "train with local actors: learner and environments in one command", True),
     "learner": _Command("aioseed.cli.learner", "serve and train for actors that connect from anywhere", True),
-    "actor": _Command("aioseed.cli.actor", "step environments for a learner elsewhere", False),
+    "actor": _Command("aioseed.cli.actor", "step environments for a learner elsewhere", False, True),
     "evaluate": _Command("aioseed.cli.evaluate", "measure the policy of a finished or running run", True),
     "suite": _Command("aioseed.cli.suite", "train the tasks of a suite one after another, and report on them", True),
     "presets": _Command("aioseed.cli.presets", "list the presets that are installed", False),
     "config": _Command("aioseed.cli.config", "show a resolved configuration, or its JSON Schema", True),
-    "env-spec": _Command("aioseed.cli.env_spec", "describe an environment as learners see it", False),
-    "check-env": _Command("aioseed.cli.check_env", "try an environment and say what would go wrong with it", False),
+    "env-spec": _Command("aioseed.cli.env_spec", "describe an environment as learners see it", False, True),
+    "check-env": _Command(
+        "aioseed.cli.check_env", "try an environment and say what would go wrong with it", False, True
+    ),
     "doctor": _Command("aioseed.cli.doctor", "check the installation and a run directory", True),
     "chaos": _Command("aioseed.cli.chaos", "break things while a run goes on, and check that nothing is lost", True),
     "bench": _Command("aioseed.cli.bench", "measure serving, transports and training on this machine", True),
@@ -52,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = delivered(lambda: _run(sys.argv[1:]))
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: a second Ctrl-C must not change how it ended
+    command = _COMMANDS.get(next(iter(sys.argv[1:]), ""))
+    if command is not None and command.makes_environments:
+        from aioseed.actor.leave import leave
+
+        leave(code)
     if any(thread.name.startswith("aioseed-") and thread.daemon for thread in threading.enumerate()):
         # A compiler or an environment is at it still; the interpreter would pull the ground from under its feet.
         os._exit(code)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from aioseed.cli.interrupts import INTERRUPTED
 
@@ -51,6 +53,33 @@ def delivered(command: Callable[[], int]) -> int:
         sys.stderr.write(f"aioseed: the output cannot be written: {error.strerror}\n")
         return 1
     return code
+
+
+@contextlib.contextmanager
+def answer_alone() -> Iterator[None]:
+    """Let what environments print in here go to standard error: a command's answer stands alone on standard output.
+
+    Python's prints and those of C libraries, some of which come at the very end of the process: what has the number 1
+    stays standard error, and `sys.stdout` becomes a file of its own.
+    """
+    answer = sys.stdout
+    answer.flush()
+    if _is_numbered(answer, 1) and _is_numbered(sys.stderr, 2):
+        # It stays open to the end, of which Python would warn where an environment asked for all warnings.
+        answer = open(os.dup(1), "w", encoding=answer.encoding, errors=answer.errors, closefd=False)
+        os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout = answer
+
+
+def _is_numbered(stream: TextIO, number: int) -> bool:
+    try:
+        return stream.fileno() == number
+    except (OSError, ValueError):  # a stand-in for one, or closed
+        return False
 
 
 def _discard() -> None:

@@ -24,6 +24,9 @@ from aioseed_gymnasium.spaces import Leaf, Space, read_action_space, read_observ
 MAX_STEPS = 2_000
 """Steps that a check takes in an environment."""
 
+MOST_S = 10.0
+"""Longest time in seconds that a check goes on stepping."""
+
 _MOST = float(np.finfo(np.float32).max)  # rewards travel as float32
 
 Level: TypeAlias = Literal["error", "warning", "note"]
@@ -39,6 +42,15 @@ class Finding(NamedTuple):
 Say: TypeAlias = Callable[[Level, str], None]
 
 
+class _Look(NamedTuple):
+    """Hold what is known of an environment, and where to say what is found."""
+
+    leaves: Sequence[Leaf]
+    say: Say
+    doubt: Callable[[str], None]
+    """Warns of an observation that is not in its space, once: one that is not, often many are not."""
+
+
 class _Stop(Exception):
     """End a check: nothing that follows would make sense."""
 
@@ -51,14 +63,23 @@ def findings_of(build: Callable[[], Env], options: GymnasiumOptions) -> list[Fin
     def say(level: Level, text: str) -> None:
         findings.append(Finding(level, text))
 
+    def doubt(text: str) -> None:
+        if all(finding.level != "warning" or _DOUBT not in finding.text for finding in findings):
+            say("warning", text)
+
     try:
         with naming("making the environment"):
-            envs.extend((build(), build()))
+            envs.append(build())
         leaves = _check_spaces(envs[0], options, say)
-        first, _ = (_reset(env, leaves, say) for env in envs)
+        second = _make_second(build, envs, say)
+        look = _Look(leaves, say, doubt)
+        first = _reset(envs[0], look)
+        if second is not None:
+            _reset(second, look)
         _check_resets(envs[0], first, say)
-        _check_episode(envs[0], leaves, say)
-        _check_repeatable(envs[0], envs[1], say)
+        _check_episode(envs[0], look)
+        if second is not None:
+            _check_repeatable(envs[0], second, say)
     except _Stop:
         pass
     except AioseedError as error:
@@ -86,6 +107,21 @@ def naming(call: str) -> Iterator[None]:
         ) from error
     except Exception as error:
         raise EnvironmentFailed(f"{call} raised {sentence_of(error)}") from error
+
+
+def _make_second(build: Callable[[], Env], envs: list[Env], say: Say) -> Env | None:
+    """Make another environment beside the first and keep it in `envs`; emulators there are that refuse."""
+    try:
+        envs.append(build())
+    except Exception as error:
+        said = str(error) if isinstance(error, AioseedError) else sentence_of(error)
+        say(
+            "warning",
+            f"a process can hold one of these environments alone, for making another beside it failed ({said}): set "
+            "actor.groups=1 and actor.envs_per_group=1, and have as many actor.processes as environments",
+        )
+        return None
+    return envs[-1]
 
 
 def _check_spaces(env: Env, options: GymnasiumOptions, say: Say) -> Sequence[Leaf]:
@@ -147,7 +183,8 @@ def _described(array: ArraySpec) -> str:
     return f"{array.dtype}{list(array.shape)}, {array.row_bytes} bytes"
 
 
-def _reset(env: Env, leaves: Sequence[Leaf], say: Say) -> object:
+def _reset(env: Env, look: _Look) -> object:
+    say = look.say
     with naming("reset()"):
         try:
             result: object = env.reset(seed=1)
@@ -160,7 +197,7 @@ def _reset(env: Env, leaves: Sequence[Leaf], say: Say) -> object:
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
         say("error", "reset() must return (observation, info); the older Gym returned only the observation")
         raise _Stop
-    _check_observation(env, leaves, result[0], "reset()", say)
+    _check_observation(env, look, result[0], "reset()")
     return result[0]
 
 
@@ -182,12 +219,13 @@ def _check_resets(env: Env, first: object, say: Say) -> None:
         say("note", "resets with two seeds are equal: every episode begins alike")
 
 
-def _check_episode(env: Env, leaves: Sequence[Leaf], say: Say) -> None:
+def _check_episode(env: Env, look: _Look) -> None:
+    say = look.say
     env.action_space.seed(1)
     env.reset(seed=1)
     began = time.perf_counter()
-    steps, ended = 0, False
-    while not ended and steps < MAX_STEPS:
+    steps, ended, taken_s = 0, False, 0.0
+    while not ended and steps < MAX_STEPS and (taken_s < MOST_S or not steps):
         steps += 1
         action = env.action_space.sample()
         with naming("step()"):
@@ -199,24 +237,36 @@ def _check_episode(env: Env, leaves: Sequence[Leaf], say: Say) -> None:
                 "step() must return (observation, reward, terminated, truncated, info); older Gym returned four",
             )
             raise _Stop
-        _check_step(env, leaves, result, say)
+        _check_step(env, look, result)
         ended = bool(result[2] or result[3])
-    if not ended:
+        taken_s = time.perf_counter() - began
+    tell_length(steps, ended, taken_s, say)
+    so_far = "" if ended else " so far"
+    took = f"about {taken_s / steps * 1e6:.1f} microseconds"
+    say("note", f"the first episode has {steps} steps{so_far} of {took}, checks included")
+
+
+def tell_length(steps: int, ended: bool, taken_s: float, say: Say) -> None:
+    """Say where no episode ended, and why nobody waited for its end."""
+    if ended:
+        return
+    if steps < MAX_STEPS:
+        say("note", f"an episode was left after {steps} steps, since they took {taken_s:.0f} seconds")
+    else:
         say("warning", f"no episode ended within {MAX_STEPS} steps: set environment.options.max_episode_steps")
-    microseconds = (time.perf_counter() - began) / steps * 1e6
-    say("note", f"the first episode has {steps} steps of about {microseconds:.1f} microseconds, checks included")
 
 
-def _check_step(env: Env, leaves: Sequence[Leaf], result: tuple[object, ...], say: Say) -> None:
+def _check_step(env: Env, look: _Look, result: tuple[object, ...]) -> None:
+    say = look.say
     observation, reward, terminated, truncated, info = result
-    _check_observation(env, leaves, observation, "step()", say)
-    if np.ndim(reward) or not isinstance(reward, int | float | np.number):  # type: ignore[arg-type]
+    _check_observation(env, look, observation, "step()")
+    if np.ndim(reward) or not hasattr(reward, "__float__"):  # type: ignore[arg-type]
         say("error", f"the reward is {reward!r}, and it must be one number: return float(reward)")
         raise _Stop
     if not abs(float(reward)) <= _MOST:
         say("error", f"the reward is {reward}, and it must be finite: look for a division by zero, or clip it")
         raise _Stop
-    wrong = [flag for flag in (terminated, truncated) if not isinstance(flag, bool | np.bool_)]
+    wrong = [flag for flag in (terminated, truncated) if not _is_flag(flag)]
     if wrong:
         say("error", f"terminated and truncated must be True or False, one is {wrong[0]!r}: return bool(...)")
         raise _Stop
@@ -225,18 +275,43 @@ def _check_step(env: Env, leaves: Sequence[Leaf], result: tuple[object, ...], sa
         raise _Stop
 
 
-def _check_observation(env: Env, leaves: Sequence[Leaf], observation: object, source: str, say: Say) -> None:
-    space = env.observation_space
+def _is_flag(value: object) -> bool:
+    """Say whether a value is true or false, as a number or an array of no dimensions may be, too."""
+    flag = np.asarray(value)
+    return flag.ndim == 0 and flag.dtype.kind in "biuf" and flag.item() in (0, 1)
+
+
+def _check_observation(env: Env, look: _Look, observation: object, source: str) -> None:
+    space, say = env.observation_space, look.say
     if not all(np.isfinite(leaf).all() for leaf in _arrays(observation) if leaf.dtype.kind == "f"):
         say("error", f"the observation of {source} holds a number that is not finite: look for a division by zero")
         raise _Stop
-    if not _contains(space, observation):
-        say("error", f"the observation of {source} is not in its space: {_misfit(space, observation, 'it')}")
-        raise _Stop
-    fault = fault_in(leaves, observation)
+    misfit = "" if _contains(space, observation) else _misfit(space, observation, "it")
+    said = f"the observation of {source} {_DOUBT} {misfit}"
+    fault = fault_in(look.leaves, observation)
     if fault:
-        say("error", f"the observation of {source} cannot be sent: {fault}: return a NumPy array of that dtype")
+        cast_it = f"the observation of {source} cannot be sent: {fault}: return a NumPy array of that dtype"
+        say("error", said if misfit else cast_it)
         raise _Stop
+    if not _is_finite_as_sent(look.leaves, observation):
+        say("error", f"the observation of {source} holds a number that is infinite as it travels: scale or clip it")
+        raise _Stop
+    if misfit:
+        look.doubt(f"{said}; a run sends it all the same")
+
+
+def _is_finite_as_sent(leaves: Sequence[Leaf], observation: object) -> bool:
+    for leaf in leaves:
+        value = observation
+        for key in leaf.keys:
+            value = cast("Mapping[str | int, object]", value)[key]
+        with np.errstate(over="ignore"):
+            if not np.isfinite(np.asarray(value).astype(leaf.array.numpy_dtype)).all():
+                return False
+    return True
+
+
+_DOUBT = "is not in its space:"
 
 
 def _contains(space: spaces.Space[Any], observation: object) -> bool:
@@ -246,7 +321,10 @@ def _contains(space: spaces.Space[Any], observation: object) -> bool:
 
 
 def _misfit(space: spaces.Space[Any], observation: object, name: str) -> str:
-    """Return why an observation is not in its space and what to change, in half a sentence."""
+    """Return why an observation is not in its space and what to change, in half a sentence.
+
+    It is empty where a number lies outside by no more than what is rounded as it travels.
+    """
     if isinstance(space, spaces.Dict):
         return _misfit_of_parts(dict(space.spaces), observation, name, dict)
     if isinstance(space, spaces.Tuple):
@@ -257,11 +335,8 @@ def _misfit(space: spaces.Space[Any], observation: object, name: str) -> str:
     if given.shape != tuple(space.shape or ()):
         return f"{said}, and the space says {wanted}: return that shape, or change the space"
     if isinstance(space, spaces.Box) and given.dtype.kind in "biuf":
-        # Before the dtype: to cast an integer that is outside would make it another one. A float may lie outside only
-        # by what the cast rounds.
-        with np.errstate(over="ignore"):
-            near = given.astype(space.dtype) if space.dtype.kind == "f" else given
-        outside = np.argwhere((near < space.low) | (near > space.high))
+        # Before the dtype: to cast an integer that is outside would make it another one.
+        outside = _outside(space, given)
         if len(outside):
             place = tuple(outside[0].tolist())
             low, high = space.low[place], space.high[place]
@@ -269,7 +344,19 @@ def _misfit(space: spaces.Space[Any], observation: object, name: str) -> str:
             return f"{name} is {given[place]}{where}, and the space goes from {low} to {high}: widen it, or clip"
     if not np.can_cast(given.dtype, np.dtype(space.dtype)):
         return f"{said}, and the space says {wanted}: return it with .astype(np.{np.dtype(space.dtype).name})"
+    if isinstance(space, spaces.Box) and given.dtype.kind in "biuf":
+        return ""
     return f"{name} is {str(given)[:80]}, and the space is {space}: return an element of it, or change the space"
+
+
+def _outside(space: spaces.Box, given: np.ndarray) -> np.ndarray:
+    """Return the places of numbers beyond the bounds; of floats, once they are rounded as they travel."""
+    if space.dtype.kind != "f":
+        return np.argwhere((given < space.low) | (given > space.high))
+    rounded = np.dtype(np.float32) if space.dtype.itemsize > 4 else space.dtype
+    with np.errstate(over="ignore"):
+        near, low, high = (number.astype(rounded) for number in (given, space.low, space.high))
+    return np.argwhere((near < low) | (near > high))
 
 
 def _misfit_of_parts(parts: Mapping[Any, spaces.Space[Any]], observation: object, name: str, kind: type) -> str:
@@ -280,8 +367,8 @@ def _misfit_of_parts(parts: Mapping[Any, spaces.Space[Any]], observation: object
     )
     if set(parts) != set(given):
         return f"{name} has the parts {list(given)}, and the space has {list(parts)}: return the same parts"
-    wrong = next(key for key, part in parts.items() if not _contains(part, given[key]))
-    return _misfit(parts[wrong], given[wrong], f'its part "{wrong}"')
+    wrong = (key for key, part in parts.items() if not _contains(part, given[key]))
+    return next(filter(None, (_misfit(parts[key], given[key], f'its part "{key}"') for key in wrong)), "")
 
 
 def _check_repeatable(first: Env, second: Env, say: Say) -> None:
@@ -289,6 +376,7 @@ def _check_repeatable(first: Env, second: Env, say: Say) -> None:
     with naming("reset()"):
         (one, _), (other, _) = first.reset(seed=3), second.reset(seed=3)
     shared = share_memory([one, other])
+    began = time.perf_counter()
     for step in range(1, 101):
         action = first.action_space.sample()
         with naming("step()"):
@@ -299,7 +387,7 @@ def _check_repeatable(first: Env, second: Env, say: Say) -> None:
             text = f"two episodes with the same seed and actions differ from step {step} on: runs will not repeat"
             say("warning", text)
             break
-        if terminated or truncated:
+        if terminated or truncated or time.perf_counter() - began > MOST_S:
             break
     if shared:
         say("warning", "two environments return one and the same array: each should own its observations")

@@ -14,7 +14,7 @@ from aioseed.errors import AioseedError
 from aioseed.lookup import sentence_of
 from aioseed.specs import spec_leaves, zeros
 from aioseed.types import FIRST, StepColumns
-from aioseed_gymnasium.check import MAX_STEPS, Finding, Level, Say, naming, tell_spaces
+from aioseed_gymnasium.check import MAX_STEPS, MOST_S, Finding, Level, Say, naming, tell_length, tell_spaces
 from aioseed_gymnasium.options import GymnasiumOptions
 from aioseed_gymnasium.vector import VectorEnv, VectorEnvironment
 
@@ -90,7 +90,7 @@ def _check_steps(one: _Driven, other: _Driven, say: Say) -> None:
     rng = np.random.default_rng(1)
     differ_at = None if one.shows_what(other) else "the reset"
     steps, taken_s, begun = 0, 0.0, False
-    while not begun and steps < MAX_STEPS:
+    while not begun and steps < MAX_STEPS and (taken_s < MOST_S or not steps):
         steps += 1
         actions = _actions(one, rng)
         began_s = time.perf_counter()
@@ -102,8 +102,7 @@ def _check_steps(one: _Driven, other: _Driven, say: Say) -> None:
             differ_at = f"step {steps}"
     if differ_at is not None:
         say("warning", f"two runs with the same seeds and actions differ from {differ_at} on: runs will not repeat")
-    if not begun:
-        say("warning", f"no episode ended within {MAX_STEPS} steps: set environment.options.max_episode_steps")
+    tell_length(steps, begun, taken_s, say)
     say("note", f"a step of {COUNT} environments takes about {taken_s / steps * 1e6:.1f} microseconds")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
 
@@ -31,15 +32,13 @@ def plain_builder(name: str, options: GymnasiumOptions) -> Callable[[], Env]:
         PluginError: A module is missing.
     """
     wrappers = find_wrappers(options.wrappers, vectorized=False)
-    make = _own_maker(name, options) if is_reference(name) else _registered_maker(name, options)
+    make = _own_maker(name, options) if _is_own(name) else _registered_maker(name, options)
 
     def build() -> Env:
         with _as_our_errors(name, options):
             env = make()
             if not isinstance(env, gymnasium.Env):
-                raise ConfigError(
-                    f"{name} made a {type(env).__name__} where a gymnasium.Env is expected", path=_NAME_PATH, value=name
-                )
+                raise ConfigError(_not_gymnasium(name, env), path=_NAME_PATH, value=name)
             return cast("Env", wrap(env, wrappers))
 
     return build
@@ -56,7 +55,7 @@ def vector_builder(name: str, options: GymnasiumOptions, count: int) -> Callable
     kwargs = dict(options.kwargs)
     if options.max_episode_steps is not None:
         kwargs["max_episode_steps"] = options.max_episode_steps
-    if is_reference(name):
+    if _is_own(name):
         function = cast("Callable[..., object]", import_attribute(name, group="aioseed.envs"))
     else:
         function = _registered_vector(name)
@@ -87,6 +86,8 @@ def find_spec(name: str) -> EnvSpec:
     registry: dict[str, EnvSpec] = gymnasium.registry
     if identifier in registry:
         return registry[identifier]
+    if module:
+        raise ConfigError(_not_registered(module, identifier), path=_NAME_PATH, value=name)
     namespace, slash, _ = identifier.rpartition("/")
     if slash and not any(known.startswith(f"{namespace}/") for known in registry):
         raise PluginError(
@@ -95,13 +96,63 @@ def find_spec(name: str) -> EnvSpec:
             group="aioseed.envs",
             name=name,
         )
-    near = did_you_mean(identifier, registry) or ": one of your own is package.module:function"
+    near = did_you_mean(identifier, registry)
     raise ConfigError(
-        f'there is no environment "{identifier}"{near}',
+        f'there is no environment "{identifier}"{near or _NO_NEAR_NAME.format(identifier)}',
         path=_NAME_PATH,
         value=name,
         expected="an id that Gymnasium knows, or package.module:function",
     )
+
+
+_NO_NEAR_NAME = (
+    ": where a package registers it, put its module in front, as in some_package:{}; one of your own is "
+    "package.module:function"
+)
+_WRAP_IT = "wrap it in a gymnasium.Env in a function of your own, and name that as package.module:function"
+
+
+def _is_own(name: str) -> bool:
+    """Say whether a name means an object of a module, and no id that looks like one, being without a version."""
+    if not is_reference(name):
+        return False
+    try:
+        import_attribute(name, group="aioseed.envs")
+    except PluginError:
+        if name.rpartition(":")[2] not in gymnasium.registry:
+            raise
+        return False
+    return True
+
+
+def _not_registered(module: str, identifier: str) -> str:
+    """Return what to do where a module was imported and registers no such environment."""
+    if identifier in _older_registry():
+        return (
+            f'the module "{module}" registers "{identifier}" with the older Gym, whose environments have another '
+            f"interface: {_WRAP_IT}"
+        )
+    near = did_you_mean(identifier, gymnasium.registry)
+    return (
+        f'the module "{module}" was imported and registers no "{identifier}"{near}: another of its modules may, as in '
+        f"{module}.envs:{identifier}; else name a function of your own that makes it, as package.module:function"
+    )
+
+
+def _older_registry() -> Container[object]:
+    """Return the ids that the older Gym knows, where somebody has imported it."""
+    registry: object = getattr(getattr(sys.modules.get("gym"), "envs", None), "registry", None)
+    registry = getattr(registry, "env_specs", registry)  # Gym 0.21 keeps them in there
+    return registry if isinstance(registry, Mapping) else ()
+
+
+def _not_gymnasium(name: str, env: object) -> str:
+    kind = type(env)
+    made = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    said = f"{name} made a {made} where a gymnasium.Env is expected"
+    if hasattr(env, "possible_agents"):
+        return f"{said}: it is for several agents, and an environment has one here"
+    return f"{said}: {_WRAP_IT}" if hasattr(env, "step") and hasattr(env, "reset") else said
 
 
 def _registered_maker(name: str, options: GymnasiumOptions) -> Callable[[], object]:

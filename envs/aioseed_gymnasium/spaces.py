@@ -99,7 +99,7 @@ def _array(space: Space, name: str, sent_dtype: SentDtype) -> ArraySpec:
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         raise SpaceError(
             f"{name} is a {type(space).__name__} space, which has no fixed number of bytes: turn it into a Box of "
-            "fixed shape with a wrapper (environment.options.wrappers)"
+            f"fixed shape with a wrapper (environment.options.wrappers){_or_leave_it_out(name)}"
         )
     dtype = sent_dtype(np.dtype(space.dtype))
     shape = tuple(int(size) for size in space.shape or ())
@@ -110,6 +110,11 @@ def _array(space: Space, name: str, sent_dtype: SentDtype) -> ArraySpec:
             f"{name} has {len(shape)} dimensions, at most {MAX_RANK} can be sent: reshape it with a wrapper"
         )
     return ArraySpec(dtype, shape)
+
+
+def _or_leave_it_out(name: str) -> str:
+    """Return Gymnasium's own remedy for a part of a dict or tuple: its wrapper looks at no deeper ones."""
+    return ", or leave it out with the wrapper FilterObservation" if name.count(".") == 1 else ""
 
 
 def _start(space: Space, array: ArraySpec) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias, cast
 
@@ -91,7 +92,24 @@ def _find(name: str, vectorized: bool, path: str) -> Wrapper:
         near = did_you_mean(name, [*known, *_OURS])
         expected = f"one of {', '.join(_OURS)}, a class of {where}, or package.module:name"
         raise ConfigError(f'{path} is "{name}"{near}: expected {expected}', path=path, value=name, expected=expected)
-    return cast("Wrapper", getattr(module, name))
+    return _with_tuples(cast("Wrapper", getattr(module, name)))
+
+
+def _with_tuples(wrapper: Wrapper) -> Wrapper:
+    """Return a wrapper of Gymnasium's that takes the lists of a configuration, which has no tuples.
+
+    Several of those refuse a list where they expect a tuple, `ResizeObservation` among them.
+    """
+
+    @functools.wraps(wrapper)
+    def wrapped(env: object, **kwargs: object) -> object:
+        return wrapper(env, **{name: _tuples_in(value) for name, value in kwargs.items()})
+
+    return wrapped
+
+
+def _tuples_in(value: object) -> object:
+    return tuple(_tuples_in(part) for part in value) if isinstance(value, list) else value
 
 
 def _own(name: str, path: str) -> Wrapper:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import sys
 import tomllib
@@ -93,6 +94,14 @@ def test_a_foreign_error_becomes_one_line():
     assert sentence_of(ValueError("first\nsecond")) == "ValueError: first"
     assert sentence_of(KeyError()) == "KeyError"
     assert len(sentence_of(ValueError("x" * 1000))) == 300
+
+
+def test_an_error_that_says_nothing_is_told_by_its_place():
+    try:
+        raise AssertionError
+    except AssertionError as error:
+        line = inspect.currentframe().f_lineno - 2
+        assert sentence_of(error) == f"AssertionError in line {line} of {__file__}"
 
 
 def told_of(body, monkeypatch, folder) -> str:

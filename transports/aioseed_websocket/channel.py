@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import sys
 from collections.abc import Awaitable, Callable
 
 from aioseed.errors import ChannelClosed
@@ -39,6 +40,15 @@ from aioseed_websocket.scatter import read_arrived_of
 CLOSE_TIMEOUT_S = 2.0
 JOINED_BYTES = 16 * 2**10
 """Messages up to this size are copied behind their head; a larger one is written beside it."""
+
+
+def forgets_to_pause(version: tuple[int, ...]) -> bool:
+    """Say whether ``writelines`` of this Python's own loop never tells that its buffer is full (CVE-2024-12254)."""
+    return (3, 12) <= version < (3, 12, 9) or (3, 13) <= version < (3, 13, 2)
+
+
+_JOINS_ALL = forgets_to_pause(sys.version_info[:3])
+"""Every message is copied behind its head: a peer that takes nothing would else let memory grow without end."""
 
 _KEY_THAT_HIDES_NOTHING = bytes(4)
 
@@ -293,7 +303,7 @@ class WebSocketChannel(Channel, asyncio.BufferedProtocol):
         if self._is_client:
             key = os.urandom(4) if self._hides else _KEY_THAT_HIDES_NOTHING
             head, body = head + key, masked(payload, key)
-        if size <= JOINED_BYTES:
+        if size <= JOINED_BYTES or _JOINS_ALL:
             self._transport.write(head + body)
         else:
             self._transport.writelines((head, body))  # at once, so that the head alone wakes nobody

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from fractions import Fraction
 
 import gymnasium
 import numpy as np
@@ -14,6 +15,7 @@ from aioseed_gymnasium.options import GymnasiumOptions
 from gymnasium import spaces
 
 from aioseed.errors import EnvironmentFailed
+from aioseed.types import TERMINATED
 
 DICT = spaces.Dict({"a": spaces.Discrete(3), "c": spaces.Discrete(3)})
 MISFIT = "the observation of step() is not in its space:"
@@ -58,11 +60,9 @@ def step_returning(**changes):
         ({"reward": float("inf")}, "the reward is inf, and it must be finite: look for a division by zero"),
         ({"reward": 1e39}, "the reward is 1e+39, and it must be finite"),
         ({"terminated": None}, "terminated and truncated must be True or False, one is None: return bool(...)"),
+        ({"truncated": 2}, "terminated and truncated must be True or False, one is 2: return bool(...)"),
+        ({"terminated": np.zeros(1, bool)}, "terminated and truncated must be True or False, one is array([False])"),
         ({"info": None}, "info must be a dict, it is a NoneType: return {}"),
-        (
-            {"observation": np.zeros(3)},
-            f"{MISFIT} it is float64[3], and the space says float32[3]: return it with .astype(np.float32)",
-        ),
         (
             {"observation": np.zeros(4, np.float32)},
             f"{MISFIT} it is float32[4], and the space says float32[3]: return that shape, or change the space",
@@ -72,8 +72,8 @@ def step_returning(**changes):
             "the observation of step() holds a number that is not finite: look for a division by zero",
         ),
         (
-            {"observation": np.array([0, 0, 1e7], np.float32)},
-            f"{MISFIT} it is 10000000.0 at [2], and the space goes from -1000000.0 to 1000000.0: widen it, or clip",
+            {"observation": np.array([0, 0, 1e39])},
+            "the observation of step() holds a number that is infinite as it travels: scale or clip it",
         ),
     ],
 )
@@ -81,6 +81,87 @@ def test_a_step_that_breaks_the_interface_is_an_error(ladder, changes, sentence)
     findings = look(changed(ladder, original=ladder.step, step=step_returning(**changes)))
     (error,) = said(findings, "error")
     assert error.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reward": np.float64(0.5), "terminated": np.True_},
+        {"reward": np.array(0.5), "terminated": np.array(True)},
+        {"reward": np.array(1), "terminated": 1, "truncated": 0.0},
+        {"reward": Fraction(1, 2), "terminated": True},
+    ],
+)
+def test_numbers_and_flags_of_other_types_that_a_run_takes_are_no_errors(ladder, group, changes):
+    kind = changed(ladder, original=ladder.step, step=step_returning(**changes))
+    assert said(look(kind), "error") == []
+    run = group(PlainEnvironment(kind, 2, "x", GymnasiumOptions()))
+    run.reset()
+    run.step(0, 0)
+    assert run.flags == [TERMINATED] * 2 and run.columns.reward.tolist() == [float(changes["reward"])] * 2
+
+
+@pytest.mark.parametrize(
+    ("observation", "sentence"),
+    [
+        (np.zeros(3), "it is float64[3], and the space says float32[3]: return it with .astype(np.float32)"),
+        (
+            np.array([0, 0, 1e7], np.float32),
+            "it is 10000000.0 at [2], and the space goes from -1000000.0 to 1000000.0: widen it, or clip",
+        ),
+    ],
+)
+def test_what_is_not_in_its_space_but_sent_all_the_same_is_warned_of_once(ladder, group, observation, sentence):
+    odd = changed(ladder, original=ladder.step, step=step_returning(observation=observation))
+    findings = look(odd)
+    assert said(findings, "error") == []
+    told = [warning for warning in said(findings, "warning") if "space" in warning]
+    assert told == [f"{MISFIT} {sentence}; a run sends it all the same"]
+    run = group(PlainEnvironment(odd, 1, "x", GymnasiumOptions()))
+    run.reset()
+    run.step(0)
+    assert run.observations == [observation.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("space", "observation"),
+    [
+        (spaces.Box(0.0, 1.0, (2,), np.float64), np.array([0.5, 1.0 + 2**-52])),
+        (spaces.Dict(a=spaces.Box(0.0, 0.1, (1,), np.float64)), {"a": np.array([0.1 + 2**-56])}),
+    ],
+)
+def test_a_number_that_is_outside_by_what_is_rounded_on_the_way_is_inside(constant, space, observation):
+    findings = look(lambda: constant(space, observation, spaces.Discrete(2)))
+    assert not space.contains(observation)
+    assert [text for text in said(findings, "error") + said(findings, "warning") if "space" in text] == []
+
+
+def test_an_emulator_that_a_process_can_hold_only_once_is_told_by_a_warning(ladder):
+    class Emulator(ladder):
+        alive = 0
+
+        def __init__(self):
+            if Emulator.alive:
+                raise RuntimeError("Cannot create multiple emulator instances per process")
+            super().__init__()
+            Emulator.alive += 1
+
+        def close(self):
+            Emulator.alive -= 1
+
+    findings = look(Emulator)
+    assert said(findings, "error") == [] and Emulator.alive == 0
+    (warning,) = said(findings, "warning")
+    assert "failed (RuntimeError: Cannot create multiple emulator instances per process): set actor.groups=1" in warning
+    assert "the first episode has 3 steps" in said(findings, "note")[-1]
+
+
+def test_a_slow_environment_is_left_before_its_episode_ends(ladder, monkeypatch):
+    monkeypatch.setattr("aioseed_gymnasium.check.MOST_S", 0.0)
+    findings = look(ladder)
+    assert said(findings, "warning") == []
+    assert "an episode was left after 1 steps, since they took 0 seconds" in said(findings, "note")
+    assert said(findings, "note")[-1].startswith("the first episode has 1 steps so far of about ")
 
 
 @pytest.mark.parametrize(
@@ -126,8 +207,9 @@ def test_a_space_that_cannot_be_sent_is_an_error(ladder):
     ],
 )
 def test_the_part_that_does_not_fit_is_named(constant, space, observation, sentence):
-    (error,) = said(look(lambda: constant(space, observation, spaces.Discrete(2))), "error")
-    assert sentence in error and error.startswith("the observation of reset() is not in its space: ")
+    findings = look(lambda: constant(space, observation, spaces.Discrete(2)))
+    (text,) = [text for text in said(findings, "error") + said(findings, "warning") if "not in its space" in text]
+    assert sentence in text and text.startswith("the observation of reset() is not in its space: ")
 
 
 PIXELS, TENTHS = spaces.Box(0, 255, (2,), np.uint8), spaces.Box(0.1, 1, (1,), np.float32)
@@ -139,13 +221,14 @@ PIXELS, TENTHS = spaces.Box(0, 255, (2,), np.uint8), spaces.Box(0.1, 1, (1,), np
         (PIXELS, np.array([1, 300]), "it is 300 at [1], and the space goes from 0 to 255: widen it, or clip"),
         (PIXELS, np.array([1, 255]), "it is int64[2], and the space says uint8[2]: return it with .astype(np.uint8)"),
         (TENTHS, np.array([0.1]), "it is float64[1], and the space says float32[1]: return it with .astype(np.float32"),
-        (TENTHS, np.array([1e39]), "it is 1e+39 at [0], and the space goes from "),
+        (TENTHS, np.array([1e30]), "it is 1e+30 at [0], and the space goes from "),
         (PIXELS, np.array(["a", "b"]), "it is <U1[2], and the space says uint8[2]: return it with .astype(np.uint8)"),
     ],
 )
 def test_a_cast_is_advised_only_where_it_keeps_the_number(constant, space, observation, sentence):
-    (error,) = said(look(lambda: constant(space, observation, spaces.Discrete(2))), "error")
-    assert error.startswith(f"the observation of reset() is not in its space: {sentence}")
+    findings = look(lambda: constant(space, observation, spaces.Discrete(2)))
+    (text,) = [text for text in said(findings, "error") + said(findings, "warning") if "not in its space" in text]
+    assert text.startswith(f"the observation of reset() is not in its space: {sentence}")
 
 
 @pytest.mark.parametrize("name", ["observation_space", "action_space"])

@@ -62,6 +62,15 @@ def test_a_sound_one_gives_only_notes():
     assert notes[2].startswith(f"a step of {COUNT} environments takes about ")
 
 
+def test_a_slow_one_is_left_before_an_episode_ends(monkeypatch):
+    monkeypatch.setattr("aioseed_gymnasium.check_vector.MOST_S", 0.0)
+    findings = look(changed())
+    assert said(findings, "error") == said(findings, "warning") == []
+    assert any(
+        note.startswith("an episode was left after 1 steps, since they took ") for note in said(findings, "note")
+    )
+
+
 def test_actions_are_those_of_its_space_and_infinite_bounds_are_warned_of():
     findings = look(Walks)
     assert said(findings, "error") == []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -32,6 +35,13 @@ def nothing(): return None
 def raising(): raise RuntimeError("no display")
 def importing(): import nobody_has_this
 not_callable = 3
+
+class Older:
+    def reset(self): return np.zeros(2)
+    def step(self, action): return np.zeros(2), 1.0, False, {}
+
+class Several(Older):
+    possible_agents = ["one", "other"]
 """
 
 
@@ -78,10 +88,40 @@ def test_a_name_may_bring_the_module_that_registers_it(local_module, registered)
         del gymnasium.registry["Mine/Cart-v3"]
 
 
+def test_an_id_without_a_version_is_told_from_a_class(local_module, registered):
+    local_module("registers_a_word", "Cartoon = None\n")
+    registered("CartoonOfNobody", entry_point="gymnasium.envs.classic_control:CartPoleEnv")
+    assert plugin.make("registers_a_word:CartoonOfNobody", {}, 1).spec.action == discrete(2)
+    registered("Cartoon", entry_point="gymnasium.envs.classic_control:CartPoleEnv")
+    with pytest.raises(ConfigError, match=r"^registers_a_word:Cartoon is no function and no class"):
+        plugin.make("registers_a_word:Cartoon", {}, 1)
+    with pytest.raises(PluginError, match=r'^the module "registers_a_word" has no "Cartun"'):
+        plugin.make("registers_a_word:Cartun", {}, 1)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_environment_of_the_older_gym_is_told_from_one_that_is_nowhere(local_module, monkeypatch, nested):
+    local_module("registers_with_gym", "")
+    known = {"Mario-v0": object()}
+    registry = SimpleNamespace(env_specs=known) if nested else known
+    monkeypatch.setitem(sys.modules, "gym", SimpleNamespace(envs=SimpleNamespace(registry=registry)))
+    with pytest.raises(
+        ConfigError, match=r'^the module .* registers "Mario-v0" with the older Gym, .*: wrap it in a gym'
+    ):
+        plugin.make("registers_with_gym:Mario-v0", {}, 1)
+    with pytest.raises(ConfigError, match=r'^the module .* was imported and registers no "Luigi-v0"'):
+        plugin.make("registers_with_gym:Luigi-v0", {}, 1)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "error", "sentence"),
     [
-        ("odd", {}, ConfigError, '^there is no environment "odd": one of your own is package.module:function$'),
+        (
+            "odd-v0",
+            {},
+            ConfigError,
+            '^there is no environment "odd-v0": where a package registers it, put .* some_package:odd-v0; one of',
+        ),
         ("CartPole-v9", {}, ConfigError, '^there is no environment "CartPole-v9" \\(did you mean "CartPole-v1"'),
         ("carpole-v1", {}, ConfigError, 'did you mean "CartPole-v1"'),
         ("Nowhere/Pong-v5", {}, PluginError, '^no environment of "Nowhere/" is registered: install the package'),
@@ -118,7 +158,26 @@ def test_a_name_may_bring_the_module_that_registers_it(local_module, registered)
             "own_errors:nothing",
             {},
             ConfigError,
-            "^own_errors:nothing made a NoneType where a gymnasium.Env is expected",
+            "^own_errors:nothing made a NoneType where a gymnasium.Env is expected$",
+        ),
+        (
+            "own_errors:Older",
+            {},
+            ConfigError,
+            "^own_errors:Older made a own_errors.Older where a gymnasium.Env is expected: wrap it in a gymnasium.Env",
+        ),
+        ("own_errors:Several", {}, ConfigError, "expected: it is for several agents, and an environment has one here$"),
+        (
+            "own_errors:Own/Cart-v0",
+            {},
+            ConfigError,
+            '^the module "own_errors" was imported and registers no "Own/Cart-v0": another .* own_errors.envs:Own/',
+        ),
+        (
+            "own_errors:CartPole-v7",
+            {},
+            ConfigError,
+            '^the module "own_errors" was imported and registers no "CartPole-v7" \\(did you mean "CartPole-v1"',
         ),
         ("own_errors:make", {"vectorized": True}, ConfigError, r"^environment\.options\.kwargs is {}: .* 'num_envs'"),
         (
@@ -184,6 +243,18 @@ def test_wrappers_of_gymnasium_and_of_the_user_are_put_on_in_order(local_module)
         {"name": "gymnasium.wrappers:FlattenObservation"},
     ]
     assert plugin.make("CartPole-v1", {"wrappers": wrappers}, 1).spec.observation == ArraySpec("float32", (12,))
+
+
+def test_a_list_of_a_configuration_is_a_tuple_to_wrappers_of_gymnasium_and_stays_one_to_others(local_module):
+    # Gymnasium's own refuse a list.
+    source = "def mine(env, given):\n    assert given == [1, [2]]\n    return env\n"
+    local_module("wrapper_with_a_list", source)
+    wrappers = [
+        {"name": "wrapper_with_a_list:mine", "kwargs": {"given": [1, [2]]}},
+        {"name": "ReshapeObservation", "kwargs": {"shape": [2, 2]}},
+    ]
+    env = plugin.make("CartPole-v1", {"wrappers": wrappers}, 1)
+    assert env.spec.observation == ArraySpec("float32", (2, 2))
 
 
 def test_the_task_is_what_must_be_equal_between_actors():

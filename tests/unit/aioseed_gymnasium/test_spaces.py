@@ -70,7 +70,12 @@ def test_a_nested_space_keeps_its_tree_and_its_leaves_stand_in_the_order_of_the_
 @pytest.mark.parametrize(
     ("space", "sentence"),
     [
-        (spaces.Text(5), "observation is a Text space, which has no fixed number of bytes: .* wrapper"),
+        (spaces.Text(5), "observation is a Text space, which has no fixed number of bytes: .*wrappers\\)$"),
+        (
+            spaces.Dict(a=spaces.Text(5)),
+            "observation.a is a Text .*, or leave it out with the wrapper FilterObservation$",
+        ),
+        (spaces.Dict(a=spaces.Dict(b=spaces.Text(5))), "observation.a.b is a Text space.*wrappers\\)$"),
         (spaces.Dict(a=spaces.Sequence(BOX)), r"observation\.a is a Sequence space"),
         (spaces.Tuple([BOX, spaces.Graph(BOX, None)]), r"observation\.1 is a Graph space"),
         (spaces.OneOf([BOX, BOX]), "observation is a OneOf space"),

@@ -8,7 +8,7 @@ import hashlib
 
 import aiohttp
 import pytest
-from aioseed_websocket.channel import WebSocketChannel, _is_unseen
+from aioseed_websocket.channel import WebSocketChannel, _is_unseen, forgets_to_pause
 
 from aioseed.errors import ChannelClosed
 from aioseed.transport import Channel
@@ -147,6 +147,46 @@ async def test_who_takes_nothing_stops_its_peer_and_loses_nothing(channels: tupl
     assert not sending.done()
     assert [await far.receive() for _ in messages] == messages
     await sending
+
+
+@pytest.mark.parametrize(
+    ("version", "forgets"),
+    [
+        ((3, 11, 2), False),
+        ((3, 12, 0), True),
+        ((3, 12, 8), True),
+        ((3, 12, 9), False),
+        ((3, 13, 1), True),
+        ((3, 13, 2), False),
+        ((3, 14, 0), False),
+    ],
+)
+async def test_the_pythons_whose_loop_cannot_hold_back_writers_of_lines_are_known(
+    version: tuple[int, ...], forgets: bool
+) -> None:
+    assert forgets_to_pause(version) is forgets
+
+
+async def test_a_large_message_is_joined_to_its_head_where_writers_of_lines_are_not_held_back(
+    channels: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Forgetful:
+        def __init__(self, transport: asyncio.Transport) -> None:
+            self._transport = transport
+
+        def writelines(self, lines: object) -> None:
+            raise AssertionError("nothing would say that the buffer is full")
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._transport, name)
+
+    monkeypatch.setattr("aioseed_websocket.channel._JOINS_ALL", True)
+    for channel in channels:
+        monkeypatch.setattr(channel, "_transport", Forgetful(channel._transport))  # type: ignore[attr-defined]
+    message = bytes(range(256)) * 2**10
+    for near, far in (channels, channels[::-1]):
+        near.send_nowait(message)
+        assert await far.receive() == message
 
 
 async def _send_all(channel: Channel, messages: list[bytes]) -> None:

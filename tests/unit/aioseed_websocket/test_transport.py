@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import re
 import socket
@@ -77,7 +78,8 @@ async def test_something_else_at_the_address_is_a_connect_error(answer: bytes, w
     served = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        with contextlib.suppress(asyncio.IncompleteReadError):  # on a busy machine time is over before it has asked
+            await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
         await reader.read()
         writer.close()

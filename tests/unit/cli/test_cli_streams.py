@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shell closes the streams")
 
 CODE = "import sys; from aioseed.cli.main import main; sys.exit(main())"
+SPEC = ["env-spec", "--env", "CartPole-v1"]
 ACTOR = ("actor", "ws://127.0.0.1:1", "--env", "CartPole-v1", "--envs", "1", "--wait-s", "0")
 
 
@@ -39,7 +41,7 @@ def test_a_letter_that_the_output_cannot_show_is_spelt_out():
     assert (printed.stdout, printed.stderr) == ("499.6 \\xb1 3.5\n", "")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["presets"], ["config", "schema"]])
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["presets"], ["config", "schema"], SPEC])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_output_that_nobody_reads_is_no_traceback(words, unbuffered):
     command = [sys.executable, "-c", CODE, *words]
@@ -52,9 +54,44 @@ def test_output_that_nobody_reads_is_no_traceback(words, unbuffered):
     assert process.returncode == (0 if unbuffered and words == ["train", "--help"] else 130)
 
 
+TALKS = """
+import ctypes, gymnasium, warnings
+
+warnings.simplefilter("always")
+
+class Talks(gymnasium.Env):
+    observation_space = action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self):
+        print("hello from Python")
+        ctypes.CDLL(None).puts(b"hello from C")
+
+    def reset(self, *, seed=None, options=None):
+        return 0, {}
+
+    def step(self, action):
+        print("a step")
+        return 0, 0.0, True, False, {}
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["env-spec", "--env", "talks_at_length:Talks"], ["check-env", "talks_at_length:Talks", "--json"]]
+)
+def test_what_environments_print_is_no_part_of_an_answer(words, tmp_path):
+    (tmp_path / "talks_at_length.py").write_text(TALKS)
+    done = run("", *words, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+    assert done.returncode == 0
+    answers = [done.stdout] if words[0] == "env-spec" else done.stdout.splitlines()
+    assert answers and all(json.loads(answer) for answer in answers)
+    assert {"hello from Python", "hello from C"} <= set(done.stderr.splitlines())
+    assert "ResourceWarning" not in done.stderr
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("words", [["presets"], SPEC])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_output_that_cannot_be_written_is_one_sentence(unbuffered):
-    done = run("> /dev/full", "presets", PYTHONUNBUFFERED=unbuffered)
+def test_output_that_cannot_be_written_is_one_sentence(words, unbuffered):
+    done = run("> /dev/full", *words, PYTHONUNBUFFERED=unbuffered)
     assert done.returncode == 1
     assert done.stderr == "aioseed: the output cannot be written: No space left on device\n"

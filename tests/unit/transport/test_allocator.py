@@ -40,7 +40,10 @@ def faults(**said: str) -> tuple[bool, float]:
 def test_large_blocks_stay_in_the_process() -> None:
     was_set, each = faults()
     assert was_set and each < 5
-    was_set, each = faults(AIOSEED_ALLOCATOR="system")
+    assert not faults(AIOSEED_ALLOCATOR="system")[0]
+    # What it costs where a large block goes back at once. By glibc's own thresholds it depends on what else is in the
+    # heap: with Python 3.13 these blocks happen to stay.
+    was_set, each = faults(MALLOC_MMAP_THRESHOLD_="65536")
     assert not was_set and each > 50
 
 

@@ -1,0 +1,90 @@
+"""What environments leave behind does not hold up the end of a process: threads, and children of multiprocessing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+THREAD = "threading.Thread(target=threading.Event().wait).start()"
+CHILD = "multiprocessing.get_context('spawn').Process(target=time.sleep, args=(3600,)).start()"
+SHORT = "threading.Thread(target=lambda: (time.sleep(0), print('written'))).start()"
+OWN = """
+import gymnasium, multiprocessing, threading, time
+
+class Leaves(gymnasium.Env):
+    observation_space = action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self):
+        LEFT
+
+    def reset(self, *, seed=None, options=None):
+        return 0, {}
+
+    def step(self, action):
+        return 0, 0.0, True, False, {}
+"""
+COMMAND = """
+import sys
+from aioseed.actor import leave
+from aioseed.cli.main import main
+leave.WAIT_S = 0.0
+sys.exit(main())
+"""
+PROBE = """
+import runpy, sys
+from aioseed.actor import leave
+leave.WAIT_S = 0.0
+sys.modules.pop("aioseed.actor.probe", None)
+runpy.run_module("aioseed.actor.probe", run_name="__main__")
+"""
+
+
+def run(code, *words, source="", tmp_path=None, told=None):
+    if tmp_path is not None:
+        (tmp_path / "leaves_much.py").write_text(OWN.replace("LEFT", source))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], input=told, capture_output=True, text=True, timeout=50, env=environment
+    )
+
+
+@pytest.mark.parametrize("left", [THREAD, CHILD])
+@pytest.mark.parametrize("words", [["env-spec", "--env"], ["check-env"]])
+def test_a_command_ends_though_its_environment_left_something(tmp_path, words, left):
+    done = run(COMMAND, *words, "leaves_much:Leaves", source=left, tmp_path=tmp_path)
+    assert done.returncode == 0 and "discrete" in done.stdout
+
+
+@pytest.mark.parametrize("left", [THREAD, CHILD])
+def test_an_environment_that_leaves_something_is_described_to_a_learner(tmp_path, left):
+    section = json.dumps({"name": "leaves_much:Leaves"}) + "\n"
+    # Its standard input stays open, as a learner keeps it: to end with it would be no proof.
+    with subprocess.Popen(
+        [sys.executable, "-c", PROBE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    ) as process:
+        (tmp_path / "leaves_much.py").write_text(OWN.replace("LEFT", left))
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(section.encode())
+        process.stdin.flush()
+        try:
+            assert process.wait(50) == 0
+        finally:
+            process.kill()
+        assert json.loads(process.stdout.read())["action"]["kind"] == "discrete"
+
+
+def test_a_thread_that_ends_by_itself_is_waited_for():
+    code = f"import threading, time; from aioseed.actor.leave import leave; {SHORT}; leave(3); print('goes on')"
+    done = run(code)
+    assert done.stdout.splitlines() == ["written", "goes on"] and done.returncode == 0
+
+
+def test_where_nothing_is_left_the_process_ends_as_always():
+    assert run("from aioseed.actor.leave import leave; leave(3); print('goes on')").stdout == "goes on\n"
