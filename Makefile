@@ -12,7 +12,7 @@ FLOORS_VENV := .venv-floors
 INSTALLED_FLOORS := $(FLOORS_VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev train test chaos lint format docs dist packaging football floors clean
+.PHONY: help install dev train test learning chaos lint format docs dist packaging football floors clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ train: install ## Train CartPole until it is solved
 
 test: lint ## Check formatting, types and imports, then run every test
 	$(BIN)/pytest -n 2
+
+learning: dev ## Train small presets to their goals, three seeds each
+	$(BIN)/pytest -n 2 -m learning --durations=0 tests/integration/test_learning.py
 
 # First what counts, two at a time; then what measures times and memory, with the machine to itself; then a preset. What
 # was seen, seeds included, is kept in runs/.

@@ -15,18 +15,16 @@ from aioseed.agents.vtrace import VtraceConfig
 from aioseed.errors import SpaceError
 from aioseed.nets.mlp import mlp
 from aioseed.nets.recurrent import mlp_lstm
-from aioseed.specs import ActionSpec, ArraySpec, discrete, multi_discrete
+from aioseed.specs import ActionSpec, ArraySpec, discrete
 from aioseed.testing.agent_kit import CHECKS, AgentUnderTest
 from aioseed.types import FIRST, EnvironmentSpec
 
 VECTOR = EnvironmentSpec(ArraySpec("float32", (4,)), discrete(2))
-SEVERAL = EnvironmentSpec(ArraySpec("float32", (4,)), multi_discrete((3, 2)))
 BOX = EnvironmentSpec(
     ArraySpec("float32", (4,)), ActionSpec("box", ArraySpec("float32", (2,)), low=(-1.0, 0.5), high=(1.0, 3.0))
 )
 CONFIG = PpoConfig(entropy_cost=0.01, reward_scale=0.5)
 SUBJECTS = {
-    "several": (CONFIG, SEVERAL, partial(mlp, hidden=(16,))),
     "lstm": (CONFIG, VECTOR, partial(mlp_lstm, hidden=(), lstm_units=8)),
     "box": (PpoConfig(clip_rho=1.0, target_entropy=0.5, entropy_cost=0.01), BOX, partial(mlp, hidden=(16,))),
 }
