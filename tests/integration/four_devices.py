@@ -34,7 +34,6 @@ SPEC = EnvironmentSpec(ArraySpec("float32", (3,)), discrete(2))
 UNROLL_STEPS, CALLS = 5, 3
 FOUR = ("cpu:0", "cpu:1", "cpu:2", "cpu:3")
 AGENTS: dict[str, tuple[dict[str, object], dict[str, object], int]] = {  # and the passes over a batch
-    "vtrace": ({"name": "vtrace"}, {"name": "mlp", "hidden": [8]}, 1),
     "ppo": ({"name": "ppo"}, {"name": "mlp", "hidden": [8]}, 2),
     "r2d2": (
         {"name": "r2d2", "burn_in_steps": 2, "target_update_every": 2},

@@ -117,7 +117,7 @@ def test_the_gradient_is_that_of_the_literal_loss_with_targets_and_weights_held(
     """By central differences, with targets, advantages and the entropy's weight as constants."""
     config, built, params, network, given, looked, (targets, advantages) = case
     gradient = jax.jit(jax.grad(lambda p: built.loss(p, (), given, KEYS).total))(params)
-    count = built.loss(params, (), given, KEYS).count
+    count = jax.jit(built.loss)(params, (), given, KEYS).count
 
     def mean_loss(changed, log_cost_shift: float = 0.0) -> float:
         cost = config.entropy_cost * np.exp(config.entropy_cost_adjustment_speed * log_cost_shift)
