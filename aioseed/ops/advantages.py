@@ -62,10 +62,10 @@ def generalized_advantages(
     check_length(values.shape[0] - 1, log_rhos=log_rhos, discounts=discounts, rewards=rewards, valid=valid)
 
     values = jax.lax.stop_gradient(values)
-    one = jnp.where(valid, 1.0, 0.0)
-    rhos = one if clip_rho is None else jnp.where(valid, clipped(jnp.exp(jax.lax.stop_gradient(log_rhos)), clip_rho), 0)
+    weights = 1.0 if clip_rho is None else clipped(jnp.exp(jax.lax.stop_gradient(log_rhos)), clip_rho)
+    rhos = jnp.where(valid, weights, 0.0)
     discounts = jnp.where(valid, discounts, 0.0)
-    deltas = jnp.where(valid, rewards, 0.0) + discounts * values[1:] - one * values[:-1]
+    deltas = jnp.where(valid, rewards + discounts * values[1:] - values[:-1], 0.0)
 
     errors = discounted_sums(rhos * deltas, rhos * discounts * lambda_)
     later = jnp.concatenate([errors[1:], jnp.zeros_like(errors[:1])])
