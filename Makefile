@@ -28,11 +28,11 @@ test: lint ## Check formatting, types and imports, then run every test
 	$(BIN)/pytest -n 2
 
 learning: dev ## Train small presets to their goals, three seeds each
-	$(BIN)/pytest -n 2 -m learning --durations=0 tests/integration/test_learning.py
+	XLA_FLAGS="$(XLA_FLAGS)" $(BIN)/pytest -n 2 -m learning --durations=0 tests/integration/test_learning.py
 
 # First what counts, two at a time; then what measures times and memory, with the machine to itself; then a preset. What
 # was seen, seeds included, is kept in runs/.
-CHAOS := AIOSEED_CHAOS_FULL=$(FULL) AIOSEED_CHAOS_LOG=$(CURDIR)/runs/chaos-simulations.jsonl \
+CHAOS := XLA_FLAGS="$(XLA_FLAGS)" AIOSEED_CHAOS_FULL=$(FULL) AIOSEED_CHAOS_LOG=$(CURDIR)/runs/chaos-simulations.jsonl \
 	$(BIN)/pytest --durations=0 -rA -o junit_logging=system-out -o faulthandler_timeout=0
 
 chaos: dev ## Break things for an hour and check that nothing is lost; FULL=1 takes the large numbers

@@ -21,6 +21,10 @@ from hypothesis import HealthCheck, settings
 # Before anything imports JAX. A machine with an accelerator may say otherwise.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+# Most tests compile a program to run it for milliseconds, so LLVM is told not to optimise it: that saves a third of the
+# time. The commands of tests/e2e, `make learning` and `make chaos` have what users have.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 # asyncio's debug mode notes ten frames at each future and handle, and looks for the source of each on the disk: a
 # fifteenth of what the tests of whole learners took. One says where.
 asyncio.constants.DEBUG_STACK_DEPTH = 1  # type: ignore[misc]

@@ -118,9 +118,10 @@ Start = Callable[..., Command]
 
 @pytest.fixture(scope="session")
 def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Give the commands a runtime directory of their own, and one cache for all of them."""
+    """Give the commands a runtime directory of their own, one cache for all of them, and XLA as users have it."""
     folder = tmp_path_factory.mktemp("user")
-    return {"XDG_RUNTIME_DIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "JAX_PLATFORMS": "cpu"}
+    own = {"XDG_RUNTIME_DIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+    return {**own, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
 
 
 @pytest.fixture(scope="session")

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("devices")]  # one process asks for the report
 SCRIPT = Path(__file__).with_name("four_devices.py")
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return what the script printed."""
-    # Compiling is what this costs, so it is told to be quick about it.
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     done = subprocess.run(
         [sys.executable, SCRIPT, tmp_path_factory.mktemp("devices")],
         env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},

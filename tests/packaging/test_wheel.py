@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("wheel")]  # one process builds and installs it
 
 NOT_IN_THE_BASE = ("jax", "jaxlib", "flax", "optax", "orbax", "safetensors", "tensorboardX", "grpc", "grpcio")
 
