@@ -151,7 +151,7 @@ def test_the_entropy_cost_rises_while_the_entropy_is_below_its_target() -> None:
         config = plugin.config_type(target_entropy=target, entropy_cost=0.1)
         built = plugin.build(config, SPEC, linear)
         params = built.init(jax.random.key(0)).params
-        return float(jax.grad(lambda p: built.loss(p, (), unroll(), KEYS).total)(params)["entropy_cost"])
+        return float(jax.jit(jax.grad(lambda p: built.loss(p, (), unroll(), KEYS).total))(params)["entropy_cost"])
 
     assert slope(2.0) < 0 < slope(0.1), "descent must raise the cost below the target and lower it above"
 

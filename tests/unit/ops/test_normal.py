@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from aioseed.errors import SpaceError
-from aioseed.ops.distributions import Sample
+from aioseed.ops.distributions import ActionDistribution, Sample
 from aioseed.ops.normal import clipped_normal, log_tail, tanh_normal
 from aioseed.specs import ActionSpec, ArraySpec, discrete
 
@@ -35,15 +35,23 @@ def params_of(loc: float, std: float) -> jax.Array:
 
 
 @cache
-def compiled(make: Callable) -> Callable:
-    return jax.jit(make(LINE).log_prob)
+def whole(make: Callable, spec: ActionSpec = LINE) -> ActionDistribution:
+    """Return a distribution whose functions are compiled as a whole: operation by operation takes seconds."""
+    found = make(spec)
+    return found._replace(
+        sample=jax.jit(found.sample),
+        mode=jax.jit(found.mode),
+        log_prob=jax.jit(found.log_prob),
+        entropy=jax.jit(found.entropy),
+        kl=jax.jit(found.kl),
+    )
 
 
 def log_probs(make: Callable, loc: float, std: float, drawn: np.ndarray) -> np.ndarray:
     """Return float64[N], the log-probabilities of draws in one dimension."""
     hidden = jnp.asarray(drawn, jnp.float32)[:, None]
     params = jnp.broadcast_to(params_of(loc, std), (len(drawn), 2))
-    return np.asarray(compiled(make)(params, Sample(hidden[:, 0], (hidden,))), float)
+    return np.asarray(whole(make).log_prob(params, Sample(hidden[:, 0], (hidden,))), float)
 
 
 def integral(values: np.ndarray, points: np.ndarray) -> float:
@@ -90,7 +98,7 @@ def test_entropy_of_tanh_is_the_mean_of_minus_the_log_prob(loc: float, std: floa
     drawn = np.linspace(loc - 9 * std, loc + 9 * std, 20_001)
     weight = np.exp(-0.5 * ((drawn - loc) / std) ** 2) / (std * math.sqrt(2 * math.pi))
     wanted = integral(-log_probs(tanh_normal, loc, std, drawn) * weight, drawn)
-    np.testing.assert_allclose(tanh_normal(LINE).entropy(params_of(loc, std)), wanted, rtol=1e-3, atol=2e-3)
+    np.testing.assert_allclose(whole(tanh_normal).entropy(params_of(loc, std)), wanted, rtol=1e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize(("loc", "std"), CASES)
@@ -101,12 +109,12 @@ def test_entropy_of_the_clipped_normal_is_the_mean_of_minus_the_log_prob(loc: fl
     density = log_probs(clipped_normal, loc, std, inside)
     masses = np.array([normal.cdf(-1), 1 - normal.cdf(1)])
     wanted = -np.sum(masses * tails) - integral(np.exp(density) * density, inside)
-    np.testing.assert_allclose(clipped_normal(LINE).entropy(params_of(loc, std)), wanted, rtol=1e-3, atol=2e-3)
+    np.testing.assert_allclose(whole(clipped_normal).entropy(params_of(loc, std)), wanted, rtol=1e-3, atol=2e-3)
 
 
 @each
 def test_draws_are_the_inverse_cdf_of_the_uniforms_and_finite_at_both_ends(make: Callable) -> None:
-    distribution = make(LINE)
+    distribution = whole(make)
     uniforms = np.array([0.0, 2**-23, 0.1, 0.5, 0.9, 1 - 2**-23, 1 - 2**-24], np.float32)
     params = jnp.broadcast_to(params_of(0.5, 2.0), (7, 2))
     (drawn,) = jax.jit(distribution.sample)(params, uniforms[:, None]).hidden
@@ -118,7 +126,7 @@ def test_draws_are_the_inverse_cdf_of_the_uniforms_and_finite_at_both_ends(make:
 
 @each
 def test_actions_are_stretched_to_their_bounds_and_never_leave_them(make: Callable) -> None:
-    distribution = make(BOX)
+    distribution = whole(make, BOX)
     assert (distribution.parameter_size, distribution.uniforms_per_action) == (4, 2)
     assert distribution.hidden == (ArraySpec("float32", (2,)),)
     params = jnp.zeros((3, 4)).at[1].set(jnp.array([50.0, -50, 0, 0])).at[2].set(jnp.array([-50.0, 50, 0, 0]))
@@ -135,7 +143,7 @@ def test_actions_are_stretched_to_their_bounds_and_never_leave_them(make: Callab
 def test_actions_have_the_shape_of_their_spec(make: Callable, shape: tuple[int, ...]) -> None:
     size = math.prod(shape)
     spec = ActionSpec("box", ArraySpec("float32", shape), low=(-1.0,) * size, high=(3.0,) * size)
-    distribution = make(spec)
+    distribution = whole(make, spec)
     params = jnp.zeros((2, 5, distribution.parameter_size))
     for sample in (distribution.sample(params, jnp.zeros((2, 5, size))), distribution.mode(params)):
         assert sample.action.shape == (2, 5, *shape)
@@ -145,19 +153,19 @@ def test_actions_have_the_shape_of_their_spec(make: Callable, shape: tuple[int, 
 @each
 def test_components_are_independent(make: Callable) -> None:
     params = jnp.array([[0.3, -0.2, 0.5, -1.0]])
-    sample = make(BOX).sample(params, jnp.array([[0.2, 0.95]]))
-    single = make(LINE)
+    both, single = whole(make, BOX), whole(make)
+    sample = both.sample(params, jnp.array([[0.2, 0.95]]))
     parts = [jnp.array([[0.3, 0.5]]), jnp.array([[-0.2, -1.0]])]
     drawn = [Sample(sample.action, (sample.hidden[0][:, i : i + 1],)) for i in range(2)]
     alone = [single.log_prob(part, one) for part, one in zip(parts, drawn, strict=True)]
-    np.testing.assert_allclose(make(BOX).log_prob(params, sample), alone[0] + alone[1], rtol=1e-5)
+    np.testing.assert_allclose(both.log_prob(params, sample), alone[0] + alone[1], rtol=1e-5)
     entropies = [single.entropy(part) for part in parts]
-    np.testing.assert_allclose(make(BOX).entropy(params), entropies[0] + entropies[1], rtol=1e-5)
+    np.testing.assert_allclose(both.entropy(params), entropies[0] + entropies[1], rtol=1e-5)
 
 
 @each
 def test_kl_is_that_of_the_normals(make: Callable) -> None:
-    distribution, ours, theirs = make(LINE), (0.5, 0.4), (-0.3, 1.5)
+    distribution, ours, theirs = whole(make), (0.5, 0.4), (-0.3, 1.5)
     np.testing.assert_allclose(distribution.kl(params_of(*ours), params_of(*ours)), 0, atol=1e-6)
     points = np.linspace(-6, 7, 50_001)
     p, q = (np.array([NormalDist(*which).pdf(x) for x in points]) for which in (ours, theirs))
@@ -182,7 +190,9 @@ def test_the_standard_deviation_starts_where_it_is_told_and_has_a_minimum(make: 
 @each
 def test_a_raw_scale_beyond_the_cut_of_exp_still_has_a_gradient(make: Callable) -> None:
     distribution = make(LINE, std="exp")
-    slope = jax.grad(lambda params: distribution.sample(params, jnp.array([0.9])).hidden[0][0])(jnp.array([0.0, 40.0]))
+    slope = jax.jit(jax.grad(lambda params: distribution.sample(params, jnp.array([0.9])).hidden[0][0]))(
+        jnp.array([0.0, 40.0])
+    )
     assert slope[1] == pytest.approx(math.exp(15) * NormalDist().inv_cdf(0.9), rel=1e-2)
 
 
@@ -211,8 +221,9 @@ def test_everything_is_finite_at_extreme_parameters_and_so_are_gradients(make: C
 
 @each
 def test_gradients_are_those_of_differences(make: Callable) -> None:
-    distribution, sample = make(LINE), Sample(jnp.zeros(3), (jnp.array([[-1.7], [0.4], [1.1]]),))
+    distribution, sample = whole(make), Sample(jnp.zeros(3), (jnp.array([[-1.7], [0.4], [1.1]]),))
 
+    @jax.jit
     def total(params: jax.Array) -> jax.Array:
         rows = jnp.broadcast_to(params, (3, 2))
         return jnp.sum(distribution.log_prob(rows, sample)) + distribution.entropy(params)
@@ -226,14 +237,14 @@ def test_gradients_are_those_of_differences(make: Callable) -> None:
 
 def test_the_gradient_of_the_log_tail_is_right_where_the_tail_is_far() -> None:
     points = jnp.array([-1e7, -1e4, -300.0, -10.01, -9.99, -2.0, 0.0, 3.0, 1e5])
-    slopes = jax.vmap(jax.grad(log_tail))(points)
+    slopes = jax.jit(jax.vmap(jax.grad(log_tail)))(points)
     near = [NormalDist().pdf(x) / NormalDist().cdf(x) for x in (-2.0, 0.0, 3.0)]
     np.testing.assert_allclose(slopes, [1e7, 1e4, 300.00333, 10.10718, 10.08738, *near, 0], rtol=1e-4)
 
 
 def test_the_gradient_is_right_for_a_bound_that_the_policy_has_left_far_behind() -> None:
     sample = Sample(jnp.array(-1.0), (jnp.array([-1.0]),))
-    slope = jax.grad(lambda params: clipped_normal(LINE).log_prob(params, sample))(jnp.array([5.0, -40.0]))
+    slope = jax.jit(jax.grad(lambda params: whole(clipped_normal).log_prob(params, sample)))(jnp.array([5.0, -40.0]))
     assert slope[0] == pytest.approx(-6000 / 1e-3, rel=1e-3)
 
 
