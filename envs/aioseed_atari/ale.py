@@ -1,8 +1,11 @@
-"""The reference engine: one game of ale-py through Gymnasium, with every step of the preprocessing in sight.
+"""The reference engine: one game of ale-py, with every step of the preprocessing in sight.
 
 In the order of Mnih et al. 2015 (Nature 518, Methods): an action is repeated, the two newest frames are joined pixel by
 pixel (`brightest`), which removes flicker, and the result is made small (`shrunk`). Frames are grey from the engine on.
 Stacking is the learner's.
+
+Gymnasium makes a game and begins it; frames are played by the emulator itself. Gymnasium would draw each of them, where two
+of four are looked at.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from aioseed_atari.options import METRICS, AtariOptions
 __all__ = ["METRICS", "Game", "brightest", "known_games", "shrunk", "spec_of"]
 
 _NO_OP = 0
+_JOINED = 2  # frames
 
 
 class Game:
@@ -32,6 +36,9 @@ class Game:
     def __init__(self, name: str, options: AtariOptions) -> None:
         self._options = options
         self._env = _make(name, options)
+        self._ale = cast("ale_py.AtariEnv", self._env.unwrapped).ale
+        full = options.full_action_space
+        self._actions = self._ale.getLegalActionSet() if full else self._ale.getMinimalActionSet()
         self._over = True  # the next reset begins a new game
         self._lives = 0
         self._score = 0.0
@@ -39,55 +46,51 @@ class Game:
     def reset(self, seed: int | None) -> Leaves:
         """Begin a game with no-ops; after a lost life, or a seed, go on with the game or begin a new one."""
         if self._over or seed is not None:
-            frame = self._new_game(seed)
+            self._new_game(seed)
         else:
-            frame = self._frame(_NO_OP)[0]
+            self._play(_NO_OP)
             if self._over:  # it ended in that very frame
-                frame = self._new_game(None)
-        self._lives = self._lives_left()
-        return (shrunk(frame, self._options.size),)
+                self._new_game(None)
+        self._lives = self._ale.lives()
+        return (shrunk(self._ale.getScreenGrayscale(), self._options.size),)
 
     def step(self, action: np.ndarray) -> Outcome:
         """Repeat an action, and end the episode with the game, with a life where so wanted, or at the cap."""
-        frames: list[np.ndarray] = []
-        reward, truncated = 0.0, False
-        for _ in range(self._options.frame_skip):
-            frame, gained, truncated = self._frame(int(action))
-            frames.append(frame)
-            reward += gained
+        newest: list[np.ndarray] = []
+        reward = 0.0
+        for left in reversed(range(self._options.frame_skip)):
+            reward += self._play(int(action))
+            if left < _JOINED or self._over:
+                newest.append(self._ale.getScreenGrayscale())
             if self._over:
                 break
-        lost_life = self._options.terminal_on_life_loss and self._lives_left() < self._lives
-        self._lives = self._lives_left()
+        truncated = self._over and not self._ale.game_over(with_truncation=False)
+        lost_life = self._options.terminal_on_life_loss and self._ale.lives() < self._lives
+        self._lives = self._ale.lives()
         terminated = (self._over and not truncated) or lost_life
-        observation = shrunk(brightest(frames[-2:]), self._options.size)
+        observation = shrunk(brightest(newest), self._options.size)
         return Outcome((observation,), reward, terminated, truncated and not terminated, (self._score,))
 
     def close(self) -> None:
         """Free the engine."""
         self._env.close()
 
-    def _new_game(self, seed: int | None) -> np.ndarray:
+    def _new_game(self, seed: int | None) -> None:
         self._over, self._score = False, 0.0
-        frame, _ = self._env.reset(seed=seed)
+        self._env.reset(seed=seed)
         most = self._options.noop_max
         for _ in range(int(self._env.unwrapped.np_random.integers(1, most + 1)) if most else 0):
-            frame, _, _ = self._frame(_NO_OP)
+            self._play(_NO_OP)
             if self._over:
                 self._over, self._score = False, 0.0
-                frame, _ = self._env.reset()
-        return frame
+                self._env.reset()
 
-    def _frame(self, action: int) -> tuple[np.ndarray, float, bool]:
-        """Play one frame; returns its picture, what was gained, and whether the cap was reached."""
-        frame, gained, terminated, truncated, _ = self._env.step(action)
-        self._over = terminated or truncated
-        self._score += float(gained)
-        return frame, float(gained), truncated and not terminated
-
-    def _lives_left(self) -> int:
-        lives: int = cast("ale_py.AtariEnv", self._env.unwrapped).ale.lives()
-        return lives
+    def _play(self, action: int) -> float:
+        """Play one frame and return what was gained in it; afterwards it is known whether the game is over."""
+        gained = float(self._ale.act(self._actions[action]))
+        self._over = self._ale.game_over()  # by its rules or at the cap
+        self._score += gained
+        return gained
 
 
 def brightest(frames: list[np.ndarray]) -> np.ndarray:
