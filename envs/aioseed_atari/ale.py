@@ -4,8 +4,8 @@ In the order of Mnih et al. 2015 (Nature 518, Methods): an action is repeated, t
 pixel (`brightest`), which removes flicker, and the result is made small (`shrunk`). Frames are grey from the engine on.
 Stacking is the learner's.
 
-Gymnasium makes a game and begins it; its frames are played by the emulator itself, since Gymnasium would draw all of them,
-and of four two are looked at.
+Gymnasium makes a game and begins it; its frames are played by the emulator itself, since Gymnasium would draw all of
+them, and of four two are looked at.
 """
 
 from __future__ import annotations
