@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -55,13 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = delivered(lambda: _run(sys.argv[1:]))
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: a second Ctrl-C must not change how it ended
+    # A compiler or an environment is at it still; the interpreter would pull the ground from under its feet.
+    at_it = any(thread.name.startswith("aioseed-") and thread.daemon for thread in threading.enumerate())
     command = _COMMANDS.get(next(iter(sys.argv[1:]), ""))
     if command is not None and command.makes_environments:
-        from aioseed.actor.leave import leave
+        from aioseed.actor.leave import cut, leave
 
         leave(code)
-    if any(thread.name.startswith("aioseed-") and thread.daemon for thread in threading.enumerate()):
-        # A compiler or an environment is at it still; the interpreter would pull the ground from under its feet.
+        if at_it:
+            atexit.register(cut, code)  # once threads that end by themselves have ended
+    elif at_it:
         os._exit(code)
     return code
 
