@@ -244,17 +244,18 @@ class TrainingLoop:
         return in_32_bits
 
     def _observe(self, output: UpdateOutput, finite: np.ndarray, lag: np.ndarray) -> None:
-        spent, progress = self._time, self._progress
+        spent, progress, first_pass = self._time, self._progress, finite[: self._config.updates_per_call]
         skipped = int(np.count_nonzero(~finite))
         progress.skipped_updates += skipped
         if skipped:
             self._why_skipped = output.inspection.said(int(np.flatnonzero(~finite)[-1]))
         if skipped and not progress.nonfinite_in_a_row:  # once for those that follow one another
             log.warning(
-                "an update was not finite and is skipped, its steps are dropped (nonfinite_update): %s",
+                "an update was not finite and is skipped%s: %s",
+                "" if first_pass.all() else ", its steps are dropped (nonfinite_update)",
                 self._why_skipped,
             )
-        progress.nonfinite_in_a_row = _nonfinite_in_a_row(finite, progress.nonfinite_in_a_row)
+        progress.nonfinite_in_a_row = _nonfinite_in_a_row(finite, len(first_pass), progress.nonfinite_in_a_row)
         self._telemetry.policy_lag.observe_many(lag)
         self._telemetry.updates.add(len(finite) - skipped)
         self._telemetry.skipped_updates.add(skipped)
@@ -295,10 +296,15 @@ class TrainingLoop:
         return self._mark_s - before_s
 
 
-def _nonfinite_in_a_row(finite: np.ndarray, before: int) -> int:
-    """Return the length of the run of non-finite steps at the end, continued from `before`."""
-    last_finite = np.flatnonzero(finite)
-    return before + len(finite) if not last_finite.size else len(finite) - 1 - int(last_finite[-1])
+def _nonfinite_in_a_row(finite: np.ndarray, first_pass: int, before: int) -> int:
+    """Return the length of the run of non-finite steps at the end of the first pass, continued from `before`.
+
+    What spoils a step spoils one in each later pass, which is no news; a finite one there ends the run.
+    """
+    if finite[first_pass:].any():
+        return 0
+    last_finite = np.flatnonzero(finite[:first_pass])
+    return before + first_pass if not last_finite.size else first_pass - 1 - int(last_finite[-1])
 
 
 def _priorities(output: UpdateOutput) -> np.ndarray | None:
