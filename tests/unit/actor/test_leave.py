@@ -1,4 +1,4 @@
-"""What environments leave behind does not hold up the end of a process: threads, children of multiprocessing, queues."""
+"""What environments leave behind does not hold up the end of a process: threads, and what multiprocessing waits for."""
 
 from __future__ import annotations
 
