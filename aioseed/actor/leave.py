@@ -24,7 +24,7 @@ def leave(code: int) -> None:
     interpreter ends as always, for it alone can wake the idle threads of a pool, and is cut short where that takes too
     long. Where nothing was left the process may take its time.
     """
-    if _children() or any(_is_foreign(thread) for thread in threading.enumerate()):
+    if _children() or any(_is_waited_for(thread) for thread in threading.enumerate()):
         threading.Thread(target=_cut_late, args=(code,), name="leave", daemon=True).start()
 
 
@@ -44,9 +44,9 @@ def _cut_late(code: int) -> None:
     cut(code)
 
 
-def _is_foreign(thread: threading.Thread) -> bool:
-    # Daemons too: that which fills a queue of multiprocessing is one, and waited for all the same.
-    return thread is not threading.main_thread() and not thread.name.startswith("aioseed-")
+def _is_waited_for(thread: threading.Thread) -> bool:
+    # That which fills a queue of multiprocessing is a daemon, and waited for all the same.
+    return thread is not threading.main_thread() and (not thread.daemon or thread.name == "QueueFeederThread")
 
 
 def _children() -> list[BaseProcess]:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-THREAD = "threading.Thread(target=threading.Event().wait).start()"
+THREAD = "threading.Thread(target=threading.Event().wait, daemon=False).start()"
 CHILD = "multiprocessing.get_context('spawn').Process(target=time.sleep, args=(3600,)).start()"
 SHORT = "threading.Thread(target=lambda: (goes_on.wait(), print('written'))).start()"
 QUEUE = "self.queue = multiprocessing.Queue(); self.queue.put(bytes(2**22))"
@@ -81,6 +81,14 @@ def test_an_environment_that_leaves_something_is_described_to_a_learner(tmp_path
         finally:
             process.kill()
         assert json.loads(process.stdout.read())["action"]["kind"] == "discrete"
+
+
+def test_a_run_in_one_process_ends_though_its_environment_left_something(tmp_path):
+    short = "stop.return_mean=null actor.envs_per_group=1 --transport memory --steps 1 --json --run-dir".split()
+    words = ["train", "cartpole", "environment.name=leaves_much:Leaves", *short, str(tmp_path / "run")]
+    left = f"import sys; 'probe' in sys.argv[0] or {THREAD}"  # it would wait its five seconds first
+    done = run(COMMAND, *words, source=left, tmp_path=tmp_path)
+    assert done.returncode == 0 and json.loads(done.stdout)["trained_steps"], done.stderr
 
 
 def test_idle_threads_of_a_pool_are_not_waited_for(tmp_path):
