@@ -60,17 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = delivered(lambda: _run(sys.argv[1:]))
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: a second Ctrl-C must not change how it ended
+    command = _COMMANDS.get(next(iter(sys.argv[1:]), ""))
     # A compiler or an environment is at it still; the interpreter would pull the ground from under its feet.
     at_it = any(thread.name.startswith("aioseed-") and thread.daemon for thread in threading.enumerate())
-    command = _COMMANDS.get(next(iter(sys.argv[1:]), ""))
+    if at_it and (command is None or command.learner_side):
+        os._exit(code)
     if command is not None and command.makes_environments:
         from aioseed.actor.leave import cut, leave
 
         leave(code)
         if at_it:
             atexit.register(cut, code)  # once threads that end by themselves have ended
-    elif at_it:
-        os._exit(code)
     return code
 
 
