@@ -22,7 +22,7 @@ def leave(code: int) -> None:
     Threads that are no daemons, processes that multiprocessing started and what nobody took from its queues are waited
     for by an interpreter however long they take: a command would have said all that it has to say, and go on. The
     interpreter ends as always, for it alone can wake the idle threads of a pool, and is cut short where that takes too
-    long. Where nothing was left the process may take its time.
+    long. Where nothing was left the process may take its time, and so may what is aioseed's own: a checkpoint, say.
     """
     if _children() or any(_is_waited_for(thread) for thread in threading.enumerate()):
         threading.Thread(target=_cut_late, args=(code,), name="leave", daemon=True).start()
@@ -40,13 +40,22 @@ def cut(code: int) -> None:
 
 
 def _cut_late(code: int) -> None:
+    for thread in threading.enumerate():
+        if _is_ours(thread) and not thread.daemon:
+            thread.join()
     time.sleep(WAIT_S)
     cut(code)
 
 
 def _is_waited_for(thread: threading.Thread) -> bool:
     # That which fills a queue of multiprocessing is a daemon, and waited for all the same.
-    return thread is not threading.main_thread() and (not thread.daemon or thread.name == "QueueFeederThread")
+    if thread is threading.main_thread() or _is_ours(thread):
+        return False
+    return not thread.daemon or thread.name == "QueueFeederThread"
+
+
+def _is_ours(thread: threading.Thread) -> bool:
+    return thread.name.startswith("aioseed-")
 
 
 def _children() -> list[BaseProcess]:

@@ -37,6 +37,28 @@ leave.WAIT_S = 0.0
 sys.exit(main())
 """
 PATIENT = COMMAND.replace("0.0", "3600.0")
+CHECKPOINT = f"""
+import threading
+from aioseed.actor import leave
+
+class Writing(threading.Thread):
+    def __init__(self):
+        super().__init__(name="aioseed-checkpoint_0")
+        self.is_waited_for = threading.Event()
+
+    def run(self):
+        self.is_waited_for.wait()
+        print("saved")
+
+    def join(self, timeout=None):
+        self.is_waited_for.set()
+        super().join(timeout)
+
+leave.WAIT_S = 0.0
+Writing().start()
+{THREAD}
+leave.leave(3)
+"""
 PROBE = """
 import runpy, sys
 from aioseed.actor import leave
@@ -113,6 +135,11 @@ def test_a_thread_that_ends_by_itself_is_waited_for_beside_an_environment_that_h
     )
     done = run(code, "env-spec")
     assert done.stdout.splitlines() == ["written"] and done.returncode == 5
+
+
+def test_what_is_our_own_may_take_its_time_beside_what_is_left():
+    done = run(CHECKPOINT)
+    assert done.stdout == "saved\n" and done.returncode == 3
 
 
 def test_where_nothing_is_left_the_process_ends_as_always():
