@@ -155,7 +155,9 @@ class TrainingLoop:
         if batch is None:
             return False
         output, finite = self._update(batch)
-        self._time.busy_s += self._lap_s()
+        call_s = self._lap_s()
+        self._time.busy_s += call_s
+        self._time.longest_call_s = max(self._time.longest_call_s, call_s)
         self._settle(batch, output, finite)
         lag = self._policy_lag(batch)
         for sentence in self._first_updates.observe(batch.columns, output.inspection, finite):
@@ -181,6 +183,11 @@ class TrainingLoop:
         """Say whether the goal is reached, or as many transitions were taken as the configuration asks for."""
         total = self._config.total_steps
         return self._goal_reached or (total is not None and self._progress.taken_transitions >= total)
+
+    @property
+    def longest_call_s(self) -> float:
+        """Return how long a call of the update has taken at most. Thread: any."""
+        return self._time.longest_call_s
 
     def snapshot(self) -> Snapshot:
         """Return a copy of all that a checkpoint holds, as of the last finished update.

@@ -368,6 +368,7 @@ def test_time_is_split_into_busy_idle_while_ready_and_waiting(kit):
         pass
     spent = road.loop.summary()
     assert (spent.busy_s, spent.idle_ready_s, spent.waiting_s) == (20.0, 2.25, 1.25)
+    assert road.loop.longest_call_s == 10.0
     late = kit.batch(3, 4)
     road.source.waiting.append(late)
     for move in (road.ledger.accept, road.ledger.finish):
