@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -12,35 +13,49 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 WAIT_S = 5.0
-"""Longest wait in seconds for threads that end by themselves: one may still be writing the video of an episode."""
+"""Longest wait in seconds for what ends by itself: a thread may still be writing the video of an episode."""
 
 
 def leave(code: int) -> None:
-    """End this process with `code` where threads or children of environments would hold up the interpreter's own end.
+    """See to it that this process, whose end has begun, ends with `code` in spite of what environments left behind.
 
-    Threads that are no daemons, and processes that multiprocessing started, are waited for by an interpreter however
-    long they take: a command would have said all that it has to say, and go on. Where there is none it returns, and the
-    process can end as always.
+    Threads that are no daemons, processes that multiprocessing started and what nobody took from its queues are waited
+    for by an interpreter however long they take: a command would have said all that it has to say, and go on. The
+    interpreter ends as always, for it alone can wake the idle threads of a pool, and is cut short where that takes too
+    long. Where nothing was left the process may take its time, and so may what is aioseed's own: a checkpoint, say.
     """
-    threads = [thread for thread in threading.enumerate() if _is_waited_for(thread)]
-    children = _children()
-    if not threads and not children:
-        return
-    end = time.monotonic() + WAIT_S
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
-    for child in children:
-        child.join(max(0.0, end - time.monotonic()))
+    if _children() or any(_is_waited_for(thread) for thread in threading.enumerate()):
+        threading.Thread(target=_cut_late, args=(code,), name="leave", daemon=True).start()
+
+
+def cut(code: int) -> None:
+    """End this process at once, and the children that multiprocessing started with it."""
     for child in _children():
-        child.kill()
-    if any(thread.is_alive() for thread in threads):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        with contextlib.suppress(ValueError):  # closed meanwhile
+            child.kill()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _cut_late(code: int) -> None:
+    for thread in threading.enumerate():
+        if _is_ours(thread) and not thread.daemon:
+            thread.join()
+    time.sleep(WAIT_S)
+    cut(code)
 
 
 def _is_waited_for(thread: threading.Thread) -> bool:
-    return not thread.daemon and thread is not threading.main_thread()
+    # That which fills a queue of multiprocessing is a daemon, and waited for all the same.
+    if thread is threading.main_thread() or _is_ours(thread):
+        return False
+    return not thread.daemon or thread.name == "QueueFeederThread"
+
+
+def _is_ours(thread: threading.Thread) -> bool:
+    return thread.name.startswith("aioseed-")
 
 
 def _children() -> list[BaseProcess]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -21,15 +22,19 @@ class _Command(NamedTuple):
     module: str
     summary: str
     learner_side: bool
-    makes_environments: bool = False  # in its own process
+    makes_environments: bool = False  # in its own process, if only with the transport memory
 
 
 _COMMANDS = {
-    "train": _Command("aioseed.cli.train", "train with local actors: learner and environments in one command", True),
+    "train": _Command(
+        "aioseed.cli.train", "train with local actors: learner and environments in one command", True, True
+    ),
     "learner": _Command("aioseed.cli.learner", "serve and train for actors that connect from anywhere", True),
     "actor": _Command("aioseed.cli.actor", "step environments for a learner elsewhere", False, True),
     "evaluate": _Command("aioseed.cli.evaluate", "measure the policy of a finished or running run", True),
-    "suite": _Command("aioseed.cli.suite", "train the tasks of a suite one after another, and report on them", True),
+    "suite": _Command(
+        "aioseed.cli.suite", "train the tasks of a suite one after another, and report on them", True, True
+    ),
     "presets": _Command("aioseed.cli.presets", "list the presets that are installed", False),
     "config": _Command("aioseed.cli.config", "show a resolved configuration, or its JSON Schema", True),
     "env-spec": _Command("aioseed.cli.env_spec", "describe an environment as learners see it", False, True),
@@ -38,7 +43,7 @@ _COMMANDS = {
     ),
     "doctor": _Command("aioseed.cli.doctor", "check the installation and a run directory", True),
     "chaos": _Command("aioseed.cli.chaos", "break things while a run goes on, and check that nothing is lost", True),
-    "bench": _Command("aioseed.cli.bench", "measure serving, transports and training on this machine", True),
+    "bench": _Command("aioseed.cli.bench", "measure serving, transports and training on this machine", True, True),
 }
 
 
@@ -56,13 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: a second Ctrl-C must not change how it ended
     command = _COMMANDS.get(next(iter(sys.argv[1:]), ""))
+    # A compiler or an environment is at it still; the interpreter would pull the ground from under its feet.
+    at_it = any(thread.name.startswith("aioseed-") and thread.daemon for thread in threading.enumerate())
+    if at_it and (command is None or command.learner_side):
+        os._exit(code)
     if command is not None and command.makes_environments:
-        from aioseed.actor.leave import leave
+        from aioseed.actor.leave import cut, leave
 
         leave(code)
-    if any(thread.name.startswith("aioseed-") and thread.daemon for thread in threading.enumerate()):
-        # A compiler or an environment is at it still; the interpreter would pull the ground from under its feet.
-        os._exit(code)
+        if at_it:
+            atexit.register(cut, code)  # once threads that end by themselves have ended
     return code
 
 

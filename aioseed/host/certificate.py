@@ -64,13 +64,13 @@ def days_left(certificate: bytes) -> float:
     """Return for how many days the first certificate in a PEM text is still valid; negative once it has expired.
 
     Raises:
-        UsageError: It holds none.
+        UsageError: It holds none, or one that cannot be read.
     """
     from cryptography import x509
 
     try:
         ends = x509.load_pem_x509_certificate(certificate).not_valid_after_utc
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise UsageError(f"the certificate cannot be read: {error}") from error
     return (ends - _now()) / datetime.timedelta(days=1)
 

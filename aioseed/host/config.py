@@ -65,7 +65,7 @@ class RunConfig(BaseModel):
     serving: ServingConfig = ServingConfig()
     experience: ExperienceConfig = ExperienceConfig()
     replay: Annotated[
-        ReplayConfig | None, Field(description="Learn from replay; null learns from each unroll once, as it comes.")
+        ReplayConfig | None, Field(description="Learn from replay; null learns from unrolls as they come.")
     ] = None
     agent: PluginSection = PluginSection(name="vtrace")
     network: PluginSection = PluginSection(name="mlp")

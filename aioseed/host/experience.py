@@ -223,7 +223,9 @@ def _check_match(config: RunConfig, built: BuiltAgent) -> None:
         return
     if built.agent.replay == "never":
         raise ConfigError(
-            f"the agent {name} learns from each unroll once: leave the section replay out", path="replay", value=name
+            f"the agent {name} learns from what was just played: leave the section replay out",
+            path="replay",
+            value=name,
         )
     if config.training.passes > 1:
         message = "unrolls come back from replay by themselves: leave training.passes at 1, and set samples_per_insert"

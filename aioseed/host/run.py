@@ -37,7 +37,8 @@ from aioseed.training.writer import CheckpointWriter
 log = logging.getLogger("aioseed.learner")
 
 STOP_TIMEOUT_S = 60.0
-"""Longest wait for a thread to end; what it does by then (one batch, one call of the update) is far shorter."""
+"""Longest wait for a thread to end; what inference does by then (one batch) is far shorter. Training has as long as a
+call of the update took so far beyond that: many passes over much may take minutes."""
 
 
 class LiveRun:
@@ -138,11 +139,12 @@ class LiveRun:
         if self._failed.done() and (failure := self._failed.exception()) is not None:
             failures.insert(0, failure)
         self._failed.cancel()
+        patience_s = STOP_TIMEOUT_S + runtime.loop.longest_call_s
         try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
+            async with asyncio.timeout(patience_s):
                 await executor.result()  # of the tasks nothing can be asked: a loop that is closed cancels them all
         except TimeoutError as error:
-            raise TrainingFailed(f"training did not end within {STOP_TIMEOUT_S:g} s") from error
+            raise TrainingFailed(f"training did not end within {patience_s:.0f} s") from error
         except AioseedError as error:
             if error not in failures:
                 failures.append(error)

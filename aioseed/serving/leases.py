@@ -175,9 +175,10 @@ class Leases:
         """
         if not self._lockstep:
             return None
-        first, last = (hello.actor_index or 0) * hello.environments, min(self._lockstep, self._table.capacity)
-        if first + hello.environments > last:
-            raise _no_such_place(hello, first, f"this run has {last}, counted from 0", retry=False)
+        first, capacity = (hello.actor_index or 0) * hello.environments, self._table.capacity
+        if first + hello.environments > min(self._lockstep, capacity):
+            few = f"{capacity} (serving.max_environments)" if capacity < self._lockstep else str(self._lockstep)
+            raise _no_such_place(hello, first, f"this run has {few}, counted from 0", retry=False)
         return first
 
     def _in_the_way(self, wanted: int, first: int | None) -> Session | None:

@@ -94,7 +94,11 @@ class TrainingConfig(BaseModel):
         default=None, description="Environment steps to train on; null: until something else ends the run."
     )
     max_nonfinite_updates: PositiveInt = Field(
-        default=10, description="Non-finite optimiser steps in a row after which training fails."
+        default=10,
+        description=(
+            "Non-finite optimiser steps in a row after which training fails; of several passes over the same unrolls "
+            "the first counts."
+        ),
     )
     devices: tuple[DeviceName, ...] = Field(
         default=("default",),

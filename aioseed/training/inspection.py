@@ -96,6 +96,7 @@ class FirstUpdates:
         self._left = FIRST_UPDATES
         self._zero: np.ndarray | None = None  # bool[1 + G], count and gradients that were zero in all steps so far
         self._entered: list[np.ndarray] = []  # a state that entered an unroll within an episode
+        self._compared = False  # with that of another unroll
         self._remembers = False
 
     @property
@@ -111,13 +112,14 @@ class FirstUpdates:
         self._zero = zero if self._zero is None else self._zero & zero
         self._look_at_states(columns)
         self._left -= int(np.count_nonzero(finite))
-        return _said(self._zero, inspection.parameters, self._entered and not self._remembers) if self.are_over else []
+        return _said(self._zero, inspection.parameters, self._compared and not self._remembers) if self.are_over else []
 
     def _look_at_states(self, columns: UnrollColumns) -> None:
         within = np.flatnonzero((columns.flags[0] & FIRST) == 0)
         if self._remembers or not within.size:
             return
         states = [leaf[within] for leaf in columns.initial_state]
+        self._compared |= bool(states) and (within.size > 1 or bool(self._entered))
         self._entered = self._entered or [leaf[0].copy() for leaf in states]
         self._remembers = any((leaf != one).any() for leaf, one in zip(states, self._entered, strict=True))
 

@@ -155,7 +155,9 @@ class TrainingLoop:
         if batch is None:
             return False
         output, finite = self._update(batch)
-        self._time.busy_s += self._lap_s()
+        call_s = self._lap_s()
+        self._time.busy_s += call_s
+        self._time.longest_call_s = max(self._time.longest_call_s, call_s)
         self._settle(batch, output, finite)
         lag = self._policy_lag(batch)
         for sentence in self._first_updates.observe(batch.columns, output.inspection, finite):
@@ -181,6 +183,11 @@ class TrainingLoop:
         """Say whether the goal is reached, or as many transitions were taken as the configuration asks for."""
         total = self._config.total_steps
         return self._goal_reached or (total is not None and self._progress.taken_transitions >= total)
+
+    @property
+    def longest_call_s(self) -> float:
+        """Return how long a call of the update has taken at most. Thread: any."""
+        return self._time.longest_call_s
 
     def snapshot(self) -> Snapshot:
         """Return a copy of all that a checkpoint holds, as of the last finished update.
@@ -244,17 +251,18 @@ class TrainingLoop:
         return in_32_bits
 
     def _observe(self, output: UpdateOutput, finite: np.ndarray, lag: np.ndarray) -> None:
-        spent, progress = self._time, self._progress
+        spent, progress, first_pass = self._time, self._progress, finite[: self._config.updates_per_call]
         skipped = int(np.count_nonzero(~finite))
         progress.skipped_updates += skipped
         if skipped:
             self._why_skipped = output.inspection.said(int(np.flatnonzero(~finite)[-1]))
         if skipped and not progress.nonfinite_in_a_row:  # once for those that follow one another
             log.warning(
-                "an update was not finite and is skipped, its steps are dropped (nonfinite_update): %s",
+                "an update was not finite and is skipped%s: %s",
+                "" if first_pass.all() else ", its steps are dropped (nonfinite_update)",
                 self._why_skipped,
             )
-        progress.nonfinite_in_a_row = _nonfinite_in_a_row(finite, progress.nonfinite_in_a_row)
+        progress.nonfinite_in_a_row = _nonfinite_in_a_row(finite, len(first_pass), progress.nonfinite_in_a_row)
         self._telemetry.policy_lag.observe_many(lag)
         self._telemetry.updates.add(len(finite) - skipped)
         self._telemetry.skipped_updates.add(skipped)
@@ -295,10 +303,15 @@ class TrainingLoop:
         return self._mark_s - before_s
 
 
-def _nonfinite_in_a_row(finite: np.ndarray, before: int) -> int:
-    """Return the length of the run of non-finite steps at the end, continued from `before`."""
-    last_finite = np.flatnonzero(finite)
-    return before + len(finite) if not last_finite.size else len(finite) - 1 - int(last_finite[-1])
+def _nonfinite_in_a_row(finite: np.ndarray, first_pass: int, before: int) -> int:
+    """Return the length of the run of non-finite steps at the end of the first pass, continued from `before`.
+
+    What spoils a step spoils one in each later pass, which is no news; a finite one there ends the run.
+    """
+    if finite[first_pass:].any():
+        return 0
+    last_finite = np.flatnonzero(finite[:first_pass])
+    return before + first_pass if not last_finite.size else first_pass - 1 - int(last_finite[-1])
 
 
 def _priorities(output: UpdateOutput) -> np.ndarray | None:

@@ -47,6 +47,8 @@ class TimeSpent:
 
     busy_s: float = 0.0
     """In updates."""
+    longest_call_s: float = 0.0
+    """In one call of the update."""
     idle_ready_s: float = 0.0
     """Not in updates although a batch was ready: book-keeping, publication, checkpoint copies."""
     waiting_s: float = 0.0

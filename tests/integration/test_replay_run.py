@@ -150,7 +150,10 @@ async def test_without_saved_replay_a_resumed_run_fills_it_anew(tmp_path: Path) 
     ("overrides", "message"),
     [
         (["replay=null"], "learns from replay: give the section replay"),
-        (["agent={name: tests.integration.test_replay_run:forgetful}"], "leave the section replay out"),
+        (
+            ["agent={name: tests.integration.test_replay_run:forgetful}"],
+            "learns from what was just played: leave the section",
+        ),
         (["mode=lockstep", "replay.samples_per_insert=null"], "lockstep needs replay.samples_per_insert"),
         (["replay.slack_unrolls=1"], "neither side waits for ever"),
         (["replay.max_bytes=1000"], "too large for replay.max_bytes"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import ssl
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,13 @@ def test_one_that_is_damaged_is_named_with_what_to_do(tmp_path: Path) -> None:
     certificate.write_bytes(b"")
     with pytest.raises(UsageError, match=r"certificate\.pem is damaged: remove it, and another is made"):
         self_signed(tmp_path, [])
+
+
+def test_of_a_version_that_is_none_nobody_can_tell_how_long_it_lasts(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path, [])
+    der = ssl.PEM_cert_to_DER_cert(certificate.read_text())
+    of_another = der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020101"), 1)
+    certificate.write_text(ssl.DER_cert_to_PEM_cert(of_another))
+    tls = ServerTls(certificate, key)  # OpenSSL does not look at it
+    with pytest.raises(UsageError, match="the certificate cannot be read: 1 is not a valid X509 version"):
+        made.days_left(tls.material.certificate)

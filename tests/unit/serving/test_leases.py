@@ -38,7 +38,10 @@ async def test_in_lockstep_a_place_gives_the_slots_whoever_comes_first(desk):
         assert welcome.slots == [2 * place, 2 * place + 1]
 
 
-@pytest.mark.parametrize(("capacity", "lockstep", "last"), [(8, 4, 4), (4, 8, 4), (5, 8, 5)])
+@pytest.mark.parametrize(
+    ("capacity", "lockstep", "last"),
+    [(8, 4, "4"), (4, 8, "4 (serving.max_environments)"), (5, 8, "5 (serving.max_environments)")],
+)
 async def test_in_lockstep_a_place_that_the_run_does_not_have_is_refused_for_good(desk, capacity, lockstep, last):
     table = await desk(capacity=capacity, lockstep=lockstep)
     _, refused = await asks(table, actor_index=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -152,6 +154,14 @@ def test_a_state_that_is_the_same_within_all_episodes_is_told():
     )
     assert watched(steps, columns((0, 0), [[2, 2], [2, 3]])) == []
     assert watched(steps, columns((FIRST, FIRST), [[0, 0], [0, 0]])) == []  # nothing can be remembered there
+
+
+def test_one_state_alone_tells_nothing_where_a_call_makes_all_the_first_updates():
+    step = looked_at()
+    call = dataclasses.replace(step, codes=np.repeat(step.codes, FIRST_UPDATES, axis=0))
+    ones, once = np.ones(FIRST_UPDATES, bool), columns((FIRST, 0), [[0, 0], [2, 2]])
+    assert FirstUpdates().observe(once, call, ones) == []
+    assert FirstUpdates().observe(columns((0, 0), [[2, 2], [2, 2]]), call, ones) != []
 
 
 def test_a_state_that_changes_from_update_to_update_is_one_that_remembers():

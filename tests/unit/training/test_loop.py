@@ -254,6 +254,38 @@ def test_a_step_is_trained_once_by_the_first_pass_over_it(kit):
     assert summary.skipped_updates >= 2, "unrolls that spoil a step do so in each pass"
 
 
+def test_unrolls_that_spoil_every_pass_are_counted_once(kit):
+    config = kit.config(passes=3, max_nonfinite_updates=2)
+    bad, good = (lambda: kit.poisoned(kit.batch(1, 4))), (lambda: kit.batch(2, 4))
+    assert run(kit.road(config, [bad(), good(), bad(), good()])).skipped_updates == 6
+    road = kit.road(config, [bad(), bad(), good()])
+    with pytest.raises(TrainingFailed, match="last 2 updates"):
+        run(road)
+    assert road.loop.summary().skipped_updates == 6
+
+
+def some_of_four_are_finite(kit, config, pattern):
+    def program(state, columns):
+        state, output = kit.program(config)(state, columns)
+        return state, output._replace(finite=np.array(pattern, bool))
+
+    return program
+
+
+def test_a_finite_step_of_a_later_pass_ends_those_in_a_row(kit):
+    config = kit.config(updates_per_call=2, passes=2, max_nonfinite_updates=3)
+    program = some_of_four_are_finite(kit, config, [0, 0, 1, 0])
+    assert run(kit.road(config, [kit.batch(seed, 8) for seed in range(3)], program=program)).skipped_updates == 9
+
+
+def test_a_step_that_only_a_later_pass_skips_is_not_said_to_be_dropped(kit, caplog):
+    config = kit.config(updates_per_call=2, passes=2)
+    road = kit.road(config, [kit.batch(1, 8)], program=some_of_four_are_finite(kit, config, [1, 1, 1, 0]))
+    run(road)
+    assert road.ledger.snapshot().dropped == {}
+    assert [line.partition(":")[0] for line in caplog.messages] == ["an update was not finite and is skipped"]
+
+
 def test_an_update_that_breaks_off_gives_its_batch_back_and_fails(kit):
     def broken(state, columns):
         raise RuntimeError("out of memory")
@@ -336,6 +368,7 @@ def test_time_is_split_into_busy_idle_while_ready_and_waiting(kit):
         pass
     spent = road.loop.summary()
     assert (spent.busy_s, spent.idle_ready_s, spent.waiting_s) == (20.0, 2.25, 1.25)
+    assert road.loop.longest_call_s == 10.0
     late = kit.batch(3, 4)
     road.source.waiting.append(late)
     for move in (road.ledger.accept, road.ledger.finish):
