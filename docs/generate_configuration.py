@@ -144,7 +144,9 @@ def _table(rows: list[str]) -> list[str]:
 
 def _row(key: str, kind: str, default: object, meaning: str) -> str:
     shown = "—" if default is PydanticUndefined else f"`{json.dumps(default, default=list)}`"
-    return f"| `{key}` | {kind} | {shown} | {meaning.replace('|', chr(92) + '|')} |"
+    # A row is one line: a break in a docstring would end the table.
+    told = " ".join(meaning.split()).replace("|", chr(92) + "|")
+    return f"| `{key}` | {kind} | {shown} | {told} |"
 
 
 def _kind(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:

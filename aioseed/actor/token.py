@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import stat
 import sys
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 
 from aioseed.errors import UsageError
 from aioseed.transport.address import Address
-from aioseed.transport.keyring import Credential, parse_keys
+from aioseed.transport.keyring import Credential, first_token, parse_keys
 from aioseed.transport.token import Secret
 
 MAX_FILE_BYTES = 2**20
@@ -90,12 +89,13 @@ def read_token(path: Path) -> Secret:
     """Return the token to show: the first in `path`.
 
     Raises:
-        UsageError: The file is missing, empty or larger than 1 MiB, or (on POSIX) others than its owner can read it.
+        UsageError: The file is missing or larger than 1 MiB, it holds no token or a wrong line before it, or (on POSIX)
+            others than its owner can read it.
     """
-    words = re.sub("#[^\r\n]*", "", _read_private(path)).split()
-    if not words:
-        raise UsageError(f"the token file {path} is empty")
-    return Secret(words[0])
+    try:
+        return Secret(first_token(_read_private(path)))
+    except ValueError as error:
+        raise UsageError(f"the token file {path} cannot be used: {error}") from None
 
 
 def token_of_environment() -> Secret | None:

@@ -35,8 +35,10 @@ from aioseed.cli.train import add_run_arguments, follow, shared_words, where
 from aioseed.cli.view import RunView
 from aioseed.host.config import RunConfig, load_config
 from aioseed.host.events import Finished, Listening
+from aioseed.plugins import environment_plugin
 from aioseed.transport.allocator import keep_large_blocks
 from aioseed.transport.descriptors import raise_limit
+from aioseed.types import KnowsSpecs
 
 if TYPE_CHECKING:
     from aioseed.host.learner import Learner
@@ -111,7 +113,9 @@ def _learner(argv: Sequence[str]) -> int:
         print_json(as_json(finished, total_s))
     else:
         own = listening_words(words, listen)
-        spoken = Spoken("learner", argv, words.config, words.overrides, shared_words(words), own)
+        # Whoever knows specs without the engine, as of a game on other machines, need not have it here.
+        elsewhere = isinstance(environment_plugin(config.environment.plugin), KnowsSpecs)
+        spoken = Spoken("learner", argv, words.config, words.overrides, shared_words(words), own, elsewhere)
         sys.stdout.write(farewell(finished, config, spoken, total_s))
     return 0
 

@@ -44,6 +44,7 @@ class Spoken(NamedTuple):
     overrides: Sequence[str]
     shared: Sequence[object] = ()  # flags that train and learner both have
     own: Sequence[object] = ()  # flags that only this command has: where a learner listens and who may come
+    elsewhere: bool = False  # whether the environments may be such as this machine cannot make
 
     def anew(self) -> str:
         """Return the command as it was said."""
@@ -93,17 +94,21 @@ def _reached(finished: Finished, total_s: float) -> list[str]:
 
 
 def _next(finished: Finished, config: RunConfig, spoken: Spoken) -> list[str]:
-    evaluate = command_line("evaluate", finished.run_dir, "--episodes", 100, "--greedy")
+    listens = spoken.own if spoken.elsewhere else ()  # for actors that can make the environments
+    evaluate = command_line("evaluate", finished.run_dir, "--episodes", 100, "--greedy", *listens)
     train = spoken if spoken.command == "train" else spoken._replace(command="train", own=())
     listening = ("--listen", "ws://127.0.0.1:8700")
     learner = spoken if spoken.command == "learner" else spoken._replace(command="learner", own=listening)
     if finished.reason == "solved":
         other = "websocket" if config.transport.name == "grpc" else "grpc"
-        return [evaluate, train._replace(own=("--transport", other)).again(), learner.again()]
+        trained = [] if spoken.elsewhere else [train._replace(own=("--transport", other)).again()]
+        return [evaluate, *trained, learner.again()]
     longer, more = spoken, ["--resume", finished.run_dir]
     if config.training.total_steps is not None:
         more += ["--steps", str(2 * config.training.total_steps)]
         # Both beside one another would be a riddle, though the flag wins.
         longer = spoken._replace(overrides=[word for word in spoken.overrides if not word.startswith(_TOTAL_STEPS)])
     go_on = longer.again(*more)
+    if spoken.elsewhere:
+        return [go_on, evaluate]
     return [go_on, evaluate, train.again() if spoken.command == "learner" else learner.again()]

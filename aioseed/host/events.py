@@ -35,8 +35,8 @@ class Progress(NamedTuple):
     lost_after_checkpoint: int
     env_steps_per_s: float
     trained_steps_per_s: float
-    return_mean: float  # of the last 100 training episodes; NaN before the first
-    evaluation_return_mean: float  # of the last 100 episodes of actors in the role evaluate; NaN without any
+    return_mean: float  # of the last `stop.episodes` training episodes; NaN before the first
+    evaluation_return_mean: float  # of as many of actors in the role evaluate; NaN without any
     episodes: int
     policy_lag: float  # optimiser steps, median
     batch_rows: float  # environments an inference batch served, median
@@ -77,7 +77,7 @@ class Finished(NamedTuple):
     imbalance: int  # accepted minus all that is accounted for
     env_steps_per_s: float
     trained_steps_per_s: float
-    return_mean_100: float
+    return_mean_100: float  # as `return_mean` in Progress
     wall_s: float
     run_dir: str
     params_sha256: str  # empty if the run was stopped before it began to train

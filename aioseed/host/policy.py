@@ -31,6 +31,10 @@ class LoadedPolicy:
             done = terminated or truncated
 
     Thread: one at a time.
+
+    Attributes:
+        spec: Observation and action of the environment that it was trained in, as they travelled.
+        version: Number of optimiser steps behind the parameters.
     """
 
     def __init__(self, path: Path | str, *, greedy: bool = True, seed: int = 0) -> None:

@@ -33,6 +33,13 @@ async def train(
 
     Cancelling ends the run in order, and every actor process with it. Setting `stop` does so too, and returns.
 
+    Args:
+        config: The run; its sections `actor` and `transport` say how many actors there are and how they reach it.
+        run_dir: Where the run lives; None makes a new folder under ``runs/``.
+        resume: ``never`` begins a run, ``auto`` goes on if there is one, ``require`` insists.
+        stop: Set, from the event loop's thread, to end the run before it is over.
+        on_event: Told what happens, in the event loop's thread; the troubles of local actors too.
+
     Raises:
         AioseedError: What ended the run.
     """

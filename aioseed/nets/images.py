@@ -86,7 +86,7 @@ def r2d2(
         hidden_units: Units of the dense layer below the memory.
         lstm_units: Units of the LSTM layer.
         dueling_units: Units of the hidden layer below a head's value, and of the one below its advantages.
-        include_previous: Append the previous action (one-hot) and its reward to the input of the memory.
+        include_previous: Append the previous action (choices one-hot) and its reward to the input of the memory.
         dtype: What the torso computes in, float32 or bfloat16.
         kernel_init: How its kernels begin: glorot_uniform, lecun_normal or fan_in_uniform.
 
@@ -118,7 +118,7 @@ def impala_shallow(
         heads: Outputs, each a dense layer on the last one below.
         hidden_units: Units of the dense layer.
         lstm_units: Units of the LSTM layer; 0 leaves it out, and with it the previous action.
-        include_previous: Append the previous action (one-hot) and its reward to the input of the memory.
+        include_previous: Append the previous action (choices one-hot) and its reward to the input of the memory.
         dtype: What the torso computes in, float32 or bfloat16.
         kernel_init: How its kernels begin: glorot_uniform, lecun_normal or fan_in_uniform.
 
@@ -151,7 +151,7 @@ def impala_deep(
         channels: Of the stacks, each of which halves the image and has five convolutions.
         hidden_units: Units of the dense layer.
         lstm_units: Units of the LSTM layer; 0 leaves it out, and with it the previous action.
-        include_previous: Append the previous action (one-hot) and its reward to the input of the memory.
+        include_previous: Append the previous action (choices one-hot) and its reward to the input of the memory.
         dtype: What the torso computes in, float32 or bfloat16.
         kernel_init: How its kernels begin: glorot_uniform, lecun_normal or fan_in_uniform.
 

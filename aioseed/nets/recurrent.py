@@ -49,7 +49,8 @@ def mlp_lstm(
         activation: Applied after every dense layer.
         lstm_units: Units of each LSTM layer.
         layers: Number of LSTM layers, at least 1.
-        include_previous: Append the previous action (one-hot) and its reward to the input of the first LSTM layer.
+        include_previous: Append the previous action (choices one-hot) and its reward to the input of the first LSTM
+            layer.
 
     Raises:
         ValueError: An option is not one of those above.

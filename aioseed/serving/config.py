@@ -22,7 +22,8 @@ class ServingConfig(BaseModel):
     max_batch_rows: PositiveInt = 1024
     """Largest inference batch; no STEP may carry more rows."""
     buckets: tuple[PositiveInt, ...] | None = None
-    """Batch sizes that `act` is compiled for, ascending; None takes powers of four up to `max_batch_rows`."""
+    """Batch sizes that `act` is compiled for, ascending; None takes `max_batch_rows`, a quarter of it
+    and so on, down to 16."""
     batch_deadline_s: Seconds = 0.02
     """Longest time that a waiting step is held back for others."""
     max_batches_in_flight: PositiveInt = 2

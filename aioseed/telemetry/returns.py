@@ -48,7 +48,7 @@ class EpisodeTracker:
 
     @property
     def return_mean(self) -> float:
-        """Return the mean return of the last 100 training episodes (fewer at the start, NaN before the first)."""
+        """Return the mean return of the last `window_episodes` training episodes (fewer at first, NaN before any)."""
         return self._return_mean
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -23,14 +24,19 @@ class MetricsSink(Protocol):
 
 
 class JsonLinesSink:
-    """Write one JSON object a line: ``{"step": ..., "name": value, ...}``.
+    """Write one JSON object a line: ``{"step": ..., "time": seconds since 1970, "name": value, ...}``.
 
     A resumed run appends to the file of the earlier one. Every line is handed to the operating system at once, so that
     a killed process loses none; one that a full disk cuts short is taken back. Values that are not finite, which JSON
     cannot carry, become null.
+
+    Args:
+        path: The file.
+        clock: Gives seconds since 1970.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._file = NamedFile(path)
         try:
             self._file.open()
@@ -44,7 +50,7 @@ class JsonLinesSink:
             RunDirectoryError: The file cannot be written; the next write tries anew.
         """
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        line = (json.dumps({"step": step, **finite}) + "\n").encode()
+        line = (json.dumps({"step": step, "time": round(self._clock(), 3), **finite}) + "\n").encode()
         try:
             self._file.append(line)
         except OSError as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hmac
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -80,17 +80,7 @@ def parse_keys(text: str) -> list[Credential]:
     Raises:
         ValueError: A line is wrong, or there are none or too many; the message names the line, never what is in it.
     """
-    found: list[Credential] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        said, comment, _ = line.partition("#")
-        if comment and said and not said[-1].isspace():
-            raise ValueError(f"line {number}: a comment stands behind a space, and a token has no #")
-        token, *words = said.split() or [""]
-        if not token:
-            continue
-        if not (token.isascii() and token.isprintable()):
-            raise ValueError(f"line {number}: a token is printable ASCII without spaces")
-        found.append(_credential(token, words, number))
+    found = [_credential(token, words, number) for number, token, words in _lines(text)]
     if not found:
         raise ValueError("it holds no token")
     shared = sum(1 for credential in found if not credential.actor)
@@ -103,6 +93,31 @@ def parse_keys(text: str) -> list[Credential]:
     if len({credential.digest for credential in found}) < len(found):
         raise ValueError("it holds one token twice")
     return found
+
+
+def first_token(text: str) -> str:
+    """Return the first token of a token file, which is the one that an actor shows; lines behind it are not looked at.
+
+    Raises:
+        ValueError: There is none, or a line up to it is wrong; the message names the line, never what is in it.
+    """
+    for _, token, _ in _lines(text):
+        return token
+    raise ValueError("it holds no token")
+
+
+def _lines(text: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield number, token and the words behind it of every line that has a token."""
+    for number, line in enumerate(text.splitlines(), 1):
+        said, comment, _ = line.partition("#")
+        if comment and said and not said[-1].isspace():
+            raise ValueError(f"line {number}: a comment stands behind a space, and a token has no #")
+        token, *words = said.split() or [""]
+        if not token:
+            continue
+        if not (token.isascii() and token.isprintable()):
+            raise ValueError(f"line {number}: a token is printable ASCII without spaces")
+        yield number, token, words
 
 
 def _credential(token: str, words: Sequence[str], number: int) -> Credential:

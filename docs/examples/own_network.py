@@ -1,6 +1,6 @@
-"""A network of one's own: a Linen module with layer normalisation, for any observation that flattens to a vector.
+"""Networks of one's own: layer normalisation for whatever flattens to a vector, and convolutions beside numbers.
 
-Name it in a preset as ``own_network:normalised_mlp``; its keyword arguments are the options.
+Name one in a preset as ``own_network:normalised_mlp``; its keyword arguments are the options.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import cast
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
+from aioseed.nets.layers import Outputs
 from aioseed.nets.network import (
     Heads,
     Network,
@@ -21,6 +23,7 @@ from aioseed.nets.network import (
     flatten_observation,
     refuse_action_heads,
 )
+from aioseed.nets.torsos import NatureTorso
 from aioseed.specs import ActionSpec, ObservationSpec
 
 
@@ -50,5 +53,36 @@ def normalised_mlp(observation: ObservationSpec, action: ActionSpec, heads: Head
     def apply(params: PyTree, inputs: NetworkInputs) -> NetworkOutputs:
         features = flatten_observation(observation, inputs.observation)
         return cast("NetworkOutputs", module.apply({"params": params}, features))
+
+    return feed_forward(init, apply)
+
+
+class CameraAndJoints(nn.Module):
+    """See a picture with DQN's convolutions, and numbers and an index beside it."""
+
+    heads: Heads
+    units: int
+
+    @nn.compact
+    def __call__(self, observation: dict[str, jax.Array], action: jax.Array | None) -> NetworkOutputs:
+        """Map leaves [N, ...] and, for heads that take one, the action float32[N, A] to float32[N, size] each."""
+        torso = NatureTorso(self.units, jnp.dtype("float32"), nn.initializers.lecun_normal())
+        seen = torso(observation["camera"].astype(jnp.float32) / 255)
+        mode = jax.nn.one_hot(observation["mode"], 3)  # an index means nothing as a number
+        features = jnp.concatenate([seen, observation["joints"], mode], axis=-1)
+        hidden = nn.relu(nn.Dense(self.units)(features))
+        return cast("NetworkOutputs", Outputs(self.heads, (self.units,), "relu")(hidden, action))
+
+
+def camera_and_joints(observation: ObservationSpec, action: ActionSpec, heads: Heads, *, units: int = 256) -> Network:
+    """Return the network for observations of a picture ``camera``, numbers ``joints`` and an index ``mode`` below 3."""
+    module = CameraAndJoints(heads, units)
+    example = example_inputs(observation, action)
+
+    def init(key: jax.Array) -> PyTree:
+        return module.init(key, example.observation, example.action)["params"]
+
+    def apply(params: PyTree, inputs: NetworkInputs) -> NetworkOutputs:
+        return cast("NetworkOutputs", module.apply({"params": params}, inputs.observation, inputs.action))
 
     return feed_forward(init, apply)

@@ -117,3 +117,15 @@ def test_a_local_actor_that_an_environment_brought_down_is_started_again(start, 
     assert "actor 0 died (killed by signal 11, SIGSEGV) and is started again" in training.text
     log = (tmp_path / "run" / "learner.log").read_text()
     assert "Fatal Python error: Segmentation fault" in log and "my_module.py" in log
+
+
+def test_a_learner_of_environments_that_are_elsewhere_offers_no_command_that_would_make_one_here(start, small):
+    spec = "{observation: {dtype: float32, shape: [4]}, action: {kind: discrete, dtype: int32, shape: [], sizes: [2]}}"
+    environment = f"environment={{plugin: described, name: far, options: {spec}}}"
+    learner = start("learner", "cartpole", "--listen", "ws://127.0.0.1:0", environment, *small)
+    learner.says("^ready after")
+    learner.signal(signal.SIGTERM)
+    assert learner.ends() == 0
+    offered = [line for line in learner.out[learner.out.index("Next:") :] if "aioseed" in line]
+    assert len(offered) == 2 and " learner " in offered[0] and "--resume" in offered[0]
+    assert " evaluate " in offered[1] and offered[1].endswith("--listen ws://127.0.0.1:0")

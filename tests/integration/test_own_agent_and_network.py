@@ -13,10 +13,12 @@ from types import ModuleType
 import pytest
 
 from aioseed.agents.agent import Agent
+from aioseed.agents.sac import agent as sac
 from aioseed.agents.vtrace import agent as vtrace
 from aioseed.nets.mlp import mlp
-from aioseed.specs import ArraySpec, discrete
+from aioseed.specs import ActionSpec, ArraySpec, discrete
 from aioseed.testing.agent_kit import CHECKS, AgentUnderTest
+from aioseed.testing.network_kit import check_network
 from aioseed.types import EnvironmentSpec
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -41,6 +43,13 @@ def own_agent() -> AgentUnderTest:
 def own_network() -> AgentUnderTest:
     network = partial(example("own_network").normalised_mlp, units=16)
     return AgentUnderTest(vtrace.build(vtrace.config_type(entropy_cost=0.01), SPEC, network), SPEC)
+
+
+ROBOT = EnvironmentSpec(
+    {"camera": ArraySpec("uint8", (48, 64, 3)), "joints": ArraySpec("float32", (6,)), "mode": ArraySpec("int32", ())},
+    ActionSpec("box", ArraySpec("float32", (2,)), low=(-1.0, -1.0), high=(1.0, 1.0)),
+)
+"""What the guide to networks shows as an observation of several parts."""
 
 
 @cache
@@ -81,3 +90,13 @@ def test_the_check_in_the_guide_to_networks_runs(monkeypatch: pytest.MonkeyPatch
     guide = (EXAMPLES.parent / "howto" / "own-network.md").read_text()
     (check,) = [block for block in re.findall(r"```python\n(.*?)```", guide, re.S) if "check_network" in block]
     exec(check, {})
+
+
+def test_the_network_of_several_parts_keeps_the_contract() -> None:
+    check_network(partial(example("own_network").camera_and_joints, units=16), ROBOT)
+
+
+def test_the_network_of_several_parts_serves_heads_that_take_the_action() -> None:
+    # SAC refuses a network whose critic does not see it.
+    agent = sac.build(sac.config_type(), ROBOT, partial(example("own_network").camera_and_joints, units=16))
+    assert isinstance(agent, Agent)

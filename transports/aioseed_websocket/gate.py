@@ -85,6 +85,8 @@ class Doorway:
                 ssl_handshake_timeout=self.options.handshake_timeout_s,
                 ssl_shutdown_timeout=TLS_SHUTDOWN_S,
             )
+        except ConnectionResetError:
+            gate.cut()  # it hung up: whoever looks whether a port is open does so, every few seconds for weeks
         except OSError:
             self.options.report("tls_failed", peer)
             gate.cut()

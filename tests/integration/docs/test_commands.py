@@ -7,6 +7,7 @@ import re
 import shlex
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from aioseed.cli import bench, suite
 from aioseed.cli.common import split_overrides
 from aioseed.cli.main import _COMMANDS
 from aioseed.host.config import load_config
+from aioseed.plugins import names
 from aioseed.presets import list_presets
 
 from .pages import DOCS, blocks
@@ -71,6 +73,12 @@ def shown() -> list[tuple[str, str]]:
     ]
 
 
+def suites_shown() -> list[tuple[str, str]]:
+    """Return those of `shown` that train a suite which is installed."""
+    lines = [(place, line) for place, line in shown() if line.startswith("aioseed suite ")]
+    return [(place, line) for place, line in lines if line.split()[2] in names("aioseed.suites")]
+
+
 def test_every_kind_of_measurement_is_named() -> None:
     assert [kind for kind in bench.KINDS if f"`{kind}" not in REFERENCE] == []
 
@@ -108,6 +116,16 @@ def test_a_command_that_is_shown_parses(place: str, line: str, monkeypatch: pyte
     # One command is shown for the sake of its error.
     if preset in PRESETS and "envs_per_group=3" not in overrides:
         load_config(preset, overrides)
+
+
+@pytest.mark.parametrize(("place", "line"), suites_shown())
+def test_a_suite_that_is_shown_can_be_run(
+    place: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del place
+    monkeypatch.chdir(tmp_path)
+    # Raises where a task is wrong, or where a run of it would never end.
+    suite._planned(suite.parser("run").parse_intermixed_args(shlex.split(line)[2:]))
 
 
 def test_a_wrong_option_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .pages import DOCS, ROOT
+from .pages import DOCS, PAGES, ROOT
 
 OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
@@ -34,3 +34,10 @@ def test_the_navigation_has_every_page() -> None:
 def test_links_of_a_page_outside_the_site_lead_somewhere(name: str) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / name).read_text(encoding="utf-8"))
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_row_of_a_table_is_one_line(page: Path) -> None:
+    # A break within a row ends the table, and what follows is shown as text; no build warns of it.
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    assert [line for line in text.splitlines() if line.startswith("|") and not line.endswith("|")] == []

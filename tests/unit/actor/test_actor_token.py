@@ -114,7 +114,7 @@ def test_a_missing_or_empty_file_is_a_usage_error(runtime: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot be read: No such file or directory$"):
         read_token(runtime / "missing")
     write_token(runtime / "empty", Secret(""))
-    with pytest.raises(UsageError, match="is empty"):
+    with pytest.raises(UsageError, match="cannot be used: it holds no token"):
         read_token(runtime / "empty")
 
 
@@ -138,6 +138,20 @@ def test_lines_end_as_each_system_ends_them(runtime: Path, end: bytes) -> None:
     file.write_bytes(end.join([b"# ours", b"first", b"second actor=lab", b""]))
     assert read_token(file) == Secret("first")
     assert [credential.actor for credential in read_keys(file)] == ["", "lab"]
+
+
+def test_an_actor_shows_no_part_of_a_token(runtime: Path) -> None:
+    for name, line in (("marked", "canary#one"), ("foreign", "canary\u00fc")):
+        (runtime / name).touch(mode=0o600)
+        (runtime / name).write_text(f"# ours\n{line}\n", encoding="utf-8")
+        with pytest.raises(UsageError, match="cannot be used: line 2: a") as caught:
+            read_token(runtime / name)
+        assert "canary" not in str(caught.value)
+
+
+def test_an_actor_looks_no_further_than_its_token(runtime: Path) -> None:
+    write_token(runtime / "tokens", Secret("mine # of this machine\nanother environments=3"))
+    assert read_token(runtime / "tokens") == Secret("mine")
 
 
 def test_a_file_that_cannot_be_written_is_a_usage_error(runtime: Path) -> None:

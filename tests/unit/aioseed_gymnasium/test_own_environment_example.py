@@ -8,6 +8,7 @@ import pytest
 from aioseed_gymnasium import plugin
 
 from aioseed import presets
+from aioseed.plugins import environment_plugin
 from aioseed.testing.environment_kit import check_env
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -26,6 +27,17 @@ def test_the_check_finds_nothing_wrong(section):
 
 def test_it_keeps_the_rules_of_the_kit(section):
     check_env(lambda count: plugin.make(section["name"], section["options"], count), steps=150)
+
+
+def test_the_own_plugin_keeps_the_rules_of_the_kit(section):
+    own = environment_plugin("own_plugin:plugin")
+    check_env(lambda count: own.make("corridor", {}, count), steps=150)
+
+
+def test_the_page_shows_the_own_plugin_that_is_tested():
+    page = (DOCS / "howto" / "own-environment.md").read_text()
+    code = (DOCS / "examples" / "own_plugin.py").read_text()
+    assert code[code.index("SPEC = ") :] in page
 
 
 def test_the_page_shows_the_files_that_are_tested():

@@ -100,6 +100,19 @@ def test_a_learner_that_was_stopped_offers_to_go_on_listening(config):
     ]
 
 
+@pytest.mark.parametrize(
+    ("reason", "again"),
+    [("solved", "'learner' 'cartpole' '--listen' 'ws://a:1'"),
+     ("stopped", "'learner' 'cartpole' '--listen' 'ws://a:1' '--resume' 'runs/my run'")],
+)  # fmt: skip
+def test_where_environments_are_elsewhere_nothing_is_offered_that_would_make_one_here(config, reason, again):
+    said = spoken("learner", "cartpole", "--listen", "ws://a:1")._replace(elsewhere=True)
+    assert sorted(commands(farewell(DONE._replace(reason=reason), config, said, 3.5))) == [
+        "'evaluate' 'runs/my run' '--episodes' 100 '--greedy' '--listen' 'ws://a:1'",
+        again,
+    ]
+
+
 DOOR = (
     ["--token-file", "tokens", "--tls", "self-signed"],
     ["--tls-cert", "a.pem", "--tls-key", "b.pem", "--client-ca", "ca.pem"],

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 def test_every_write_is_one_json_object_that_is_on_disk_at_once(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    sink: MetricsSink = JsonLinesSink(path)
+    sink: MetricsSink = JsonLinesSink(path, clock=lambda: 1234.56789)
     sink.write(10, {"return_mean": 1.5, "loss": float("nan")})
-    assert json.loads(path.read_text()) == {"step": 10, "return_mean": 1.5, "loss": None}
+    assert json.loads(path.read_text()) == {"step": 10, "time": 1234.568, "return_mean": 1.5, "loss": None}
     sink.close()
     sink.close()
 
@@ -70,21 +70,21 @@ def test_a_line_that_a_full_disk_cuts_short_is_taken_back_and_the_next_is_whole(
 @pytest.mark.skipif(os.name != "posix", reason="Windows moves no open file")
 def test_figures_that_are_rotated_away_are_begun_anew(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    sink = JsonLinesSink(path)
+    sink = JsonLinesSink(path, clock=lambda: 9.0)
     sink.write(1, {})
     path.rename(tmp_path / "metrics.jsonl.1")
     sink.write(2, {})
     sink.close()
-    assert path.read_text() == '{"step": 2}\n'
+    assert path.read_text() == '{"step": 2, "time": 9.0}\n'
 
 
 def test_a_line_that_a_power_cut_left_in_part_is_ended(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"ste')
-    sink = JsonLinesSink(path)
+    sink = JsonLinesSink(path, clock=lambda: 9.0)
     sink.write(2, {})
     sink.close()
-    assert path.read_text().splitlines() == ['{"step": 1}', '{"ste', '{"step": 2}']
+    assert path.read_text().splitlines() == ['{"step": 1}', '{"ste', '{"step": 2, "time": 9.0}']
 
 
 @pytest.mark.parametrize("room", [0, 5])
